@@ -1,0 +1,1 @@
+"""Encoders with a classification head and LoRA: base models, adapters, the parameter budget."""

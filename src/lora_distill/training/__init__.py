@@ -1,0 +1,1 @@
+"""The distillation loss and the one training loop."""
