@@ -1,0 +1,153 @@
+"""Every knob of an experiment, once: typed, bounded, documented. Flags and YAML keys are made from it."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from lora_distill.errors import UserError
+
+Role = Literal["teacher", "student", "control"]
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _read_pairs(value: object) -> object:
+    """`a=b,c=d` from the command line; YAML gives a mapping already."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if any(not separator for _, separator, _ in pairs):
+        raise ValueError("write it as theirs=ours,theirs=ours")
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+Pairs = Annotated[dict[str, str], BeforeValidator(_read_pairs)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+OpenShare = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Config(BaseModel):
+    """One experiment: a teacher, a student and a control on one data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exp_name: str = Field("", description="name of the run's folder; made from the settings when empty")
+    output_dir: str = Field("outputs/lora_distillation", description="folder that the runs lie in")
+    seed: int = Field(0, ge=0, description="seed of every random draw")
+
+    base_model: str = Field(
+        "roberta-base", min_length=1, description="pretrained encoder: a hub name, a folder, or minilm"
+    )
+    dataset: str = Field(
+        "ag_news",
+        min_length=1,
+        description="a hub name, ag_news, bbc_news, a CSV/TSV/JSONL/Parquet file, or a folder with train.* in it",
+    )
+    text_column: str = Field("text", min_length=1, description="column of the texts")
+    label_column: str = Field("label", min_length=1, description="column of the labels")
+    max_length: PositiveInt = Field(128, ge=4, description="tokens of a text that are read, the rest is cut")
+    max_train_rows: PositiveInt | None = Field(None, description="train on this many rows, drawn stratified")
+    validation_fraction: OpenShare = Field(0.1, description="share of train kept for validation")
+    test_fraction: OpenShare = Field(0.2, description="share kept for the test where the data has no test split")
+
+    teacher_lora_r: PositiveInt = Field(16, description="rank of the teacher's adapter")
+    teacher_lora_alpha: PositiveInt = Field(32, description="the teacher's LoRA alpha (scale = alpha / rank)")
+    teacher_target_layers: PositiveInt = Field(8, description="layers that the teacher adapts")
+    student_lora_r: PositiveInt = Field(8, description="rank of the student's adapter")
+    student_lora_alpha: PositiveInt = Field(16, description="the student's LoRA alpha (scale = alpha / rank)")
+    student_target_layers: PositiveInt = Field(6, description="layers that the student adapts")
+    student_budget: PositiveInt = Field(
+        1_000_000, description="limit of the student's trainable parameters, LoRA and head together"
+    )
+    target_modules: Names = Field(
+        (), description="linear modules to adapt, by name; empty: the attention's query, key and value"
+    )
+    lora_dropout: float = Field(0.1, ge=0, lt=1, allow_inf_nan=False, description="dropout before LoRA's A")
+    layer_placement: Literal["first", "last"] = Field(
+        "last", description="adapt the first or the last layers of the encoder"
+    )
+
+    alpha: Share = Field(0.5, description="weight of the soft loss; 1 - alpha is the hard loss's")
+    temperature: PositiveFloat = Field(2.0, description="temperature of teacher and student in the soft loss")
+    teacher_checkpoint: str | None = Field(
+        None, description="a run, a PEFT adapter or a whole classifier to use as the teacher; none is trained"
+    )
+    teacher_label_map: Pairs = Field(
+        {}, description="the checkpoint's label names for the data's, as theirs=ours,theirs=ours"
+    )
+    no_control: bool = Field(False, description="do not train the same student without the teacher")
+
+    learning_rate: PositiveFloat = Field(2e-4, description="peak learning rate of AdamW")
+    batch_size: PositiveInt = Field(32, description="rows in a step")
+    num_epochs: PositiveInt = Field(10, description="passes over the training rows")
+    weight_decay: NotNegativeFloat = Field(0.01, description="AdamW's weight decay (biases and norms: none)")
+    warmup_ratio: Share = Field(0.06, description="share of the steps in which the learning rate rises")
+    lr_schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="how the learning rate goes down after the warm-up"
+    )
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this norm")
+    keep_epoch: Literal["best", "last"] = Field(
+        "best", description="which epoch's weights are kept: the best on validation, or the last"
+    )
+    early_stopping_patience: int = Field(
+        0, ge=0, description="stop after this many epochs without a better one on validation; 0: never"
+    )
+    logging_steps: PositiveInt = Field(10, description="steps between two lines of history.jsonl")
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of training; auto: bf16 where the processor computes it in hardware"
+    )
+
+
+def make_config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
+    """The config that these values give.
+
+    Args:
+        values: field name to value, as a string from a flag or as YAML gives it.
+        origins: field name to where the value stands, for messages (`--alpha`, `x.yaml, line 3: alpha`).
+
+    Raises:
+        UserError: with one line for each of the first three faults.
+    """
+    faults = find_faults(values, origins)
+    if faults:
+        more = f"\n({len(faults) - 2} more faults)" if len(faults) > 3 else ""
+        raise UserError("\n".join(faults[: 2 if more else 3]) + more)
+    return Config(**values)
+
+
+def find_faults(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    """One line for each fault of these values; empty when they make a config."""
+    try:
+        Config(**values)
+    except ValidationError as error:
+        return [_describe(dict(fault), origins) for fault in error.errors()]
+    return []
+
+
+def _describe(fault: dict[str, Any], origins: Mapping[str, str]) -> str:
+    name = str(fault["loc"][0])
+    where = origins.get(name, name)
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: no such setting{suggest(name, Config.model_fields)}"
+    reason = re.sub(r"^(Input|Value error,) ?", "", fault["msg"])
+    help_text = Config.model_fields[name].description
+    return f"{where}: {str(fault['input'])[:80]!r} {reason}. It is: {help_text}."
+
+
+def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """`, did you mean X?` for the nearest of the known names, or the empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

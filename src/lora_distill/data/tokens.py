@@ -1,0 +1,57 @@
+"""Texts as token ids: one flat array and offsets, for any number of rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+TOKENIZER_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of N texts, special tokens included.
+
+    Attributes:
+        flat: int32 [total tokens], row after row.
+        offsets: int64 [N + 1]; row i is flat[offsets[i] : offsets[i + 1]].
+        cut: how many texts were longer than max_length.
+        pad_id: token id that padding uses.
+    """
+
+    flat: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    cut: int
+    pad_id: int
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [N], tokens of each row."""
+        return np.diff(self.offsets)
+
+
+def tokenise(texts: list[str], tokenizer_folder: Path, max_length: int) -> Tokens:
+    """Token ids of the texts, each cut to max_length tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    rows: list[list[int]] = []
+    cut = 0
+    for start in range(0, len(texts), TOKENIZER_BATCH):
+        encoded = tokenizer(
+            texts[start : start + TOKENIZER_BATCH],
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        rows += encoded["input_ids"]
+        cut += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))
+    return Tokens(flat, offsets, cut, int(tokenizer.pad_token_id or 0))

@@ -1,0 +1,302 @@
+"""A base encoder with a classification head and LoRA on its last layers: built, counted, saved, loaded.
+
+Adapters lie on disk in PEFT's own format, so that plain transformers and PEFT open them without us.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from lora_distill.config import Config, Role
+from lora_distill.errors import UserError
+from lora_distill.model.base import BaseModel
+from lora_distill.seeding import derive_seed
+
+# What the families call their attention's query, key and value: BERT, RoBERTa, ELECTRA and ALBERT; DeBERTa;
+# DistilBERT; MPNet; most others; ModernBERT (fused). The first that the encoder's layers hold is taken.
+ATTENTION_PROJECTIONS = (
+    ("query", "key", "value"),
+    ("query_proj", "key_proj", "value_proj"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("q", "k", "v"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("Wqkv",),
+)
+LABELS_FILE = "labels.json"
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """LoRA for one role.
+
+    Attributes:
+        rank: of every adapted matrix.
+        alpha: scale is alpha / rank.
+        target_layers: how many layers are adapted.
+        target_modules: names of the linear modules to adapt; empty: query, key and value.
+        dropout: before LoRA's A, in training.
+        placement: "first" or "last" layers of the encoder.
+    """
+
+    rank: int
+    alpha: int
+    target_layers: int
+    target_modules: tuple[str, ...]
+    dropout: float
+    placement: str
+
+    @classmethod
+    def of(cls, config: Config, role: Role) -> "AdapterSettings":
+        """The settings of a role; the control is built as the student is."""
+        is_teacher = role == "teacher"
+        return cls(
+            rank=config.teacher_lora_r if is_teacher else config.student_lora_r,
+            alpha=config.teacher_lora_alpha if is_teacher else config.student_lora_alpha,
+            target_layers=config.teacher_target_layers if is_teacher else config.student_target_layers,
+            target_modules=config.target_modules,
+            dropout=config.lora_dropout,
+            placement=config.layer_placement,
+        )
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A base encoder with a classification head, before LoRA.
+
+    Attributes:
+        model: in fp32, on the CPU (or on "meta", where only its shapes are asked for).
+        fresh: names of the parameters that the checkpoint did not hold, drawn at random.
+    """
+
+    model: PreTrainedModel
+    fresh: frozenset[str]
+
+
+def load_classifier(base: BaseModel, label_names: list[str], seed: int) -> Classifier:
+    """Load the encoder's weights and draw a head from the seed.
+
+    Raises:
+        UserError: the checkpoint lacks weights of the encoder's layers, or cannot be read.
+    """
+    torch.manual_seed(derive_seed(seed, "head"))
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            base.folder,
+            id2label=dict(enumerate(label_names)),
+            label2id={name: index for index, name in enumerate(label_names)},
+            num_labels=len(label_names),
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"base model {base.name}: its weights cannot be loaded: {reason}") from error
+    mismatched = {entry[0] for entry in info["mismatched_keys"]}
+    fresh = frozenset(set(info["missing_keys"]) | mismatched)
+    layers = layers_path(model)
+    lacking = sorted(name for name in fresh if name.startswith(f"{layers}."))
+    if lacking:
+        raise UserError(
+            f"base model {base.name}: its weights lack {len(lacking)} parameters of the encoder's layers, such as"
+            f" {lacking[0]}.\nThe folder's config.json and weights do not belong together."
+        )
+    return Classifier(model, fresh)
+
+
+def layers_path(model: PreTrainedModel) -> str:
+    """Name of the module list that holds the encoder's layers."""
+    lists = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module)
+        and any(isinstance(part, nn.Linear) for part in module.modules())
+    ]
+    if not lists:
+        raise UserError(f"{model.config.model_type}: found no list of layers in this model; it is no encoder.")
+    return min(lists, key=len)
+
+
+def count_layers(model: PreTrainedModel) -> int:
+    """Layers with weights of their own: 1 for ALBERT, which runs one set of weights many times."""
+    return len(model.get_submodule(layers_path(model)))
+
+
+def layers_note(model: PreTrainedModel) -> str:
+    """What must be said of this family's layers; empty where nothing must."""
+    own, run = count_layers(model), int(model.config.num_hidden_layers)
+    if own == run:
+        return ""
+    return f"{model.config.model_type} shares {own} set of weights among its {run} layers, so LoRA acts on all of them"
+
+
+def _linear_names(layer: nn.Module) -> list[str]:
+    return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
+
+
+def find_target_modules(model: PreTrainedModel, asked: tuple[str, ...] = ()) -> list[str]:
+    """Names of the linear modules that LoRA adapts in each layer.
+
+    Args:
+        model: without LoRA.
+        asked: names that the user gave; empty: the attention's query, key and value.
+
+    Raises:
+        UserError: the layers hold no such modules.
+    """
+    layers = model.get_submodule(layers_path(model))
+    leaves = {name.rpartition(".")[2] for name in _linear_names(layers[0])}
+    if asked:
+        absent = [name for name in asked if name not in leaves]
+        if absent:
+            raise UserError(
+                f"--target_modules: {model.config.model_type} has no linear module {', '.join(absent)} in its layers;"
+                f" it has {', '.join(sorted(leaves))}."
+            )
+        return list(asked)
+    for names in ATTENTION_PROJECTIONS:
+        if leaves.issuperset(names):
+            return list(names)
+    raise UserError(
+        f"{model.config.model_type}: found no query, key and value in its attention; its layers have the linear"
+        f" modules {', '.join(sorted(leaves))}.\nName those to adapt with --target_modules."
+    )
+
+
+def adapted_layers(model: PreTrainedModel, settings: AdapterSettings) -> range:
+    """Indices of the layers that LoRA adapts.
+
+    Raises:
+        UserError: more layers were asked for than the model has.
+    """
+    total = count_layers(model)
+    if settings.target_layers > total:
+        note = layers_note(model)
+        raise UserError(
+            f"{settings.target_layers} target layers: {model.config.model_type} has {total}"
+            f"{' (' + note + ')' if note else ''}. Ask for at most {total}."
+        )
+    if settings.placement == "last":
+        return range(total - settings.target_layers, total)
+    return range(settings.target_layers)
+
+
+def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int) -> PeftModel:
+    """Put LoRA on the chosen layers and make head and LoRA the only trainable parameters.
+
+    Args:
+        classifier: changed in place.
+        settings: of the role.
+        seed: LoRA's A is drawn from it; B is zero, so the model computes as before.
+
+    Raises:
+        UserError: rank, layers or modules do not fit the model.
+    """
+    model = classifier.model
+    layers, modules = adapted_layers(model, settings), find_target_modules(model, settings.target_modules)
+    path = layers_path(model)
+    expected = {
+        f"{path}.{index}.{name}"
+        for index in layers
+        for name in _linear_names(model.get_submodule(f"{path}.{index}"))
+        if name.rpartition(".")[2] in modules
+    }
+    shapes = [model.get_submodule(name).weight.shape for name in sorted(expected)]
+    largest = min(min(shape) for shape in shapes)
+    if settings.rank > largest:
+        raise UserError(
+            f"rank {settings.rank}: the smallest adapted matrix of {model.config.model_type} has rank {largest}."
+            f" Ask for 1 to {largest}; 4 to 32 is usual."
+        )
+    torch.manual_seed(derive_seed(seed, "lora"))
+    all_layers = len(layers) == count_layers(model)
+    adapted = get_peft_model(
+        model,
+        LoraConfig(
+            task_type="SEQ_CLS",
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=modules,
+            layers_to_transform=None if all_layers else list(layers),
+            layers_pattern=None if all_layers else path.rpartition(".")[2],
+            modules_to_save=_head_modules(classifier),
+        ),
+    )
+    _assert_adapted(adapted, expected, classifier.fresh)
+    return adapted
+
+
+def _head_modules(classifier: Classifier) -> list[str]:
+    """Modules to train and save whole: everything outside the encoder, and what the checkpoint lacked inside it."""
+    model = classifier.model
+    head = [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in module.parameters())
+    ]
+    inside = {name.rpartition(".")[0] for name in classifier.fresh if name.split(".")[0] not in head}
+    return head + sorted(inside)
+
+
+def _assert_adapted(adapted: PeftModel, expected: set[str], fresh: frozenset[str]) -> None:
+    """PEFT ignores silently what it does not find; a model that lacks a part would answer at random."""
+    prefix = "base_model.model."
+    trainable = {name.removeprefix(prefix) for name, p in adapted.named_parameters() if p.requires_grad}
+    found = {name.partition(".lora_A.")[0] for name in trainable if ".lora_A." in name}
+    if found != expected:
+        raise AssertionError(f"LoRA sits on {sorted(found)}, not on {sorted(expected)}")
+    plain = {name.replace(".modules_to_save.default.", ".") for name in trainable}
+    if not fresh <= plain:
+        raise AssertionError(f"freshly drawn parameters that would not be trained: {sorted(fresh - plain)}")
+    saved = {name.removeprefix(prefix) for name in get_peft_model_state_dict(adapted)}
+    unsaved = {name.replace(".default", "") for name in plain} - saved
+    if unsaved:
+        raise AssertionError(f"trained parameters that would not be saved: {sorted(unsaved)}")
+
+
+def train_mode(model: PeftModel) -> None:
+    """Dropout on from the first adapted layer upwards; what lies below is constant and stays in eval mode."""
+    classifier = model.get_base_model()
+    layers = classifier.get_submodule(layers_path(classifier))
+    trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
+    model.eval()
+    for layer in layers[trained.index(True) :]:
+        layer.train()
+    for name, module in classifier.named_children():
+        if name != classifier.base_model_prefix:
+            module.train()
+
+
+def save_adapter(model: PeftModel, base: BaseModel, label_names: list[str], folder: Path) -> None:
+    """Write adapter and head in PEFT's format, the tokenizer, and the label names with the base's revision."""
+    settings = model.peft_config["default"]
+    settings.base_model_name_or_path = base.reference
+    settings.revision = base.revision if base.kind == "hub" else None
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    AutoTokenizer.from_pretrained(base.folder).save_pretrained(folder)
+    labels: dict[str, Any] = {
+        "num_labels": len(label_names),
+        "id2label": {str(index): name for index, name in enumerate(label_names)},
+        "base_model": {"name": base.name, "kind": base.kind, "revision": base.revision},
+    }
+    text = json.dumps(labels, indent=2, ensure_ascii=False) + "\n"
+    (folder / LABELS_FILE).write_text(text, encoding="utf-8")
+
+
+def load_adapter(base: BaseModel, label_names: list[str], folder: Path) -> PeftModel:
+    """The adapter and head of a folder on their base model, frozen, in eval mode, fp32."""
+    classifier = load_classifier(base, label_names, seed=0)
+    model = PeftModel.from_pretrained(classifier.model, folder)
+    if any(p.requires_grad for p in model.parameters()):
+        raise AssertionError("a loaded adapter must be frozen")
+    return model.eval()

@@ -1,0 +1,101 @@
+"""What a person sees while it runs: one line a stage with rate and time left, and a log."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+logger = logging.getLogger(__name__)
+PLAIN_LINE_SECONDS = 10.0
+_console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far a stage of `total` rows is; yields the function that takes the rows just done.
+
+    On a terminal a line that moves; else a plain line now and then. Nothing for an empty `stage` or where
+    `log_to_terminal` was told to be quiet.
+    """
+    if not stage or _is_quiet():
+        yield lambda _rows: None
+    elif _console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=_console, transient=True) as bar:
+            task = bar.add_task(stage, total=total, rate="")
+
+            def advance(rows: int) -> None:
+                speed = bar.tasks[0].speed
+                bar.update(task, advance=rows, rate=f"{speed:,.0f} rows/s" if speed else "")
+
+            yield advance
+    else:
+        yield _plain_lines(stage, total)
+
+
+def _plain_lines(stage: str, total: int) -> Callable[[int], None]:
+    started = last = time.monotonic()
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done, last
+        done += rows
+        now = time.monotonic()
+        if now - last >= PLAIN_LINE_SECONDS and done < total:
+            last, rate = now, done / (now - started)
+            left = (total - done) / rate
+            logger.info("%s: %s of %s rows, %.0f rows/s, %.0f s left", stage, f"{done:,}", f"{total:,}", rate, left)
+
+    return advance
+
+
+class _TerminalHandler(logging.Handler):
+    """Prints through the progress line's console, so that a message never breaks a moving line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message; warnings stand out."""
+        is_warning = record.levelno >= logging.WARNING
+        text = Text(("WARNING: " if is_warning else "") + record.getMessage())
+        _console.print(text, style="yellow" if is_warning else "")
+
+
+def log_to_terminal(*, quiet: bool) -> None:
+    """Send this package's messages to standard error: all of them, or warnings and errors only."""
+    package = logging.getLogger("lora_distill")
+    package.setLevel(logging.DEBUG)
+    package.propagate = False
+    handler = _TerminalHandler(logging.WARNING if quiet else logging.INFO)
+    package.handlers = [handler]
+
+
+def _is_quiet() -> bool:
+    return not logger.isEnabledFor(logging.INFO) or all(
+        handler.level > logging.INFO for handler in logging.getLogger("lora_distill").handlers
+    )
+
+
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Append every message, those of other libraries' warnings too, to the run's log."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger("lora_distill"), logging.getLogger("py.warnings")]
+    for each in loggers:
+        each.addHandler(handler)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeHandler(handler)
+        handler.close()

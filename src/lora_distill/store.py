@@ -1,0 +1,116 @@
+"""Where things lie on disk: content-addressed artefacts and run folders, each file whole or not there."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+ARTEFACTS = ".artefacts"
+
+
+def fingerprint(value: object) -> str:
+    """SHA-256 of a JSON-able value; equal values give equal fingerprints."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path`, flush it to disk and put it in place: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(beside)
+        _flush(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8") and None)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON holds what it holds
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        for file in beside.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        if path.exists():
+            shutil.rmtree(path)
+        beside.replace(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+class Artefact:
+    """One entry of the store, named by the hash of all that makes it.
+
+    Attributes:
+        folder: what it holds, complete once `finished`.
+        work: where its checkpoints lie until then; outlives a kill.
+    """
+
+    def __init__(self, output_dir: Path, kind: str, recipe: Mapping[str, Any]) -> None:
+        self.recipe = dict(recipe)
+        self.key = f"{kind}-{fingerprint(self.recipe)[:16]}"
+        self.folder = output_dir / ARTEFACTS / self.key
+        self.work = self.folder.with_name(f"{self.key}.unfinished")
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything is there."""
+        return (self.folder / "recipe.json").is_file()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold off other processes that want the same artefact; the system lets go if this one dies."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder.with_name(f"{self.key}.lock")):
+            yield
+
+    @contextmanager
+    def fill(self) -> Iterator[Path]:
+        """The folder to fill; finished when the block ends without an error, its checkpoints then removed."""
+        with whole_folder(self.folder) as folder:
+            yield folder
+            write_json(folder / "recipe.json", self.recipe)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove it, finished or not."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)

@@ -1,0 +1,234 @@
+"""The one training loop, for teacher, student and control alike."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import get_scheduler
+
+from lora_distill.config import Config
+from lora_distill.data.batches import Batch, assemble, training_order
+from lora_distill.data.tokens import Tokens
+from lora_distill.errors import UserError
+from lora_distill.model.adapter import train_mode
+from lora_distill.progress import track
+from lora_distill.seeding import derive_seed
+from lora_distill.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+    snapshot,
+    trainable,
+)
+from lora_distill.training.logits import predict_logits
+from lora_distill.training.loss import distillation_loss
+from lora_distill.training.plan import ExecutionPlan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The recipe; each field as in the config that it is taken from."""
+
+    learning_rate: float
+    batch_size: int
+    num_epochs: int
+    weight_decay: float
+    warmup_ratio: float
+    lr_schedule: str
+    max_grad_norm: float
+    keep_epoch: str
+    early_stopping_patience: int
+    logging_steps: int
+
+    @classmethod
+    def of(cls, config: Config) -> "TrainingSettings":
+        """The recipe of a config."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a model reads of one split: tokens of N rows, and int64 [N] labels."""
+
+    tokens: Tokens
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """What a student learns from: float32 [N, C] teacher logits by training row, and how they are weighed."""
+
+    logits: NDArray[np.float32]
+    alpha: float
+    temperature: float
+
+
+def train(
+    model: PeftModel,
+    training: Split,
+    validation: Split,
+    *,
+    role: str,
+    settings: TrainingSettings,
+    plan: ExecutionPlan,
+    seed: int,
+    work: Path,
+    soft_labels: SoftLabels | None = None,
+) -> Progress:
+    """Train LoRA and head; the model ends with the kept epoch's weights.
+
+    Goes on from the last checkpoint under `work`, to the same bits as if it had never stopped.
+
+    Args:
+        model: with its adapter attached.
+        training: rows to learn from.
+        validation: rows that choose the best epoch: highest accuracy, then lowest NLL, then the earliest.
+        role: names the progress lines and the history.
+        settings: the recipe.
+        plan: device and precision.
+        seed: of the rows' order and of dropout.
+        work: folder of the checkpoints, one after each epoch.
+        soft_labels: the teacher's; None trains on the labels alone.
+
+    Raises:
+        UserError: the loss is no longer a number.
+    """
+    accelerator = plan.accelerator()
+    model.to(accelerator.device)
+    steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
+    optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
+    progress, best = load_checkpoint(work, model, optimizer) or (Progress(), {})
+    if progress.epoch:
+        logger.info("%s: goes on after epoch %d", role, progress.epoch)
+        scheduler.load_state_dict(scheduler.state_dict() | {"last_epoch": progress.step})
+        for group, rate in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            group["lr"] = group["initial_lr"] * rate(progress.step)
+    prepared = accelerator.prepare_optimizer(optimizer)
+
+    while progress.epoch < settings.num_epochs and not _is_out_of_patience(progress, settings):
+        train_mode(model)
+        torch.manual_seed(derive_seed(seed, "dropout", progress.epoch))
+        losses: list[torch.Tensor] = []
+        started = time.monotonic()
+        for batch in _batches(training, settings, seed, role, progress.epoch):
+            loss = _batch_loss(model, batch, training.labels, soft_labels, plan, accelerator.device)
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(trainable(model).values(), settings.max_grad_norm)
+            prepared.step()
+            prepared.zero_grad()
+            progress.step += 1
+            losses.append(loss.detach())
+            if progress.step % settings.logging_steps == 0 or progress.step % steps_per_epoch == 0:
+                _log_step(progress, role, losses, float(norm), scheduler.get_last_lr()[0])
+                losses.clear()
+            scheduler.step()
+        progress.seconds += time.monotonic() - started
+        progress.epoch += 1
+        _evaluate(model, validation, progress, role, plan)
+        if progress.best_epoch == progress.epoch or settings.keep_epoch == "last":
+            best = snapshot(model)
+        save_checkpoint(work, model, optimizer, best, progress)
+
+    restore(model, best)
+    return progress
+
+
+def _optimizer(
+    model: PeftModel, settings: TrainingSettings, steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    parameters = list(trainable(model).values())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+    )
+    warmup = math.ceil(settings.warmup_ratio * steps)
+    name = "constant_with_warmup" if settings.lr_schedule == "constant" else settings.lr_schedule
+    return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+
+
+def _batches(training: Split, settings: TrainingSettings, seed: int, role: str, epoch: int) -> Iterator[Batch]:
+    stage = f"{role}: epoch {epoch + 1} of {settings.num_epochs}"
+    with track(stage, len(training.labels)) as advance:
+        for rows in training_order(training.tokens.lengths, settings.batch_size, seed, epoch):
+            yield assemble(training.tokens, rows)
+            advance(len(rows))
+
+
+def _batch_loss(
+    model: PeftModel,
+    batch: Batch,
+    labels: NDArray[np.int64],
+    soft_labels: SoftLabels | None,
+    plan: ExecutionPlan,
+    device: torch.device,
+) -> torch.Tensor:
+    with plan.autocast():
+        logits = model(
+            input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)
+        ).logits.float()
+    targets = torch.from_numpy(labels[batch.rows]).to(device)
+    if soft_labels is None:
+        return distillation_loss(logits, targets)
+    return distillation_loss(
+        logits,
+        targets,
+        torch.from_numpy(soft_labels.logits[batch.rows]).to(device),
+        alpha=soft_labels.alpha,
+        temperature=soft_labels.temperature,
+    )
+
+
+def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: float, rate: float) -> None:
+    loss = torch.stack(losses).mean().item()
+    if not math.isfinite(loss):
+        raise UserError(
+            f"{role}: the loss is {loss} at step {progress.step}; the training has diverged."
+            "\nLower --learning_rate, or try --precision fp32."
+        )
+    progress.history.append(
+        {
+            "role": role,
+            "event": "step",
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "loss": loss,
+            "learning_rate": rate,
+            "grad_norm": norm,
+        }
+    )
+
+
+def _evaluate(model: PeftModel, validation: Split, progress: Progress, role: str, plan: ExecutionPlan) -> None:
+    with plan.autocast():
+        logits = predict_logits(model, validation.tokens)
+    accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
+    nll = distillation_loss(torch.from_numpy(logits).double(), torch.from_numpy(validation.labels)).item()
+    if (accuracy, -nll) > (progress.best_accuracy, -progress.best_nll):
+        progress.best_epoch, progress.best_accuracy, progress.best_nll = progress.epoch, accuracy, nll
+    entry: dict[str, Any] = {
+        "role": role,
+        "event": "validation",
+        "epoch": progress.epoch,
+        "step": progress.step,
+    }
+    progress.history.append(entry | {"accuracy": accuracy, "nll": nll})
+    logger.info("%s: epoch %d: validation accuracy %.2f%%, loss %.4f", role, progress.epoch, 100 * accuracy, nll)
+
+
+def _is_out_of_patience(progress: Progress, settings: TrainingSettings) -> bool:
+    patience = settings.early_stopping_patience
+    return patience > 0 and progress.epoch - progress.best_epoch >= patience

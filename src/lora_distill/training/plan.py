@@ -1,0 +1,85 @@
+"""Where and how a run computes: chosen once, saved with the run, kept when it resumes."""
+
+import logging
+import os
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from lora_distill.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """What decides the bits of a result beside config and data.
+
+    Attributes:
+        device: "cpu", "mps", "cuda" or "cuda:N".
+        precision: "fp32" or "bf16", of training and validation; the test split is judged in fp32.
+        threads: of torch on the CPU.
+    """
+
+    device: str
+    precision: str
+    threads: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        """For the run's files and the artefacts' recipes."""
+        return asdict(self)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Compute matrix products in the plan's precision."""
+        device_type = self.device.partition(":")[0]
+        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def accelerator(self) -> Accelerator:
+        """Accelerate, set to this plan; its process-wide state is renewed, for runs may differ in precision."""
+        AcceleratorState._reset_state(reset_partial_state=True)
+        if self.device.startswith("cuda"):
+            os.environ["ACCELERATE_TORCH_DEVICE"] = self.device
+        mixed = "bf16" if self.precision == "bf16" else "no"
+        return Accelerator(cpu=self.device == "cpu", mixed_precision=mixed)
+
+
+def choose_plan(device: str, precision: str) -> ExecutionPlan:
+    """The plan for this machine.
+
+    Args:
+        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
+        precision: "auto", "fp32" or "bf16".
+
+    Raises:
+        UserError: the named device is not there.
+    """
+    device = _choose_device(device)
+    in_hardware = _has_bf16(device)
+    if precision == "auto":
+        precision = "bf16" if in_hardware else "fp32"
+    elif precision == "bf16" and not in_hardware:
+        logger.warning("bf16 was asked for, but %s has no hardware for it: expect it to be slow", device)
+    return ExecutionPlan(device, precision, torch.get_num_threads())
+
+
+def _choose_device(asked: str) -> str:
+    there = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    if asked == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    kind, _, index = asked.partition(":")
+    if not there[kind] or (index and int(index) >= torch.cuda.device_count()):
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise UserError(f"--device {asked}: this machine has none such; it has {found}. Leave it at auto.")
+    return asked
+
+
+def _has_bf16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        able = torch.cpu.get_capabilities()
+        return any(bool(able.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return False

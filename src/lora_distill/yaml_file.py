@@ -1,0 +1,83 @@
+"""YAML that knows its lines: values as safe_load gives them, and the line of every key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_distill.errors import UserError
+
+
+@dataclass(frozen=True)
+class YamlMapping:
+    """A mapping of a YAML file.
+
+    Attributes:
+        path: the file, for messages.
+        values: key to value; a value that is a mapping is a YamlMapping again.
+        lines: key to its line, counted from 1.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+    def origin(self, key: str) -> str:
+        """Where a key stands, for messages."""
+        return f"{self.path}, line {self.lines[key]}: {key}"
+
+    def plain(self) -> dict[str, Any]:
+        """The values as ordinary dicts."""
+        return {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in self.values.items()}
+
+    def origins(self) -> dict[str, str]:
+        """Every key's origin."""
+        return {key: self.origin(key) for key in self.values}
+
+
+def read_yaml(path: Path) -> YamlMapping:
+    """Read a YAML file whose top is a mapping.
+
+    Raises:
+        UserError: the file is missing, is no text, is no YAML, is no mapping or has a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}.") from None
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return YamlMapping(path, {}, {})
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{path}: must hold `key: value` lines, one setting each.")
+        return _mapping(loader, node, path)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}, line {line}: not YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, path: Path) -> YamlMapping:
+    loader.flatten_mapping(node)
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        key, line = str(loader.construct_object(key_node, deep=True)), key_node.start_mark.line + 1
+        if key in values:
+            raise UserError(f"{path}, line {line}: {key} stands twice, first in line {lines[key]}.")
+        is_mapping = isinstance(value_node, yaml.MappingNode)
+        values[key] = (
+            _mapping(loader, value_node, path) if is_mapping else loader.construct_object(value_node, deep=True)
+        )
+        lines[key] = line
+    return YamlMapping(path, values, lines)
