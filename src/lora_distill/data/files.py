@@ -1,0 +1,290 @@
+"""Labelled texts from one CSV, TSV, JSONL or Parquet file, checked so that every fault names its place."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lora_distill.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+# The largest limit that csv takes on every platform; its default of 131,072 characters refuses long texts.
+_LONGEST_FIELD = 2**31 - 1
+
+
+class Columns(NamedTuple):
+    """Names of the two columns that are read."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The labelled texts of one file or split: none blank, none null.
+
+    Attributes:
+        where: the file or split, for messages.
+        texts: N texts, as given.
+        labels: N labels as strings, without white space around them.
+        revision: SHA-256 of the file's bytes in hex; empty where the rows came from no file.
+    """
+
+    where: str
+    texts: list[str]
+    labels: list[str]
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Values as a format gives them, and the line or row that each stands in, counted from 1."""
+
+    texts: Sequence[object]
+    labels: Sequence[object]
+    places: Sequence[int]
+    unit: str
+
+
+def read_table(path: Path, columns: Columns) -> Table:
+    """Read a labelled file; the suffix says which format it is in.
+
+    Empty lines are skipped. Text files are UTF-8, with or without a byte order mark.
+
+    Raises:
+        UserError: with the file's name, and the line (Parquet: the row) where there is one.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES and path.exists():
+        raise UserError(f"{path}: the suffix {path.suffix!r} is not known. Allowed: {', '.join(SUFFIXES)}.")
+    data = read_bytes(path)
+    if not data.strip():
+        raise UserError(f"{path}: the file is empty.")
+    if suffix == ".parquet":
+        raw = _read_parquet(path, data, columns)
+    elif suffix == ".jsonl":
+        raw = _read_jsonl(path, _decode(path, data), columns)
+    else:
+        raw = _read_delimited(path, _decode(path, data), columns, "\t" if suffix == ".tsv" else ",")
+    return _check(str(path), raw, columns, hashlib.sha256(data).hexdigest())
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; a UserError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
+    """The labelled texts of an Arrow table."""
+    return _check(where, _arrow_values(where, table, columns), columns, "")
+
+
+def listing(names: Iterable[str], limit: int = 10) -> str:
+    """Quoted names for a message, each cut at 40 characters, at most `limit` of them."""
+    every = [repr(name if len(name) <= 40 else name[:39] + "…") for name in names]
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more
+
+
+def _decode(path: Path, data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: byte 0 is not UTF-8 but the mark of UTF-16. Save the file as UTF-8.")
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        likely = "no text at all" if b"\0" in data else "Latin-1 or Windows-1252"
+        raise UserError(
+            f"{path}, line {line}: byte {error.start} of the file (0x{data[error.start]:02x}) is not UTF-8; "
+            f"it may be {likely}.\nSave the file as UTF-8."
+        ) from None
+
+
+def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> _Raw:
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    texts: list[str] = []
+    labels: list[str] = []
+    lines: list[int] = []
+    first_line = 1
+    try:
+        for row in reader:
+            if len(row) > 1 or (row and row[0].strip()):  # else the line is empty
+                if not header:
+                    header = [name.strip() for name in row]
+                    text_at, label_at = _find_columns(f"{path}, line {first_line}", header, columns)
+                elif len(row) != len(header):
+                    raise UserError(
+                        f"{path}, line {first_line}: {len(row)} columns found, {len(header)} expected.\n"
+                        "A text with the separator or a line break in it needs quotes around it."
+                    )
+                else:
+                    texts.append(row[text_at])
+                    labels.append(row[label_at])
+                    lines.append(first_line)
+            first_line = reader.line_num + 1
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            reason = "a quote is opened in the row that begins here and never closed"
+        else:
+            reason = f"broken quotes in the row that begins here: {error} (in line {reader.line_num})"
+        raise UserError(f"{path}, line {first_line}: {reason}.\nWrite a quote inside a quoted text twice.") from None
+    return _Raw(texts, labels, lines, "line")
+
+
+def _find_columns(where: str, found: list[str], columns: Columns) -> tuple[int, int]:
+    repeated = sorted({name for name in found if found.count(name) > 1})
+    if repeated:
+        raise UserError(f"{where}: columns with the same name: {listing(repeated)}. Rename one of each.")
+    if columns.text == columns.label:
+        raise UserError(f"--text_column and --label_column are both {columns.text!r}; they must differ.")
+    for name, flag in zip(columns, ("--text_column", "--label_column"), strict=True):
+        if name not in found:
+            raise UserError(
+                f"{where}: no column {name!r}; the columns are {listing(found)}.\nName the right one with {flag}."
+            )
+    return found.index(columns.text), found.index(columns.label)
+
+
+def _read_jsonl(path: Path, text: str, columns: Columns) -> _Raw:
+    texts: list[object] = []
+    labels: list[object] = []
+    lines: list[int] = []
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON: {error.msg} (column {error.colno}).") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not JSON that can be read: {error}.") from None
+        if not isinstance(row, dict):
+            raise UserError(
+                f"{where}: a JSON object is expected, with the keys {listing(columns)}; found {type(row).__name__}."
+            )
+        if columns.text not in row or columns.label not in row:
+            _find_columns(where, list(row), columns)
+        if not (_is_unicode(row[columns.text]) and _is_unicode(row[columns.label])):
+            raise UserError(f"{where}: half of a surrogate pair (\\ud800 to \\udfff) stands alone.")
+        texts.append(row[columns.text])
+        labels.append(row[columns.label])
+        lines.append(number)
+    return _Raw(texts, labels, lines, "line")
+
+
+def _is_unicode(value: object) -> bool:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
+def _read_parquet(path: Path, data: bytes, columns: Columns) -> _Raw:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(pa.BufferReader(data))
+        _find_columns(str(path), file.schema_arrow.names, columns)
+        table = file.read(columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a Parquet file that can be read: {reason}") from None
+    return _arrow_values(str(path), table, columns)
+
+
+def _arrow_values(where: str, table: "pa.Table", columns: Columns) -> _Raw:
+    _find_columns(where, table.column_names, columns)
+    try:
+        texts, labels = (table.column(name).to_pylist() for name in columns)
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: a text or label is not UTF-8. Write the data anew as UTF-8.") from None
+    return _Raw(texts, labels, range(1, len(texts) + 1), "row")
+
+
+def _check(where: str, raw: _Raw, columns: Columns, revision: str) -> Table:
+    if not raw.texts:
+        raise UserError(f"{where}: no rows: it holds column names at most.")
+    texts: list[str] = []
+    for text, place in zip(raw.texts, raw.places, strict=True):
+        if text is not None and not isinstance(text, str):
+            raise UserError(
+                f"{where}, {raw.unit} {place}: the text is {_kind(text)}, not a string.\n"
+                f"Column {columns.text!r} may be the wrong one: see --text_column."
+            )
+        texts.append(text or "")
+    _refuse_blank(where, "text", [text.strip() for text in texts], raw)
+    labels: list[str] = []
+    for label, place in zip(raw.labels, raw.places, strict=True):
+        name = _label_name(label)
+        if name is None:
+            raise UserError(
+                f"{where}, {raw.unit} {place}: the label is {_kind(label)}; it must be an integer or a word.\n"
+                f"Column {columns.label!r} may be the wrong one: see --label_column."
+            )
+        labels.append(name)
+    _refuse_blank(where, "label", labels, raw)
+    return Table(where, texts, _whole_numbers(where, labels, columns), revision)
+
+
+def _kind(value: object) -> str:
+    return f"{str(value)[:40]!r} ({type(value).__name__})"
+
+
+def _label_name(value: object) -> str | None:
+    """A label as a string: empty where it is null, None where it can be no label."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return None
+
+
+def _refuse_blank(where: str, what: str, values: list[str], raw: _Raw) -> None:
+    places = [place for value, place in zip(values, raw.places, strict=True) if not value]
+    if places:
+        rows = "1 row has" if len(places) == 1 else f"{len(places):,} rows have"
+        more = ", ..." if len(places) > 5 else ""
+        raise UserError(
+            f"{where}: {rows} a blank or null {what}: {raw.unit} {', '.join(map(str, places[:5]))}{more}.\n"
+            "Fill them in or delete them."
+        )
+
+
+def _whole_numbers(where: str, labels: list[str], columns: Columns) -> list[str]:
+    """Labels with `1.0` written as `1` where all are numbers: pandas writes integers so beside a missing one."""
+    names = set(labels)
+    if not all(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", name) for name in names):
+        return labels
+    whole = {name: re.sub(r"\.0+$", "", name) for name in names}
+    fractions = sorted(name for name in whole.values() if "." in name)
+    if fractions:
+        raise UserError(
+            f"{where}: the labels in column {columns.label!r} are numbers that are not whole, such as "
+            f"{fractions[0]}.\nLabels are integers or words: see --label_column."
+        )
+    return [whole[label] for label in labels]

@@ -1,0 +1,209 @@
+"""A data set by its name: read, split without a text in two splits, and described."""
+
+import hashlib
+import json
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_distill.data.catalogue import Source, Split, open_source
+from lora_distill.data.files import Columns, Table
+from lora_distill.data.labels import map_labels, name_labels
+from lora_distill.data.splits import (
+    carve_test,
+    carve_validation,
+    count_repeats,
+    drop_shared,
+    limit_train,
+    limit_validation,
+    require_rows,
+)
+from lora_distill.data.types import Dataset, Rows
+from lora_distill.errors import UserError
+
+
+def load_dataset(
+    name: str,
+    *,
+    text_column: str,
+    label_column: str,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+    max_train_rows: int | None,
+) -> Dataset:
+    """Read a data set and split it.
+
+    Splits that the source lacks are carved from train: the test rows by a fixed seed, so that runs with other
+    seeds are judged on the same rows, the validation rows by this one. Then a text that stands in test is
+    dropped from train and validation, and one that stands in validation from train.
+
+    Args:
+        name: `bbc_news`, `ag_news`, a file, a folder with train.* in it, or a hub name.
+        text_column: column of the texts.
+        label_column: column of the labels.
+        seed: of the validation split and of the training rows that are kept.
+        validation_fraction: share of train for validation, where the source has none.
+        test_fraction: share of all rows for the test, where the source has none.
+        max_train_rows: keep this many training rows, drawn stratified, and of a carved validation split a part
+            in proportion.
+
+    Raises:
+        UserError: the data cannot be read, or cannot be split.
+    """
+    source = open_source(name, Columns(text_column, label_column))
+    label_names = _label_names(source)
+    splits = {split: _index(table, label_names) for split, table in source.tables.items()}
+    where = source.train().where
+    notes = source.notes + _carve_test(splits, test_fraction, label_names, where)
+    own_validation = "validation" in splits
+    if not own_validation:
+        notes += _carve_validation(splits, validation_fraction, seed)
+    notes += _drop_shared(splits, label_names, where)
+    if max_train_rows is not None and max_train_rows < len(splits["train"]):
+        limited_with = None if own_validation else validation_fraction
+        notes += _limit(splits, max_train_rows, seed, limited_with, len(label_names))
+    notes += _describe_repeats(splits["train"])
+    return Dataset(
+        name=name,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        label_names=label_names,
+        fingerprint=_fingerprint(label_names, splits),
+        source=source.origin,
+        notes=notes,
+    )
+
+
+class Labelled(NamedTuple):
+    """Labelled texts to judge a finished model on.
+
+    Attributes:
+        texts: N texts.
+        labels: N labels as strings, in the data's own names; `labels.map_labels` turns them into indices.
+        ids: int64 [N], position in the file or split, counted from 0.
+        source: as in Dataset, and under `rows` which rows they are.
+    """
+
+    texts: list[str]
+    labels: list[str]
+    ids: NDArray[np.int64]
+    source: dict[str, str]
+
+
+def read_labelled(name: str, *, text_column: str, label_column: str, test_fraction: float = 0.2) -> Labelled:
+    """All rows of one file; of any other source the test split, the very one that `load_dataset` gives.
+
+    Args:
+        name: as in `load_dataset`.
+        text_column: column of the texts.
+        label_column: column of the labels.
+        test_fraction: share of all rows for the test, where the source has none.
+
+    Raises:
+        UserError: the data cannot be read, or no test split be carved.
+    """
+    source = open_source(name, Columns(text_column, label_column))
+    if source.origin["kind"] == "file":
+        table, rows = source.train(), "all rows"
+    elif "test" in source.tables:
+        table, rows = source.tables["test"], "the test split"
+    else:
+        label_names = _label_names(source)
+        splits = {split: _index(table, label_names) for split, table in source.tables.items()}
+        (rows,) = _carve_test(splits, test_fraction, label_names, source.where)
+        test = splits["test"]
+        names = [label_names[label] for label in test.labels]
+        return Labelled(test.texts, names, test.ids, source.origin | {"rows": rows})
+    ids = np.arange(len(table.texts), dtype=np.int64)
+    return Labelled(table.texts, table.labels, ids, source.origin | {"rows": rows})
+
+
+def _label_names(source: Source) -> list[str]:
+    names = name_labels(source.train())
+    return [name for name in source.label_order if name in names] if source.label_order else names
+
+
+def _index(table: Table, label_names: list[str]) -> Rows:
+    labels = map_labels(table.labels, label_names, table.where)
+    return Rows(np.arange(len(table.texts), dtype=np.int64), table.texts, labels)
+
+
+def _carve_test(splits: dict[Split, Rows], fraction: float, label_names: list[str], where: str) -> list[str]:
+    missing = [split for split in ("validation", "test") if split not in splits]
+    require_rows(splits["train"].labels, ["train", *missing], label_names, where)
+    if "test" in splits:
+        return []
+    total = len(splits["train"])
+    splits["train"], splits["test"] = carve_test(splits["train"], fraction, leave=len(missing))
+    return [
+        f"test: {len(splits['test']):,} of {total:,} rows, drawn stratified with a fixed seed, for the data has "
+        "no test split of its own"
+    ]
+
+
+def _carve_validation(splits: dict[Split, Rows], fraction: float, seed: int) -> list[str]:
+    total = len(splits["train"])
+    splits["train"], splits["validation"] = carve_validation(splits["train"], fraction, seed)
+    return [f"validation: {len(splits['validation']):,} of {total:,} rows of train, drawn stratified by the seed"]
+
+
+def _drop_shared(splits: dict[Split, Rows], label_names: list[str], where: str) -> list[str]:
+    notes: list[str] = []
+    pairs: list[tuple[Split, Split]] = [("validation", "test"), ("train", "test"), ("train", "validation")]
+    for losing, keeping in pairs:
+        splits[losing], dropped = drop_shared(splits[losing], splits[keeping])
+        if dropped:
+            notes.append(f"{losing}: {dropped:,} rows dropped, for their texts also stand in {keeping}")
+    if not splits["validation"]:
+        raise UserError(
+            f"{where}: every text of the validation split also stands in test.\n"
+            "Take the repeated rows out of test, or leave the validation split out: one is then carved from train."
+        )
+    lost = np.flatnonzero(np.bincount(splits["train"].labels, minlength=len(label_names)) == 0)
+    if lost.size:
+        raise UserError(
+            f"{where}: no training row of class {label_names[lost[0]]!r} is left, for every text of it also "
+            "stands in validation or test.\nTake the repeated rows out."
+        )
+    return notes
+
+
+def _limit(
+    splits: dict[Split, Rows], size: int, seed: int, validation_fraction: float | None, label_count: int
+) -> list[str]:
+    if size < label_count:
+        raise UserError(
+            f"--max_train_rows {size} is less than the number of classes, {label_count}; each needs a row or more."
+        )
+    train, validation = splits["train"], splits["validation"]
+    splits["train"] = limit_train(train, size, seed)
+    notes = [f"train: {size:,} of {len(train):,} rows, drawn stratified by the seed"]
+    if validation_fraction is not None:
+        splits["validation"] = limit_validation(validation, size, validation_fraction, seed)
+        if len(splits["validation"]) < len(validation):
+            notes.append(
+                f"validation: {len(splits['validation']):,} of {len(validation):,} rows, drawn stratified by the "
+                "seed, in proportion to train"
+            )
+    return notes
+
+
+def _describe_repeats(train: Rows) -> list[str]:
+    repeated, ambiguous = count_repeats(train)
+    notes = []
+    if repeated:
+        notes.append(f"train: {repeated:,} rows repeat the text of another row; they were kept")
+    if ambiguous:
+        notes.append(f"train: {ambiguous:,} texts stand with more than one label; they were kept")
+    return notes
+
+
+def _fingerprint(label_names: list[str], splits: dict[Split, Rows]) -> str:
+    digest = hashlib.sha256(json.dumps(label_names).encode())
+    for name in ("train", "validation", "test"):
+        rows = splits[name]
+        digest.update(json.dumps([name, rows.ids.tolist(), rows.labels.tolist(), rows.texts]).encode())
+    return digest.hexdigest()

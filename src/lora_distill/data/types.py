@@ -1,0 +1,55 @@
+"""What the data stage hands on: labelled texts by row id."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labelled texts of one split, in the order of their ids.
+
+    Attributes:
+        ids: int64 [N], position in the split of the source that the row came from, counted from 0; it stays
+            the same however other rows are dropped.
+        texts: N texts.
+        labels: int64 [N], index into the data set's label names.
+    """
+
+    ids: NDArray[np.int64]
+    texts: list[str]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, positions: NDArray[np.int64]) -> "Rows":
+        """The rows at these positions (not ids), in this order."""
+        return Rows(self.ids[positions], [self.texts[i] for i in positions], self.labels[positions])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, split for training, model selection and the final test.
+
+    Attributes:
+        name: as the user gave it.
+        train: rows to learn from.
+        validation: rows to choose the epoch by.
+        test: rows that are judged once, at the end.
+        label_names: C names; the labels of all splits are indices into it.
+        fingerprint: SHA-256 in hex over the label names and every split's ids, labels and texts.
+        source: kind (hub, packaged, file or folder), location, revision (the hub's commit, the package's
+            version or the SHA-256 of the bytes), and terms of use where they are known.
+        notes: sentences on what was done to the rows.
+    """
+
+    name: str
+    train: Rows
+    validation: Rows
+    test: Rows
+    label_names: list[str]
+    fingerprint: str
+    source: dict[str, str]
+    notes: list[str]
