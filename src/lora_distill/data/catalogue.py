@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lora_distill.data.files import SUFFIXES, Columns, Table, listing, read_arrow, read_bytes, read_table
+from lora_distill.data.files import SUFFIXES, Columns, Table, read_arrow, read_bytes, read_table
+from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _with_names(table: Table, class_names: list[str]) -> Table:
     unlabelled = table.labels.count("-1")  # the hub's mark of a row without a label
     if unlabelled:
         raise UserError(
-            f"{table.where}: {unlabelled:,} rows have the label -1, which means unlabelled.\n"
+            f"{table.where}: {counted(unlabelled, 'row')} with the label -1, which means unlabelled.\n"
             "Save the labelled rows as a file and give that."
         )
     return replace(table, labels=[class_names[int(label)] for label in table.labels])

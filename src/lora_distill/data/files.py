@@ -6,11 +6,12 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file; a UserError where it cannot be read."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a name with NUL in it can be no file's
         raise UserError(f"{path}: no such file.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
@@ -92,13 +93,6 @@ def read_bytes(path: Path) -> bytes:
 def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
     """The labelled texts of an Arrow table."""
     return _check(where, _arrow_values(where, table, columns), columns, "")
-
-
-def listing(names: Iterable[str], limit: int = 10) -> str:
-    """Quoted names for a message, each cut at 40 characters, at most `limit` of them."""
-    every = [repr(name if len(name) <= 40 else name[:39] + "…") for name in names]
-    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
-    return ", ".join(every[:limit]) + more
 
 
 def _decode(path: Path, data: bytes) -> str:
@@ -267,10 +261,9 @@ def _label_name(value: object) -> str | None:
 def _refuse_blank(where: str, what: str, values: list[str], raw: _Raw) -> None:
     places = [place for value, place in zip(values, raw.places, strict=True) if not value]
     if places:
-        rows = "1 row has" if len(places) == 1 else f"{len(places):,} rows have"
-        more = ", ..." if len(places) > 5 else ""
+        lines = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
         raise UserError(
-            f"{where}: {rows} a blank or null {what}: {raw.unit} {', '.join(map(str, places[:5]))}{more}.\n"
+            f"{where}: {counted(len(places), 'row')} with a blank or null {what}: {raw.unit} {lines}.\n"
             "Fill them in or delete them."
         )
 

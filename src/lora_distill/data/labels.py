@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.data.files import Table, listing
+from lora_distill.data.files import Table
+from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 
 _MOST_CLASSES = 1000
@@ -41,7 +42,7 @@ def map_labels(labels: list[str], label_names: list[str], where: str) -> NDArray
     unknown = Counter(label for label in labels if label not in index)
     if unknown:
         raise UserError(
-            f"{where}: {sum(unknown.values()):,} rows have labels that were not trained on: "
+            f"{where}: {counted(sum(unknown.values()), 'row')} with labels that were not trained on: "
             f"{listing(sorted(unknown), 5)}.\nKnown labels: {listing(label_names)}."
         )
     return np.array([index[label] for label in labels], dtype=np.int64)

@@ -20,6 +20,7 @@ from lora_distill.data.splits import (
     require_rows,
 )
 from lora_distill.data.types import Dataset, Rows
+from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 
 
@@ -156,7 +157,7 @@ def _drop_shared(splits: dict[Split, Rows], label_names: list[str], where: str) 
     for losing, keeping in pairs:
         splits[losing], dropped = drop_shared(splits[losing], splits[keeping])
         if dropped:
-            notes.append(f"{losing}: {dropped:,} rows dropped, for their texts also stand in {keeping}")
+            notes.append(f"{losing}: {counted(dropped, 'row')} dropped whose text also stands in {keeping}")
     if not splits["validation"]:
         raise UserError(
             f"{where}: every text of the validation split also stands in test.\n"
@@ -195,9 +196,9 @@ def _describe_repeats(train: Rows) -> list[str]:
     repeated, ambiguous = count_repeats(train)
     notes = []
     if repeated:
-        notes.append(f"train: {repeated:,} rows repeat the text of another row; they were kept")
+        notes.append(f"train: {counted(repeated, 'row')} with the text of another row, kept")
     if ambiguous:
-        notes.append(f"train: {ambiguous:,} texts stand with more than one label; they were kept")
+        notes.append(f"train: {counted(ambiguous, 'text')} with more than one label, kept")
     return notes
 
 

@@ -1,0 +1,15 @@
+"""Words for messages: numbers with their noun, and lists that stay short."""
+
+from collections.abc import Iterable
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listing(names: Iterable[str], limit: int = 10) -> str:
+    """Names in quotes, each cut at 40 characters, at most `limit` of them."""
+    every = [repr(name if len(name) <= 40 else name[:39] + "…") for name in names]
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more
