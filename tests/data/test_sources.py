@@ -215,7 +215,7 @@ def test_a_class_needs_a_row_for_each_split_that_is_carved(tmp_path: Path, own: 
     assert 1 in np.bincount(load(tmp_path).train.labels)
     if needed > 1:
         write(tmp_path / "train.jsonl", numbered(40) + rare[1:])
-        with pytest.raises(UserError, match=f"class 'rare': {needed - 1}, and {needed} are needed"):
+        with pytest.raises(UserError, match=f"class 'rare': {needed - 1} where {needed} are needed"):
             load(tmp_path)
 
 

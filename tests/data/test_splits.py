@@ -98,8 +98,8 @@ def test_too_few_rows_of_a_class() -> None:
     require_rows(labels, ["train", "validation"], ["ham", "spam"], "x.csv")
     with pytest.raises(UserError) as error:
         require_rows(labels, ["train", "validation", "test"], ["ham", "spam"], "x.csv")
-    assert "x.csv: too few rows of class 'spam': 2, and 3 are needed" in str(error.value)
-    assert "train and validation and test" in str(error.value)
+    assert "x.csv: too few rows of class 'spam': 2 where 3 are needed" in str(error.value)
+    assert "train, validation, test" in str(error.value)
 
 
 def test_shared_texts_are_dropped_whatever_their_white_space_and_label() -> None:

@@ -161,7 +161,7 @@ def _drop_shared(splits: dict[Split, Rows], label_names: list[str], where: str) 
     if not splits["validation"]:
         raise UserError(
             f"{where}: every text of the validation split also stands in test.\n"
-            "Take the repeated rows out of test, or leave the validation split out: one is then carved from train."
+            "Take the repeated texts out of one of them."
         )
     lost = np.flatnonzero(np.bincount(splits["train"].labels, minlength=len(label_names)) == 0)
     if lost.size:

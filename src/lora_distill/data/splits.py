@@ -68,8 +68,8 @@ def require_rows(labels: NDArray[np.int64], splits: list[str], label_names: list
     rarest = int(np.argmin(counts))
     if counts[rarest] < len(splits):
         raise UserError(
-            f"{where}: too few rows of class {label_names[rarest]!r}: {counts[rarest]}, and {len(splits)} are "
-            f"needed, one each for {' and '.join(splits)}.\nAdd rows of this class or leave it out."
+            f"{where}: too few rows of class {label_names[rarest]!r}: {counts[rarest]} where {len(splits)} are "
+            f"needed, one each for {', '.join(splits)}.\nAdd rows of this class or leave it out."
         )
 
 
