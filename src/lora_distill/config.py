@@ -56,7 +56,7 @@ class Config(BaseModel):
     )
     text_column: str = Field("text", min_length=1, description="column of the texts")
     label_column: str = Field("label", min_length=1, description="column of the labels")
-    max_length: PositiveInt = Field(128, ge=4, description="tokens of a text that are read, the rest is cut")
+    max_length: int = Field(128, ge=4, description="tokens of a text that are read, the rest is cut")
     max_train_rows: PositiveInt | None = Field(None, description="train on this many rows, drawn stratified")
     validation_fraction: OpenShare = Field(0.1, description="share of train kept for validation")
     test_fraction: OpenShare = Field(0.2, description="share kept for the test where the data has no test split")

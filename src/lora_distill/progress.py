@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from rich.console import Console
@@ -86,16 +87,32 @@ def _is_quiet() -> bool:
 
 
 @contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
-    """Append every message, those of other libraries' warnings too, to the run's log."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+def run_log() -> Iterator[Callable[[Path], None]]:
+    """Keep every message, other libraries' warnings too; yields the function that says which file they go to.
+
+    Messages from before the file is known are kept in memory, for a run's folder appears only when all is checked.
+    """
+    buffer = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
     loggers = [logging.getLogger("lora_distill"), logging.getLogger("py.warnings")]
+    logging.captureWarnings(capture=True)
     for each in loggers:
-        each.addHandler(handler)
+        each.addHandler(buffer)
+
+    def into(path: Path) -> None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        buffer.setTarget(file)
+        buffer.capacity = 1
+
     try:
-        yield
+        yield into
+    except BaseException as error:
+        buffer.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "stopped: %r", (error,), None))
+        raise
     finally:
         for each in loggers:
-            each.removeHandler(handler)
-        handler.close()
+            each.removeHandler(buffer)
+        target = buffer.target
+        buffer.close()
+        if target is not None:
+            target.close()

@@ -111,6 +111,12 @@ def load_classifier(base: BaseModel, label_names: list[str], seed: int) -> Class
     return Classifier(model, fresh)
 
 
+def outline(classifier: Classifier) -> Classifier:
+    """The same model without weights, on "meta": to try settings on and count."""
+    with torch.device("meta"):
+        return Classifier(AutoModelForSequenceClassification.from_config(classifier.model.config), classifier.fresh)
+
+
 def layers_path(model: PreTrainedModel) -> str:
     """Name of the module list that holds the encoder's layers."""
     lists = [
@@ -122,7 +128,7 @@ def layers_path(model: PreTrainedModel) -> str:
     ]
     if not lists:
         raise UserError(f"{model.config.model_type}: found no list of layers in this model; it is no encoder.")
-    return min(lists, key=len)
+    return str(min(lists, key=len))
 
 
 def count_layers(model: PreTrainedModel) -> int:

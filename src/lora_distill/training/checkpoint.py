@@ -63,7 +63,7 @@ def save_checkpoint(
     """Write the state after an epoch; the JSON is written last and names the tensors' file."""
     tensors = {f"model/{name}": tensor for name, tensor in snapshot(model).items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-    names = {parameter: name for name, parameter in trainable(model).items()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in trainable(model).items()}
     for parameter, state in optimizer.state.items():
         for key, tensor in state.items():
             tensors[f"optimizer/{key}/{names[parameter]}"] = tensor.detach().cpu().contiguous()

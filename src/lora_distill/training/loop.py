@@ -124,13 +124,13 @@ def train(
         for batch in _batches(training, settings, seed, role, progress.epoch):
             loss = _batch_loss(model, batch, training.labels, soft_labels, plan, accelerator.device)
             accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(trainable(model).values(), settings.max_grad_norm)
+            norm: torch.Tensor = accelerator.clip_grad_norm_(trainable(model).values(), settings.max_grad_norm)
             prepared.step()
             prepared.zero_grad()
             progress.step += 1
             losses.append(loss.detach())
             if progress.step % settings.logging_steps == 0 or progress.step % steps_per_epoch == 0:
-                _log_step(progress, role, losses, float(norm), scheduler.get_last_lr()[0])
+                _log_step(progress, role, losses, norm, scheduler.get_last_lr()[0])
                 losses.clear()
             scheduler.step()
         progress.seconds += time.monotonic() - started
@@ -192,7 +192,7 @@ def _batch_loss(
     )
 
 
-def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: float, rate: float) -> None:
+def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: torch.Tensor, rate: float) -> None:
     loss = torch.stack(losses).mean().item()
     if not math.isfinite(loss):
         raise UserError(
@@ -207,7 +207,7 @@ def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: f
             "step": progress.step,
             "loss": loss,
             "learning_rate": rate,
-            "grad_norm": norm,
+            "grad_norm": norm.item(),
         }
     )
 

@@ -1,0 +1,86 @@
+"""A finished run, judged on other labelled texts."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_distill.config import Config, Role
+from lora_distill.data.labels import map_labels
+from lora_distill.data.sources import read_labelled
+from lora_distill.data.tokens import tokenise
+from lora_distill.errors import UserError
+from lora_distill.evaluation.metrics import classification_metrics
+from lora_distill.experiment import compare_roles
+from lora_distill.hub import quiet
+from lora_distill.model.adapter import load_adapter
+from lora_distill.model.base import BaseModel, most_tokens, resolve_base_model
+from lora_distill.model.given_teacher import open_teacher
+from lora_distill.run_folder import RunFolder
+from lora_distill.store import write_json
+from lora_distill.training.logits import predict_logits
+from lora_distill.training.plan import choose_plan
+
+logger = logging.getLogger(__name__)
+ROLES: tuple[Role, ...] = ("teacher", "student", "control")
+
+
+def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
+    """Judge each role of a run, in fp32, on the rows of a file (or of a data set's test split).
+
+    Args:
+        path: the run's folder.
+        config: of it dataset, text_column, label_column and device are read.
+
+    Returns:
+        The results, in the shape of metrics.json with the new rows as "test", and the JSON file they are in.
+
+    Raises:
+        UserError: no finished run, data that cannot be read, labels that were not trained on.
+    """
+    quiet()
+    run = RunFolder(path)
+    original = run.results()
+    trained = run.resolved()
+    rows = read_labelled(
+        config.dataset,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        test_fraction=trained.test_fraction,
+    )
+    names = original["data"]["label_names"]
+    labels = map_labels(rows.labels, names, config.dataset)
+    device = choose_plan(config.device, "fp32").device
+    base = _same_base(run, trained)
+    results: dict[str, Any] = {"exp_name": original["exp_name"]}
+    logits: dict[Role, np.ndarray] = {}
+    for role in (role for role in ROLES if role in original):
+        if role == "teacher" and trained.teacher_checkpoint:
+            given = open_teacher(trained.teacher_checkpoint, names, trained.teacher_label_map)
+            model, folder, columns = given.load(), given.tokenizer_folder, given.columns
+        else:
+            model, folder, columns = load_adapter(base, names, path / role), base.folder, np.arange(len(names))
+        tokens = tokenise(rows.texts, folder, min(trained.max_length, most_tokens(folder)))
+        logits[role] = predict_logits(model.to(device), tokens, f"{role}: {len(labels):,} rows, in fp32")[:, columns]
+        facts = {name: value for name, value in original[role].items() if name not in ("test", "validation")}
+        results[role] = {"test": classification_metrics(logits[role], labels, names), **facts}
+    results |= compare_roles(logits, labels)
+    results["data"] = {"name": config.dataset, "test_rows": len(labels), "label_names": names, "source": rows.source}
+    results["fallbacks"] = original["fallbacks"]
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(config.dataset).stem or config.dataset)
+    file = path / f"evaluation-{stem}.json"
+    write_json(file, results)
+    return results, file
+
+
+def _same_base(run: RunFolder, config: Config) -> BaseModel:
+    trained_on = run.environment()["base_model"]
+    base = resolve_base_model(config.base_model, trained_on["revision"] if trained_on["kind"] == "hub" else None)
+    if base.fingerprint != trained_on["fingerprint"]:
+        raise UserError(
+            f"{config.base_model}: is not the base model that this run was trained on, its files have changed since.\n"
+            f"Put the files of revision {trained_on['revision']} back."
+        )
+    return base

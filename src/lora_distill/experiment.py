@@ -1,0 +1,212 @@
+"""One experiment: load, teach, distil, evaluate, save."""
+
+import logging
+import platform
+import shutil
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lora_distill.config import Config, Role
+from lora_distill.evaluation.metrics import agreement, classification_metrics
+from lora_distill.evaluation.significance import paired_difference
+from lora_distill.hub import quiet
+from lora_distill.preparation import Prepared, prepare
+from lora_distill.progress import run_log
+from lora_distill.reporting.model_card import model_card
+from lora_distill.run_folder import LOG, METRICS, RunFolder
+from lora_distill.store import whole_folder, write_json, write_jsonl, write_whole
+from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
+
+logger = logging.getLogger(__name__)
+
+VERSIONED = ("lora-distill", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
+
+
+def run_experiment(config: Config, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Train teacher, student and control, judge them on the test split and save all of it.
+
+    Args:
+        config: as it was asked for.
+        resume: go on with the run of that name.
+        overwrite: replace the run of that name, and train everything again.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        UserError: something that was given is wrong; nothing has been written then.
+    """
+    quiet()
+    started = time.monotonic()
+    with run_log() as log_into:
+        run, prepared, environment = _open(config, resume=resume, overwrite=overwrite)
+        log_into(run.path / LOG)
+        logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
+        teacher = _teach(prepared, overwrite=overwrite)
+        outcomes: dict[Role, Outcome] = {"teacher": teacher}
+        outcomes["student"] = _distil(prepared, "student", teacher, overwrite=overwrite)
+        if not prepared.config.no_control:
+            outcomes["control"] = _distil(prepared, "control", None, overwrite=overwrite)
+        results = _judge(prepared, outcomes, environment["fallbacks"])
+        results["seconds"] = time.monotonic() - started
+        _save(run, prepared, outcomes, results)
+    return results
+
+
+def _open(config: Config, *, resume: bool, overwrite: bool) -> tuple[RunFolder, Prepared, dict[str, Any]]:
+    """Check everything, then make the run's folder, or go on in it under the plan that it was begun with."""
+    run = RunFolder.of(config)
+    if config.exp_name:
+        run.admit(config, resume=resume, overwrite=overwrite)
+    if config.exp_name and run.begun and not overwrite:
+        environment = run.environment()
+        return run, prepare(run.resolved(), ExecutionPlan(**environment["plan"])), environment
+    prepared = prepare(config)
+    run = RunFolder.of(prepared.config)
+    if overwrite:
+        run.remove()
+    environment = _environment(config, prepared)
+    run.begin(prepared.config, environment)
+    return run, prepared, environment
+
+
+def _teach(prepared: Prepared, *, overwrite: bool) -> Outcome:
+    if prepared.given_teacher is None:
+        return _distil(prepared, "teacher", None, overwrite=overwrite)
+    reading = TeacherReading(prepared.given_teacher, prepared.config, prepared.dataset, prepared.plan)
+    if overwrite:
+        reading.artefact().discard()
+    return reading.run(prepared.tokenised(prepared.given_teacher.tokenizer_folder))
+
+
+def _distil(prepared: Prepared, role: Role, teacher: Outcome | None, *, overwrite: bool) -> Outcome:
+    training = RoleTraining(role, prepared.config, prepared.dataset, prepared.base, prepared.plan, teacher)
+    if overwrite:
+        training.artefact().discard()
+    return training.run(prepared.splits)
+
+
+def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
+    base, dataset = prepared.base, prepared.dataset
+    return {
+        "requested": {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)},
+        "plan": prepared.plan.as_dict(),
+        "fallbacks": prepared.fallbacks,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "git_revision": _git_revision(),
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "source": dataset.source},
+        "base_model": {
+            "name": base.name,
+            "kind": base.kind,
+            "revision": base.revision,
+            "reference": base.reference,
+            "fingerprint": base.fingerprint,
+        },
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    """The revision of this program's own source, where it runs from a clone."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    if shutil.which("git") is None:
+        return None
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def _judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:
+    """All that metrics.json says."""
+    config, dataset = prepared.config, prepared.dataset
+    results: dict[str, Any] = {"exp_name": config.exp_name}
+    for role, outcome in outcomes.items():
+        results[role] = {
+            "test": classification_metrics(outcome.logits["test"], dataset.test.labels, dataset.label_names),
+            "validation": classification_metrics(
+                outcome.logits["validation"], dataset.validation.labels, dataset.label_names
+            ),
+            **({} if role == "teacher" else {"budget": config.student_budget}),
+            **outcome.facts,
+            "reused": outcome.reused,
+        }
+    test = {role: outcome.logits["test"] for role, outcome in outcomes.items()}
+    results |= compare_roles(test, dataset.test.labels)
+    results["data"] = {
+        "name": dataset.name,
+        "train_rows": len(dataset.train),
+        "validation_rows": len(dataset.validation),
+        "test_rows": len(dataset.test),
+        "label_names": dataset.label_names,
+        "fingerprint": dataset.fingerprint,
+        "source": dataset.source,
+        "notes": dataset.notes,
+    }
+    results["fallbacks"] = fallbacks
+    return results
+
+
+def compare_roles(logits: dict[Role, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    """Agreement with the teacher, and student minus control.
+
+    Args:
+        logits: float32 [N, C] of each role on the same rows.
+        labels: int64 [N].
+    """
+    comparison: dict[str, Any] = {
+        "agreement": {
+            f"{role}_teacher": agreement(each, logits["teacher"]) for role, each in logits.items() if role != "teacher"
+        }
+    }
+    if "control" in logits:
+        right = {role: each.argmax(axis=1) == labels for role, each in logits.items()}
+        difference = paired_difference(right["student"], right["control"])
+        comparison["student_minus_control"] = {
+            "accuracy": difference.difference,
+            "interval": [difference.low, difference.high],
+            "p_value": difference.p_value,
+            "test": "Agresti-Min interval, McNemar's exact test; these two models, one seed",
+            "only_student_right": difference.only_first_right,
+            "only_control_right": difference.only_second_right,
+            "rows": difference.rows,
+        }
+    return comparison
+
+
+def _save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:
+    """Write what the run leaves, metrics.json last."""
+    config, dataset, base = prepared.config, prepared.dataset, prepared.base
+    for role, outcome in outcomes.items():
+        about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
+        card = model_card(role=role, results=results, config=config.model_dump(mode="json"), base=about)
+        with whole_folder(run.path / role) as folder:
+            if outcome.adapter:
+                shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+    columns = {"row_id": dataset.test.ids, "label": dataset.test.labels}
+    for role, outcome in outcomes.items():
+        logits = outcome.logits["test"]
+        columns[f"{role}_logits"] = pa.array(list(logits), type=pa.list_(pa.float32(), logits.shape[1]))
+        columns[f"{role}_prediction"] = logits.argmax(axis=1)
+    table = pa.table(columns)
+    write_whole(run.path / "predictions.parquet", lambda beside: pq.write_table(table, beside))
+    write_jsonl(run.path / "history.jsonl", [line for outcome in outcomes.values() for line in outcome.history])
+    write_json(run.path / METRICS, results)

@@ -1,0 +1,182 @@
+"""Everything that can be wrong is found here, before the first step and before anything is written."""
+
+import logging
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lora_distill.config import Config, Role
+from lora_distill.data.sources import load_dataset
+from lora_distill.data.tokens import tokenise
+from lora_distill.data.types import Dataset
+from lora_distill.errors import UserError
+from lora_distill.hub import Unavailable
+from lora_distill.model.adapter import (
+    AdapterSettings,
+    attach_adapter,
+    count_layers,
+    layers_note,
+    load_classifier,
+    outline,
+)
+from lora_distill.model.base import BaseModel, most_tokens, resolve_base_model
+from lora_distill.model.budget import check_budget
+from lora_distill.model.given_teacher import GivenTeacher, open_teacher
+from lora_distill.training.loop import Split
+from lora_distill.training.plan import ExecutionPlan, choose_plan
+
+logger = logging.getLogger(__name__)
+
+PACKAGED = {"base_model": "minilm", "dataset": "bbc_news"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment whose inputs have been read and checked.
+
+    Attributes:
+        config: resolved: names what is really used.
+        dataset: the rows of every split.
+        base: the encoder of student and control, and of a teacher that is trained.
+        plan: where and how it computes.
+        given_teacher: the teacher that was given, if one was.
+        fallbacks: sentences on defaults that could not be had.
+    """
+
+    config: Config
+    dataset: Dataset
+    base: BaseModel
+    plan: ExecutionPlan
+    given_teacher: GivenTeacher | None
+    fallbacks: list[str]
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """Train, validation and test as the base model's tokenizer reads them."""
+        splits = self.tokenised(self.base.folder)
+        cut = sum(split.tokens.cut for split in splits.values())
+        if cut:
+            rows = sum(len(split.labels) for split in splits.values())
+            logger.info("%s of %s texts are longer than %s tokens and were cut", cut, rows, self.config.max_length)
+        return splits
+
+    def tokenised(self, folder: Path) -> dict[str, Split]:
+        """The splits as the tokenizer of a model reads them."""
+        max_length = min(self.config.max_length, most_tokens(folder))
+        rows = {"train": self.dataset.train, "validation": self.dataset.validation, "test": self.dataset.test}
+        return {name: Split(tokenise(each.texts, folder, max_length), each.labels) for name, each in rows.items()}
+
+
+def prepare(config: Config, plan: ExecutionPlan | None = None) -> Prepared:
+    """Read and check all that a config names.
+
+    Args:
+        config: as it was asked for.
+        plan: of the run that is resumed; None chooses one for this machine.
+
+    Raises:
+        UserError: something is missing, does not fit, or the student is over its budget.
+    """
+    fallbacks: list[str] = []
+    plan = plan or choose_plan(config.device, config.precision)
+    config, base = _base_model(config, fallbacks)
+    config, dataset = _dataset(config, fallbacks)
+    for note in dataset.notes:
+        logger.info("%s", note)
+    config = _fit_to_model(config, base, dataset)
+    teacher = None
+    if config.teacher_checkpoint:
+        teacher = open_teacher(config.teacher_checkpoint, dataset.label_names, config.teacher_label_map)
+    elif config.teacher_label_map:
+        raise UserError("--teacher_label_map: is for a --teacher_checkpoint, and none was given.")
+    if not config.exp_name:
+        config = config.model_copy(update={"exp_name": automatic_name(config)})
+    config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
+    return Prepared(config, dataset, base, plan, teacher, fallbacks)
+
+
+def automatic_name(config: Config) -> str:
+    """A readable name that no run has yet: model, data, adapters and the time."""
+    names = [Path(name).stem or name for name in (config.base_model, config.dataset)]
+    stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", name)[:30].strip("-.") for name in names)
+    teacher = f"t{config.teacher_lora_r}x{config.teacher_target_layers}"
+    student = f"s{config.student_lora_r}x{config.student_target_layers}"
+    name = f"{stem}-{teacher}-{student}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = 1
+    while (Path(config.output_dir) / (name if taken == 1 else f"{name}-{taken}")).exists():
+        taken += 1
+    return name if taken == 1 else f"{name}-{taken}"
+
+
+def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:
+    try:
+        return config, resolve_base_model(config.base_model)
+    except Unavailable as error:
+        config = _fall_back(config, "base_model", error, fallbacks)
+        return config, resolve_base_model(config.base_model)
+
+
+def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
+    try:
+        return config, _load(config)
+    except Unavailable as error:
+        config = _fall_back(config, "dataset", error, fallbacks)
+        return config, _load(config)
+
+
+def _load(config: Config) -> Dataset:
+    return load_dataset(
+        config.dataset,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        seed=config.seed,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        max_train_rows=config.max_train_rows,
+    )
+
+
+def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[str]) -> Config:
+    """Put the packaged stand-in for a default that cannot be had; what was named is never substituted."""
+    if name in config.model_fields_set:
+        raise error
+    reason = str(error).splitlines()[0].rstrip(".")
+    asked, packaged = getattr(config, name), PACKAGED[name]
+    fallbacks.append(f"the default {name} {asked} could not be had; {packaged} was used instead ({reason})")
+    logger.warning("%s", fallbacks[-1])
+    return config.model_copy(update={name: packaged})
+
+
+def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
+    """Adapt defaults to a small model, refuse what was named and does not fit, and hold the student to its budget."""
+    classifier = load_classifier(base, dataset.label_names, seed=0)
+    note = layers_note(classifier.model)
+    if note:
+        logger.warning("%s", note)
+    for role in ("teacher", "student"):
+        config = _cap(config, f"{role}_target_layers", count_layers(classifier.model), "layers")
+    config = _cap(config, "max_length", most_tokens(base.folder), "tokens")
+    roles: tuple[Role, ...] = ("student",) if config.teacher_checkpoint else ("teacher", "student")
+    for role in roles:
+        adapted = attach_adapter(outline(classifier), AdapterSettings.of(config, role), seed=0)
+        if role == "student":
+            count = check_budget(adapted, config.student_budget)
+            logger.info(
+                "student: %s trainable parameters of %s allowed (LoRA %s, head %s)",
+                *(f"{number:,}" for number in (count.total, config.student_budget, count.lora, count.head)),
+            )
+    return config
+
+
+def _cap(config: Config, name: str, most: int, unit: str) -> Config:
+    asked = getattr(config, name)
+    if asked <= most:
+        return config
+    if name in config.model_fields_set:
+        raise UserError(f"--{name} {asked}: {config.base_model} has {most} {unit}. Ask for at most {most}.")
+    logger.warning(
+        "%s has %d %s, so the default %s of %d becomes %d", config.base_model, most, unit, name, asked, most
+    )
+    return config.model_copy(update={name: most})

@@ -1,0 +1,136 @@
+"""The folder of one experiment: its state, and what is written into it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_distill.config import Config
+from lora_distill.errors import UserError
+from lora_distill.store import read_json, write_json, write_text
+from lora_distill.yaml_file import read_yaml
+
+CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
+
+
+class RunFolder:
+    """`<output_dir>/<exp_name>/`.
+
+    It appears when everything that was given has been checked. `metrics.json` is written last: a run is
+    finished when it is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, config: Config) -> "RunFolder":
+        """The folder that a config names."""
+        return cls(Path(config.output_dir) / config.exp_name)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its results are there."""
+        return (self.path / METRICS).is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is a run's folder, finished or not."""
+        return (self.path / ENVIRONMENT).is_file() and (self.path / CONFIG).is_file()
+
+    def results(self) -> dict[str, Any]:
+        """The contents of metrics.json.
+
+        Raises:
+            UserError: there is no such run, or it has not finished.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: no such run. Give the folder of a run, such as outputs/.../<exp_name>.")
+        if not self.finished:
+            reason = "this run has not finished" if self.begun else "not the folder of a run"
+            way_out = f" Go on with: lora-distill train {self.resume_flags()}" if self.begun else ""
+            raise UserError(f"{self.path}: {reason}, for it has no {METRICS}.{way_out}")
+        results: dict[str, Any] = read_json(self.path / METRICS)
+        return results
+
+    def resume_flags(self) -> str:
+        """What `lora-distill train` needs to go on with this run."""
+        return f"--output_dir {self.path.parent} --exp_name {self.path.name} --resume"
+
+    def requested(self) -> Config:
+        """The config as it was asked for, defaults still known as defaults."""
+        request = self.environment()["requested"]
+        return Config(**{name: value for name, value in request["config"].items() if name in request["named"]})
+
+    def resolved(self) -> Config:
+        """The config that config.yaml holds: what the run really uses, everything named."""
+        return Config(**read_yaml(self.path / CONFIG).plain())
+
+    def environment(self) -> dict[str, Any]:
+        """The contents of environment.json."""
+        environment: dict[str, Any] = read_json(self.path / ENVIRONMENT)
+        return environment
+
+    def admit(self, config: Config, *, resume: bool, overwrite: bool) -> None:
+        """Check that this config may use the folder.
+
+        Raises:
+            UserError: it holds another config's run, an unfinished run that is not to be resumed, or other files.
+        """
+        _check_writable(self.path)
+        if overwrite or not self.path.exists() or not any(self.path.iterdir()):
+            if resume and not overwrite:
+                raise UserError(
+                    f"{self.path}: nothing to resume, there is no such run. Leave --resume out to start it."
+                )
+            return
+        if not self.begun:
+            raise UserError(f"{self.path}: exists and is not the folder of a run. Choose another --exp_name.")
+        differing = _differences(config, self.requested())
+        if differing and _differences(config, self.resolved()):
+            raise UserError(
+                f"{self.path}: holds a run with another config ({differing}).\n"
+                "Choose another --exp_name, or replace that run with --overwrite."
+            )
+        if not self.finished and not resume:
+            raise UserError(
+                f"{self.path}: this run was begun and has not finished."
+                "\n--resume goes on with it, --overwrite starts it again."
+            )
+
+    def begin(self, resolved: Config, environment: Mapping[str, Any]) -> None:
+        """Make the folder and say in it what will be run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / ENVIRONMENT, environment)
+        command = "# lora-distill train --config THIS_FILE\n"
+        values = yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_text(self.path / CONFIG, command + values)
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it, if it is a run's."""
+        if self.begun:
+            shutil.rmtree(self.path)
+
+
+def _differences(one: Config, other: Config) -> str:
+    names = [name for name in Config.model_fields if getattr(one, name) != getattr(other, name)]
+    return ", ".join(f"{name} {getattr(other, name)!r}, now {getattr(one, name)!r}" for name in names[:3])
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before hours of work, not after, whether the folder can be made."""
+    for parent in [path, *path.parents]:
+        if parent.exists():
+            if not parent.is_dir():
+                raise UserError(f"{path}: cannot be made, for {parent} is a file. Choose another --output_dir.")
+            probe = parent / ".lora-distill-probe"
+            try:
+                probe.touch()
+                probe.unlink()
+            except OSError as error:
+                raise UserError(
+                    f"{path}: cannot be written: {error.strerror} in {parent}. Choose another --output_dir."
+                ) from None
+            return

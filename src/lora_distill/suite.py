@@ -1,0 +1,116 @@
+"""Many experiments from one file: read whole, run one after the other, resumable."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_distill.config import Config, find_faults, suggest
+from lora_distill.errors import UserError
+from lora_distill.run_folder import RunFolder
+from lora_distill.yaml_file import YamlMapping, read_yaml
+
+logger = logging.getLogger(__name__)
+KEYS = ("name", "base", "experiments")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Experiments by name, each config complete.
+
+    Attributes:
+        name: begins the name of every run.
+        experiments: in the order of the file.
+    """
+
+    name: str
+    experiments: dict[str, Config]
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What came of a suite.
+
+    Attributes:
+        results: metrics.json of each experiment that finished, in order.
+        failures: message of each that did not, by name.
+    """
+
+    results: list[dict[str, Any]]
+    failures: dict[str, str]
+
+
+def read_suite(path: Path, flags: Mapping[str, str], flag_origins: Mapping[str, str]) -> Suite:
+    """Read a suite file: `base`, settings of all; `experiments`, named overrides; `name`, else the file's own.
+
+    Args:
+        path: a YAML file.
+        flags: settings that win over the file's, for every experiment.
+        flag_origins: where they stand, for messages.
+
+    Raises:
+        UserError: with a line for each fault of the whole file.
+    """
+    file = read_yaml(path)
+    faults = [
+        f"{file.origin(key)}: no such key{suggest(key, list(KEYS))}; a suite has {', '.join(KEYS)}"
+        for key in file.values
+        if key not in KEYS
+    ]
+    base, experiments = (_section(file, key, faults) for key in ("base", "experiments"))
+    name = str(file.values.get("name", path.stem))
+    if not experiments.values and not faults:
+        faults.append(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
+    configs: dict[str, Config] = {}
+    for experiment in experiments.values:
+        overrides = _section(experiments, experiment, faults)
+        values = base.values | overrides.values | dict(flags)
+        origins = base.origins() | overrides.origins() | dict(flag_origins)
+        if "exp_name" in values:
+            faults.append(f"{origins['exp_name']}: a suite names its runs itself, after its experiments.")
+        else:
+            plain = {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in values.items()}
+            plain["exp_name"] = f"{name}-{experiment}"
+            found = find_faults(plain, origins)
+            faults += [fault for fault in found if fault not in faults]
+            if not found:
+                configs[experiment] = Config(**plain)
+    if faults:
+        raise UserError("\n".join(faults))
+    return Suite(name, configs)
+
+
+def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
+    value = parent.values.get(key)
+    if isinstance(value, YamlMapping):
+        return value
+    if value is not None:
+        faults.append(f"{parent.origin(key)}: must hold `setting: value` lines, not {value!r}.")
+    return YamlMapping(parent.path, {}, {})
+
+
+def run_suite(suite: Suite, *, overwrite: bool = False) -> SuiteResult:
+    """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest."""
+    results: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    for number, (name, config) in enumerate(suite.experiments.items(), start=1):
+        logger.info("── %s (%d of %d)", name, number, len(suite.experiments))
+        try:
+            results.append(run_or_read(config, resume=RunFolder.of(config).begun, overwrite=overwrite))
+        except UserError as error:
+            failures[name] = str(error)
+            logger.warning("%s failed: %s", name, error)
+    return SuiteResult(results, failures)
+
+
+def run_or_read(config: Config, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """The results of an experiment: read when it is finished, without loading what only training needs."""
+    run = RunFolder.of(config)
+    if config.exp_name and run.finished and not overwrite:
+        run.admit(config, resume=True, overwrite=False)
+        logger.info("%s: already finished, nothing was trained; --overwrite trains it again", run.path)
+        return run.results()
+    from lora_distill.experiment import run_experiment
+
+    return run_experiment(config, resume=resume, overwrite=overwrite)

@@ -1,0 +1,63 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lora_distill.data.batches import WINDOW_BATCHES, assemble, evaluation_order, training_order
+from lora_distill.data.tokens import Tokens
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int64))
+
+
+def tokens_of(lengths: NDArray[np.int64], pad_id: int = 0) -> Tokens:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Tokens(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets, 0, pad_id)
+
+
+@given(lengths=LENGTHS, batch_size=st.integers(1, 33), seed=st.integers(0, 9), epoch=st.integers(0, 3))
+def test_an_epoch_has_every_row_once_and_full_batches_but_for_one_a_window(
+    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> None:
+    batches = training_order(lengths, batch_size, seed, epoch)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // batch_size)
+    assert max(map(len, batches)) <= batch_size
+
+
+def test_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
+    lengths = np.random.default_rng(0).integers(5, 50, 500)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        return [int(row) for batch in training_order(lengths, 32, seed, epoch) for row in batch]
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+
+
+def test_padding_nearly_vanishes() -> None:
+    lengths = np.random.default_rng(0).integers(10, 128, WINDOW_BATCHES * 32)
+    batches = training_order(lengths, 32, seed=0, epoch=0)
+    padded = sum(len(rows) * int(lengths[rows].max()) for rows in batches)
+    assert padded < 1.05 * lengths.sum()
+
+
+def test_evaluation_order_is_by_length_and_complete() -> None:
+    lengths = np.array([5, 1, 4, 1, 3])
+    order = evaluation_order(lengths, 2)
+    assert [rows.tolist() for rows in order] == [[1, 3], [4, 2], [0]]
+
+
+@given(lengths=LENGTHS, pad_id=st.integers(0, 5))
+def test_a_batch_holds_its_rows_tokens_and_padding_up_to_its_own_longest(
+    lengths: NDArray[np.int64], pad_id: int
+) -> None:
+    tokens = tokens_of(lengths, pad_id)
+    rows = np.random.default_rng(0).permutation(len(lengths))[:7]
+    batch = assemble(tokens, rows)
+    assert batch.input_ids.shape == (len(rows), int(lengths[rows].max()))
+    for row, ids, mask in zip(rows, batch.input_ids.numpy(), batch.attention_mask.numpy(), strict=True):
+        length = lengths[row]
+        assert ids[:length].tolist() == tokens.flat[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()
+        assert set(ids[length:].tolist()) <= {pad_id}
+        assert mask.tolist() == [1] * length + [0] * (len(mask) - length)

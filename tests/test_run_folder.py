@@ -1,0 +1,102 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_distill.config import Config, make_config
+from lora_distill.errors import UserError
+from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.store import write_json
+
+
+def config_of(folder: Path, **values: Any) -> Config:  # noqa: ANN401 - any setting
+    return make_config({"output_dir": str(folder), "exp_name": "run", **values}, {})
+
+
+def begin(config: Config, resolved: Config | None = None) -> RunFolder:
+    run = RunFolder.of(config)
+    request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
+    run.begin(resolved or config, {"requested": request})
+    return run
+
+
+def test_a_new_run_is_admitted_and_writes_nothing_yet(tmp_path: Path) -> None:
+    config = config_of(tmp_path / "deep" / "er")
+    RunFolder.of(config).admit(config, resume=False, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_request_is_known_again_with_what_was_named_and_what_was_default(tmp_path: Path) -> None:
+    config = config_of(tmp_path, alpha=0.5, seed=3)
+    resolved = config.model_copy(update={"base_model": "minilm", "teacher_target_layers": 6})
+    run = begin(config, resolved)
+    assert run.requested() == config
+    assert run.requested().model_fields_set == config.model_fields_set
+    assert run.resolved() == resolved
+    assert (run.begun, run.finished) == (True, False)
+
+
+def test_an_unfinished_run_is_resumed_or_overwritten_but_not_by_chance(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    run = begin(config)
+    with pytest.raises(UserError, match=r"--resume goes on.*--overwrite"):
+        run.admit(config, resume=False, overwrite=False)
+    run.admit(config, resume=True, overwrite=False)
+    run.admit(config, resume=False, overwrite=True)
+
+
+def test_another_config_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+    run = begin(config_of(tmp_path))
+    other = config_of(tmp_path, alpha=0.7)
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"alpha 0\.5, now 0\.7"):
+            run.admit(other, resume=resume, overwrite=False)
+    run.admit(other, resume=False, overwrite=True)
+
+
+def test_the_resolved_config_counts_as_the_same(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    run = begin(config, config.model_copy(update={"base_model": "minilm", "dataset": "bbc_news"}))
+    run.admit(run.resolved(), resume=True, overwrite=False)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "run" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("years of work")
+    config = config_of(tmp_path)
+    run = RunFolder.of(config)
+    with pytest.raises(UserError, match="not the folder of a run"):
+        run.admit(config, resume=False, overwrite=False)
+    with pytest.raises(UserError, match="not the folder of a run"):
+        run.admit(config, resume=False, overwrite=True)
+    run.remove()
+    assert precious.read_text() == "years of work"
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    with pytest.raises(UserError, match="nothing to resume"):
+        RunFolder.of(config).admit(config, resume=True, overwrite=False)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = config_of(tmp_path / "file" / "inside")
+    with pytest.raises(UserError, match=r"is a file.*--output_dir"):
+        RunFolder.of(config).admit(config, resume=False, overwrite=False)
+    config = config_of(Path("/proc/nowhere"))
+    with pytest.raises(UserError, match="--output_dir"):
+        RunFolder.of(config).admit(config, resume=False, overwrite=False)
+
+
+def test_results_of_what_is_no_finished_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run"):
+        RunFolder(tmp_path / "absent").results()
+    with pytest.raises(UserError, match="not the folder of a run"):
+        RunFolder(tmp_path).results()
+    run = begin(config_of(tmp_path))
+    with pytest.raises(UserError, match=r"not finished.*--exp_name run --resume"):
+        run.results()
+    write_json(run.path / METRICS, {"exp_name": "run"})
+    assert run.results() == {"exp_name": "run"}

@@ -1,0 +1,113 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_distill.store import (
+    Artefact,
+    fingerprint,
+    read_json,
+    whole_folder,
+    write_json,
+    write_jsonl,
+    write_text,
+    write_whole,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(one=JSON, other=JSON)
+def test_fingerprints_are_equal_where_the_values_are(one: object, other: object) -> None:
+    assert fingerprint(one) == fingerprint(one)
+    assert (fingerprint(one) == fingerprint(other)) == (repr(one) == repr(other) or one == other is not None)
+
+
+def test_fingerprint_knows_no_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint([1, 2]) != fingerprint([2, 1])
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "sub" / "file.txt"
+    write_text(file, "old")
+
+    def broken(beside: Path) -> None:
+        beside.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_whole(file, broken)
+    assert file.read_text() == "old"
+    assert os.listdir(file.parent) == ["file.txt"]  # noqa: PTH208
+
+
+def test_json_and_jsonl(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": [1.5, None]})
+    assert read_json(tmp_path / "a.json") == {"é": [1.5, None]}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()
+    write_jsonl(tmp_path / "c.jsonl", [{"a": "x\ny"}, {"b": 2}])
+    assert (tmp_path / "c.jsonl").read_text().count("\n") == 2
+
+
+def test_a_folder_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with whole_folder(target) as folder:
+        (folder / "one").write_text("1")
+        assert not target.exists()
+    with pytest.raises(ZeroDivisionError), whole_folder(target) as folder:
+        (folder / "two").write_text("2")
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in target.iterdir()] == ["one"]
+    with whole_folder(target) as folder:
+        (folder / "three").write_text("3")
+    assert [path.name for path in target.iterdir()] == ["three"]
+
+
+def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_path: Path) -> None:
+    artefact = Artefact(tmp_path, "teacher", {"seed": 0})
+    assert artefact.key != Artefact(tmp_path, "teacher", {"seed": 1}).key
+    artefact.work.mkdir(parents=True)
+    with pytest.raises(RuntimeError), artefact.fill():
+        raise RuntimeError
+    assert not artefact.finished
+    assert artefact.work.exists()
+    with artefact.fill() as folder:
+        (folder / "weights").write_text("w")
+    assert artefact.finished
+    assert not artefact.work.exists()
+    assert read_json(artefact.folder / "recipe.json") == {"seed": 0}
+    artefact.discard()
+    assert not artefact.finished
+
+
+def test_two_processes_do_not_make_the_same_artefact_at_once(tmp_path: Path) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from lora_distill.store import Artefact
+artefact = Artefact(Path(sys.argv[1]), "teacher", {"seed": 0})
+with artefact.lock():
+    if not artefact.finished:
+        time.sleep(0.2)
+        with artefact.fill() as folder:
+            (folder / "made").write_text("")
+        print("made")
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    printed = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(printed) == ["", "", "made\n"]
