@@ -1,0 +1,57 @@
+"""What all tests share: no hub but the stand-in, no cache but a test's own, quiet libraries."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lora_distill.hub import quiet
+from tests.hub_server import HubServer, hub_env
+
+CLOSED_PORT = "http://127.0.0.1:9"
+
+# Before any test imports the libraries that read these: no test in this process asks the real hub or finds a
+# user's cache.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name}
+quiet()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A hub on this machine; `hub.env(tmp_path)` is the environment of a process that uses it."""
+    server = HubServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def no_hub(tmp_path: Path) -> dict[str, str]:
+    """Environment of a process that has an empty home and no hub in reach."""
+    return hub_env(CLOSED_PORT, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny random encoder of a family, written once; a test must not change it."""
+    from tests.tiny import tiny_model
+
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            made[family] = tiny_model(family, tmp_path_factory.mktemp("tiny") / family)
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ag_news() -> Path:
+    """Folder of real AG News rows, train.csv and test.csv."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "ag_news"
+    if not folder.is_dir():
+        pytest.skip("no AG News rows beside the repository")
+    return folder
