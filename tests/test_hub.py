@@ -14,30 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.hub_data import ROWS, write_csv_dataset, write_dataset_of_two
 from tests.hub_server import HubServer, hub_env
-
-README = """---
-dataset_info:
-  features:
-  - name: text
-    dtype: string
-  - name: label
-    dtype:
-      class_label:
-        names:
-          '0': World
-          '1': Sports
----
-"""
-CONFIGS = """---
-configs:
-- config_name: plain
-  data_files: plain/*
-- config_name: marked
-  data_files: marked/*
----
-"""
-ROWS = "text,label\nthe vote was counted,0\nthe match was won,1\n"
 
 # The libraries read the environment when they are imported, so that each case is a process of its own.
 FETCH = """
@@ -75,23 +53,6 @@ def fetch(
     assert (done.returncode, done.stderr) == (0, "")
     results: list[dict[str, Any]] = json.loads(done.stdout)
     return results
-
-
-def write_csv_dataset(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "README.md").write_text(README)
-    (folder / "train.csv").write_text(ROWS)
-    (folder / "test.csv").write_text(ROWS)
-    return folder
-
-
-def write_dataset_of_two(folder: Path) -> Path:
-    for config in ("plain", "marked"):
-        (folder / config).mkdir(parents=True)
-        table = pa.table({"text": [f"{config} text"], "label": [0]})
-        pq.write_table(table, folder / config / "train-00000-of-00001.parquet")
-    (folder / "README.md").write_text(CONFIGS)
-    return folder
 
 
 def assert_refused(result: dict[str, Any], *words: str, unavailable: bool = True) -> None:
