@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss
 
-from lora_distill.evaluation.metrics import agreement, classification_metrics
+from lora_distill.evaluation.metrics import _calibration_error, agreement, classification_metrics
 
 NAMES = ["a", "b", "c"]
 LOGITS = arrays(np.float32, (6, 3), elements=st.floats(-30, 30, width=32))
@@ -55,11 +55,10 @@ def test_calibration_keeps_bins_apart() -> None:
 
 
 def test_calibration_bins_are_closed_on_the_right() -> None:
-    # 2/3 is the right edge of the bin that holds 0.65, and 0.65 is wrong: the two gaps partly cancel.
-    logits = np.array([[math.log(2), 0.0], [math.log(0.65 / 0.35), 0.0]]).astype(np.float32)
-    logits[0, 0] = np.nextafter(logits[0, 0], np.float32(0))
-    found = classification_metrics(logits, np.array([0, 1]), ["a", "b"])
-    assert found["ece"] == pytest.approx(abs(1 / 3 - 0.65) / 2, abs=1e-6)
+    # 0.2 is the right edge of the bin that holds 0.15 too, so that the two gaps partly cancel.
+    error = _calibration_error(np.array([0.2, 0.15]), np.array([True, False]))
+    assert error == pytest.approx((0.8 - 0.15) / 2)
+    assert _calibration_error(np.array([1.0]), np.array([True])) == 0
 
 
 @given(logits=LOGITS, labels=LABELS)
