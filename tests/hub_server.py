@@ -49,6 +49,7 @@ class HubServer:
     Attributes:
         requests: method and path of every request so far.
         status: answer every request with this HTTP status; None to serve.
+        moved: old name of a repository to its new one.
         cut_to: send only so many bytes of every file, as if that was all; None for whole files.
     """
 
@@ -56,6 +57,7 @@ class HubServer:
     status: int | None = None
     cut_to: int | None = None
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         class Handler(_Handler):
@@ -136,7 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
             if found and found[2].count("/") <= 1:
                 kind, name, revision, path = (unquote(part or "") for part in found.groups())
                 repository = self.hub.repositories.get((kind or "models", name))
-                if repository is None:
+                if name in self.hub.moved:
+                    self._send(307, headers={"Location": self.path.replace(name, self.hub.moved[name], 1)})
+                elif repository is None:
                     self._refuse(404, "RepoNotFound")
                 elif revision not in ("", "main", repository.commit):
                     self._refuse(404, "RevisionNotFound")

@@ -1,6 +1,5 @@
 """The hub's models and data sets, fetched by the real libraries from a hub on this machine."""
 
-import json
 import shutil
 import socket
 import subprocess
@@ -10,49 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
-from tests.hub_data import ROWS, write_csv_dataset, write_dataset_of_two
-from tests.hub_server import HubServer, hub_env
-
-# The libraries read the environment when they are imported, so that each case is a process of its own.
-FETCH = """
-import json, sys
-from lora_distill import hub
 from lora_distill.errors import UserError
-
-hub.quiet()
-hub.ANSWER_SECONDS = float(sys.argv[1])
-results = []
-for spec in sys.argv[2:]:
-    kind, name, *revision = spec.split("=")
-    try:
-        if kind == "model":
-            found = hub.fetch_model(name, *revision)
-            results.append({"folder": str(found.folder), "revision": found.revision})
-        else:
-            found = hub.fetch_dataset(name)
-            splits = {split: rows[:] for split, rows in found.splits.items()}
-            names = [rows.features["label"].names if hasattr(rows.features["label"], "names") else None
-                     for rows in found.splits.values()]
-            results.append({"splits": splits, "names": names, "revision": found.revision})
-    except UserError as error:
-        results.append({"error": str(error), "unavailable": isinstance(error, hub.Unavailable)})
-print(json.dumps(results))
-"""
-
-
-def fetch(
-    env: dict[str, str], *specs: str, answer_seconds: float = 5.0, cwd: Path | None = None
-) -> list[dict[str, Any]]:
-    """Fetch `model=NAME`, `model=NAME=REVISION` and `dataset=NAME` in one process that must stay silent."""
-    command = [sys.executable, "-c", FETCH, str(answer_seconds), *specs]
-    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    results: list[dict[str, Any]] = json.loads(done.stdout)
-    return results
+from lora_distill.hub import fetch_dataset
+from tests.hub_data import FEATURES, ROWS, fetch, write_csv_dataset, write_dataset_of_two
+from tests.hub_server import HubServer, hub_env
 
 
 def assert_refused(result: dict[str, Any], *words: str, unavailable: bool = True) -> None:
@@ -94,6 +58,16 @@ def test_a_model_is_fetched_once_in_safetensors_and_then_needs_no_hub(
     assert fetch(hub.env(home), "model=roberta-base", f"model=roberta-base={commit}") == [fetched, fetched]
 
 
+def test_a_model_that_has_moved(hub: HubServer, tmp_path: Path, tiny: Callable[[str], Path]) -> None:
+    commit = hub.add_model("FacebookAI/roberta-base", tiny("roberta"))
+    hub.moved["roberta-base"] = "FacebookAI/roberta-base"
+    online, offline = (
+        fetch(hub.env(tmp_path) | setting, "model=roberta-base") for setting in ({}, {"HF_HUB_OFFLINE": "1"})
+    )
+    assert online == offline
+    assert online[0]["revision"] == commit
+
+
 def test_a_revision_is_pinned_and_an_unknown_one_refused(
     hub: HubServer, tmp_path: Path, tiny: Callable[[str], Path]
 ) -> None:
@@ -109,12 +83,12 @@ def test_a_data_set_keeps_splits_and_label_names_and_then_needs_no_hub(
 ) -> None:
     source = write_csv_dataset(tmp_path / "source")
     if form == "parquet":
-        (source / "data").mkdir()
+        (source / "README.md").unlink()  # the label names then lie in the tables themselves
         for split in ("train", "test"):
-            (source / f"{split}.csv").unlink()
-            texts, labels = ["the vote was counted", "the match was won"], [0, 1]
-            table = pa.table({"text": texts, "label": labels})
-            pq.write_table(table, source / "data" / f"{split}-00000-of-00001.parquet")
+            file = source / f"{split}.csv"
+            table = csv.read_csv(file).replace_schema_metadata({"huggingface": FEATURES})
+            pq.write_table(table, source / f"{split}-00000-of-00001.parquet")
+            file.unlink()
     commit = hub.add_dataset("fancyzhx/ag_news", source)
     home, decoy = tmp_path / "home", tmp_path / "fancyzhx" / "ag_news"
     decoy.mkdir(parents=True)
@@ -229,7 +203,7 @@ def test_a_download_cut_short_is_not_taken_for_whole(
     commit = hub.add_model("org/tiny", tiny("bert"))
     env = hub.env(tmp_path)
     hub.cut_to = 2000
-    assert_refused(fetch(env, "model=org/tiny")[0], "should be of size", unavailable=False)
+    assert_refused(fetch(env, "model=org/tiny")[0], "should be of size", *MODEL_WAYS)
     assert_refused(fetch(env | {"HF_HUB_OFFLINE": "1"}, "model=org/tiny")[0], "no whole copy")
     hub.cut_to = None
     [fetched] = fetch(env, "model=org/tiny")
@@ -264,11 +238,23 @@ def test_data_that_cannot_be_read(hub: HubServer, tmp_path: Path) -> None:
     assert_refused(table, "org/broken", "cannot be read", "folder", unavailable=False)
 
 
+def test_a_fault_of_the_data_is_not_taken_for_a_missing_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("the splits have different columns")
+
+    monkeypatch.setattr("lora_distill.hub._ask_commit", lambda *_: "0" * 40)
+    monkeypatch.setattr("datasets.load_dataset_builder", refuse)
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda *_, **__: ["default"])
+    for name in ("org/name", "org/name:default"):
+        with pytest.raises(UserError, match="cannot be read: the splits have different columns"):
+            fetch_dataset(name)
+
+
 def test_an_unwritable_cache(hub: HubServer, tmp_path: Path, tiny: Callable[[str], Path]) -> None:
     hub.add_model("org/tiny", tiny("bert"))
     (tmp_path / "huggingface").write_text("a file where the cache should be")
     [result] = fetch(hub.env(tmp_path), "model=org/tiny")
-    assert_refused(result, "org/tiny", str(tmp_path / "huggingface"), unavailable=False)
+    assert_refused(result, "org/tiny", str(tmp_path / "huggingface"))
 
 
 def test_what_the_user_set_is_kept_and_nothing_heavy_is_imported() -> None:

@@ -179,7 +179,7 @@ def _open_builder(repository: str, config: str, commit: str) -> "datasets.Datase
         return load_dataset_builder(location, config or None, revision=commit)
     except ValueError:
         configs = get_dataset_config_names(location, revision=commit)
-        if config in configs:
+        if config in configs or (not config and len(configs) == 1):
             raise
         asked = f"has no configuration {config!r}" if config else f"has {len(configs)} configurations"
         raise UserError(
@@ -273,11 +273,11 @@ def _explain(error: Exception, kind: Kind, name: str) -> UserError:
             reason, refusal = f"{hub} does not answer as a hub does", _OutOfReach
         case errors.HFValidationError():
             return UserError(f"{kind} {name}: no such file or folder, and no name of the hub's, such as org/name.")
-        case FileNotFoundError() if kind == "dataset":  # gated, or no data in it: datasets says which
-            reason = _first_line(error)
         case _:
             reason = _first_line(_causes(error)[-1])
-            return UserError(f"{kind} {name} cannot be read: {reason}.\nWhat works: {_WAYS_OUT[kind]}.")
+            # A missing file is datasets' word for a gated repository and for one without data.
+            if kind == "dataset" and not isinstance(error, FileNotFoundError):
+                return UserError(f"{kind} {name} cannot be read: {reason}.\nWhat works: {_WAYS_OUT[kind]}.")
     if refusal is _OutOfReach:
         reason += f", and HF_HOME ({constants.HF_HOME}) holds no whole copy"
     return refusal(
