@@ -13,13 +13,18 @@ def flags(**values: Any) -> Config:  # noqa: ANN401 - any setting
 
 
 def test_defaults_are_those_of_the_recipe() -> None:
-    config = Config()  # type: ignore[call-arg]
+    config = Config()
     assert (config.base_model, config.dataset, config.exp_name) == ("roberta-base", "ag_news", "")
     assert (config.teacher_lora_r, config.teacher_lora_alpha, config.teacher_target_layers) == (16, 32, 8)
     assert (config.student_lora_r, config.student_lora_alpha, config.student_target_layers) == (8, 16, 6)
     assert (config.alpha, config.temperature, config.teacher_checkpoint) == (0.5, 2.0, None)
     assert (config.learning_rate, config.batch_size, config.num_epochs) == (2e-4, 32, 10)
-    assert (config.weight_decay, config.warmup_ratio, config.lr_schedule, config.max_grad_norm) == (0.01, 0.06, "linear", 1)
+    assert (config.weight_decay, config.warmup_ratio, config.lr_schedule, config.max_grad_norm) == (
+        0.01,
+        0.06,
+        "linear",
+        1,
+    )
     assert (config.keep_epoch, config.early_stopping_patience, config.student_budget) == ("best", 0, 1_000_000)
     assert (config.output_dir, config.layer_placement) == ("outputs/lora_distillation", "last")
 

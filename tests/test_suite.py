@@ -40,7 +40,13 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
     with pytest.raises(UserError) as error:
         read_suite(file, {}, {})
     lines = str(error.value).splitlines()
-    for line, words in ((1, "did you mean base"), (3, "alpha"), (6, "did you mean temperature"), (7, "not 5"), (8, "exp_name")):
+    for line, words in (
+        (1, "did you mean base"),
+        (3, "alpha"),
+        (6, "did you mean temperature"),
+        (7, "not 5"),
+        (8, "exp_name"),
+    ):
         assert sum(f"line {line}:" in each and words in each for each in lines) == 1, (line, lines)
 
 

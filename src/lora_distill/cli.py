@@ -11,6 +11,7 @@ from rich.console import Console
 from lora_distill import __version__
 from lora_distill.config import Config, make_config, suggest
 from lora_distill.errors import UserError
+from lora_distill.hub import quiet as quiet_libraries
 from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder
 from lora_distill.yaml_file import read_yaml
@@ -75,6 +76,7 @@ def _run(argv: list[str]) -> int:
         reason = f"no such flag{suggest(name, known)}" if name.startswith("-") else "one argument too many"
         raise UserError(f"{unknown[0]}: {reason} See lora-distill {arguments.command} --help.")
     log_to_terminal(quiet=getattr(arguments, "quiet", False))
+    quiet_libraries()
     command = {"train": _train, "suite": _suite, "evaluate": _evaluate, "show": _show}[arguments.command]
     return command(arguments)
 

@@ -10,13 +10,12 @@ import numpy as np
 from lora_distill.config import Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokens import most_tokens, tokenise
 from lora_distill.errors import UserError
 from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.experiment import compare_roles
-from lora_distill.hub import quiet
 from lora_distill.model.adapter import load_adapter
-from lora_distill.model.base import BaseModel, most_tokens, resolve_base_model
+from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.model.given_teacher import open_teacher
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import write_json
@@ -40,7 +39,6 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     Raises:
         UserError: no finished run, data that cannot be read, labels that were not trained on.
     """
-    quiet()
     run = RunFolder(path)
     original = run.results()
     trained = run.resolved()

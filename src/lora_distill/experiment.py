@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from lora_distill.config import Config, Role
 from lora_distill.evaluation.metrics import agreement, classification_metrics
 from lora_distill.evaluation.significance import paired_difference
-from lora_distill.hub import quiet
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
@@ -44,7 +43,6 @@ def run_experiment(config: Config, *, resume: bool = False, overwrite: bool = Fa
     Raises:
         UserError: something that was given is wrong; nothing has been written then.
     """
-    quiet()
     started = time.monotonic()
     with run_log() as log_into:
         run, prepared, environment = _open(config, resume=resume, overwrite=overwrite)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_distill.config import Config, Role
 from lora_distill.data.sources import load_dataset
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokens import most_tokens, tokenise
 from lora_distill.data.types import Dataset
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
@@ -21,7 +21,7 @@ from lora_distill.model.adapter import (
     load_classifier,
     outline,
 )
-from lora_distill.model.base import BaseModel, most_tokens, resolve_base_model
+from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.given_teacher import GivenTeacher, open_teacher
 from lora_distill.training.loop import Split
@@ -176,7 +176,5 @@ def _cap(config: Config, name: str, most: int, unit: str) -> Config:
         return config
     if name in config.model_fields_set:
         raise UserError(f"--{name} {asked}: {config.base_model} has {most} {unit}. Ask for at most {most}.")
-    logger.warning(
-        "%s has %d %s, so the default %s of %d becomes %d", config.base_model, most, unit, name, asked, most
-    )
+    logger.warning("%s has %d %s, so the default %s of %d becomes %d", config.base_model, most, unit, name, asked, most)
     return config.model_copy(update={name: most})

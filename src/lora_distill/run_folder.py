@@ -80,14 +80,14 @@ class RunFolder:
             UserError: it holds another config's run, an unfinished run that is not to be resumed, or other files.
         """
         _check_writable(self.path)
-        if overwrite or not self.path.exists() or not any(self.path.iterdir()):
-            if resume and not overwrite:
-                raise UserError(
-                    f"{self.path}: nothing to resume, there is no such run. Leave --resume out to start it."
-                )
+        if not self.path.exists() or not any(self.path.iterdir()):
+            if resume:
+                raise UserError(f"{self.path}: nothing to resume, there is no such run. Start it without --resume.")
             return
         if not self.begun:
             raise UserError(f"{self.path}: exists and is not the folder of a run. Choose another --exp_name.")
+        if overwrite:
+            return
         differing = _differences(config, self.requested())
         if differing and _differences(config, self.resolved()):
             raise UserError(

@@ -20,7 +20,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, datasets.Dataset
     """A hub that has what a test puts into it."""
     there: dict[str, dict[str, datasets.Dataset]] = {}
     monkeypatch.setattr(
-        "lora_distill.hub.fetch_dataset", lambda name: HubDataset(splits=there[name], revision="c0ffee")
+        "lora_distill.hub.fetch_dataset", lambda name: HubDataset(splits=there[name], revision="c0ffee", name=name)
     )
     return there
 

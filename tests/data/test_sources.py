@@ -264,7 +264,9 @@ def test_ag_news_from_a_folder() -> None:
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, datasets.Dataset]:
     """The splits of the one data set that the hub has."""
     splits: dict[str, datasets.Dataset] = {}
-    monkeypatch.setattr("lora_distill.hub.fetch_dataset", lambda _: HubDataset(splits=splits, revision="c0ffee"))
+    monkeypatch.setattr(
+        "lora_distill.hub.fetch_dataset", lambda name: HubDataset(splits=splits, revision="c0ffee", name=name)
+    )
     return splits
 
 

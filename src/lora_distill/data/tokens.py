@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 TOKENIZER_BATCH = 4096
+# RoBERTa and its kin number positions from the padding id upwards, so they have fewer than their table is long.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ class Tokens:
     def lengths(self) -> NDArray[np.int64]:
         """int64 [N], tokens of each row."""
         return np.diff(self.offsets)
+
+
+def most_tokens(folder: Path) -> int:
+    """How many tokens a model can read, special tokens included.
+
+    Args:
+        folder: with its config.json and tokenizer.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    positions = int(getattr(config, "max_position_embeddings", tokenizer.model_max_length))
+    if config.model_type in OFFSET_POSITIONS:
+        positions -= int(config.pad_token_id) + 1
+    return min(positions, int(tokenizer.model_max_length))
 
 
 def tokenise(texts: list[str], tokenizer_folder: Path, max_length: int) -> Tokens:

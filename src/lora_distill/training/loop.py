@@ -130,7 +130,7 @@ def train(
             progress.step += 1
             losses.append(loss.detach())
             if progress.step % settings.logging_steps == 0 or progress.step % steps_per_epoch == 0:
-                _log_step(progress, role, losses, norm, scheduler.get_last_lr()[0])
+                _log_step(progress, role, losses, norm, float(scheduler.get_last_lr()[0]))
                 losses.clear()
             scheduler.step()
         progress.seconds += time.monotonic() - started
@@ -195,10 +195,7 @@ def _batch_loss(
 def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: torch.Tensor, rate: float) -> None:
     loss = torch.stack(losses).mean().item()
     if not math.isfinite(loss):
-        raise UserError(
-            f"{role}: the loss is {loss} at step {progress.step}; the training has diverged."
-            "\nLower --learning_rate, or try --precision fp32."
-        )
+        raise _diverged(role, f"the loss is {loss}", progress.step)
     progress.history.append(
         {
             "role": role,
@@ -212,9 +209,17 @@ def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: t
     )
 
 
+def _diverged(role: str, what: str, step: int) -> UserError:
+    return UserError(
+        f"{role}: {what} at step {step}; the training has diverged.\nLower --learning_rate, or try --precision fp32."
+    )
+
+
 def _evaluate(model: PeftModel, validation: Split, progress: Progress, role: str, plan: ExecutionPlan) -> None:
     with plan.autocast():
         logits = predict_logits(model, validation.tokens)
+    if not np.isfinite(logits).all():
+        raise _diverged(role, "the logits on validation hold no numbers", progress.step)
     accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
     nll = distillation_loss(torch.from_numpy(logits).double(), torch.from_numpy(validation.labels)).item()
     if (accuracy, -nll) > (progress.best_accuracy, -progress.best_nll):

@@ -1,0 +1,101 @@
+"""A small world for real commands: a tiny encoder, a small labelled file, and the commands themselves."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny import tiny_model
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+WORDS = {
+    "space": ["orbit", "rocket", "planet", "comet", "launch"],
+    "garden": ["tulip", "compost", "hedge", "seed", "watering"],
+    "kitchen": ["oven", "butter", "recipe", "simmer", "spoon"],
+}
+
+
+def write_rows(path: Path, rows: int, seed: int = 0) -> Path:
+    """A CSV of short texts whose words tell their label, most of the time."""
+    draw = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(rows):
+            label = list(WORDS)[number % len(WORDS)]
+            source = label if draw.random() < 0.85 else str(draw.choice(list(WORDS)))
+            words = draw.choice(WORDS[source], size=draw.integers(3, 12))
+            writer.writerow([f"{' '.join(words)} number {number}", label])
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("roberta", tmp_path_factory.mktemp("base") / "tiny-roberta", layers=3, hidden=32)
+
+
+@pytest.fixture(scope="session")
+def rows_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", 240)
+
+
+def run_command(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """`lora-distill …` in a process of its own, with no hub in reach."""
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "140",
+        "HF_HOME": str(cwd / "hf"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "lora_distill", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run a command in an empty folder."""
+
+    def run(*arguments: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        return run_command(*arguments, cwd=cwd)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, rows_csv: Path) -> Path:
+    """The folder of a finished run, shared: read it, do not write into it."""
+    folder = tmp_path_factory.mktemp("small-run")
+    done = run_command("train", *small_settings(tiny_base, rows_csv), "--exp_name", "small", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "outputs" / "lora_distillation" / "small"
+
+
+def small_settings(base: Path, rows: Path) -> list[str]:
+    """Flags of a run that takes seconds."""
+    settings = {
+        "base_model": base,
+        "dataset": rows,
+        "teacher_target_layers": 3,
+        "teacher_lora_r": 8,
+        "student_target_layers": 2,
+        "student_lora_r": 4,
+        "learning_rate": 1e-2,
+        "num_epochs": 2,
+        "batch_size": 16,
+        "max_length": 32,
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]

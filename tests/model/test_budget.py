@@ -1,0 +1,50 @@
+import pytest
+from transformers import BertConfig, RobertaConfig
+
+from lora_distill.errors import UserError
+from lora_distill.model.adapter import attach_adapter
+from lora_distill.model.budget import check_budget, count_trainable
+from tests.model.test_adapter import from_config, settings
+
+
+def test_within_the_budget_it_passes_to_the_last_parameter() -> None:
+    model = attach_adapter(from_config(BertConfig()), settings(8, 6), seed=0)
+    total = count_trainable(model).total
+    assert check_budget(model, total).as_dict() == {"total": total, "lora": 221_184, "head": 3_076}
+    with pytest.raises(UserError):
+        check_budget(model, total - 1)
+
+
+def test_over_it_the_message_says_how_many_where_and_what_would_fit() -> None:
+    model = attach_adapter(from_config(RobertaConfig()), settings(32, 8), seed=0)
+    with pytest.raises(UserError) as error:
+        check_budget(model, 1_000_000)
+    message = str(error.value)
+    # 36,864 a rank on 8 layers, 147,456 a layer at rank 32, and 406,332 left beside the head
+    for part in (
+        "1,773,316",
+        "773,316 over",
+        "1,179,648 in LoRA",
+        "593,668 in the head",
+        "rank 11 on 8 layers",
+        "rank 32 on 2 layers",
+    ):
+        assert part in message
+    assert message.count("\n") <= 2
+    fits = attach_adapter(from_config(RobertaConfig()), settings(11, 8), seed=0)
+    assert check_budget(fits, 1_000_000).total == 999_172
+    assert check_budget(attach_adapter(from_config(RobertaConfig()), settings(32, 2), seed=0), 1_000_000)
+    with pytest.raises(UserError):
+        check_budget(attach_adapter(from_config(RobertaConfig()), settings(12, 8), seed=0), 1_000_000)
+
+
+def test_when_the_head_leaves_no_room_it_says_so() -> None:
+    model = attach_adapter(from_config(RobertaConfig()), settings(1, 1), seed=0)
+    with pytest.raises(UserError, match=r"nothing fits[^$]*598,276 or more"):
+        check_budget(model, 590_000)
+
+
+def test_when_only_rank_one_on_few_layers_fits() -> None:
+    model = attach_adapter(from_config(BertConfig()), settings(8, 6), seed=0)
+    with pytest.raises(UserError, match="rank 1 on 2 layers"):
+        check_budget(model, 3_076 + 2 * 4_608 + 5)

@@ -1,0 +1,88 @@
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lora_distill import progress
+from lora_distill.progress import log_to_terminal, run_log, track
+
+logger = logging.getLogger("lora_distill.anything")
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    package = logging.getLogger("lora_distill")
+    saved = package.handlers, package.level, package.propagate
+    yield
+    package.handlers, package.level, package.propagate = saved
+
+
+def test_messages_go_to_standard_error_and_warnings_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_terminal(quiet=False)
+    logger.info("read [bold]100[/bold] rows")
+    logger.warning("took another model")
+    logger.debug("nobody asked")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "read [bold]100[/bold] rows\nWARNING: took another model\n")
+
+
+def test_quiet_leaves_warnings_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+    log_to_terminal(quiet=True)
+    logger.info("read 100 rows")
+    logger.warning("took another model")
+    with track("teacher", 10) as advance:
+        advance(5)
+    assert capsys.readouterr().err == "WARNING: took another model\n"
+
+
+def test_without_a_terminal_progress_is_plain_lines_with_rate_and_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_to_terminal(quiet=False)
+    with track("teacher: epoch 1 of 2", 2000) as advance:
+        advance(500)
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+        advance(500)
+        line = capsys.readouterr().err
+        advance(1000)
+    assert line.startswith("teacher: epoch 1 of 2: 1,000 of 2,000 rows, ")
+    assert "rows/s" in line
+    assert line.endswith("s left\n")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stage_without_a_name_shows_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+    log_to_terminal(quiet=False)
+    with track("", 10) as advance:
+        advance(5)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_log_is_complete_from_before_its_file_was_known_to_the_error_that_ended_it(tmp_path: Path) -> None:
+    log_to_terminal(quiet=True)
+    file = tmp_path / "train.log"
+    with pytest.raises(ZeroDivisionError), run_log() as log_into:
+        logger.info("before")
+        log_into(file)
+        logger.info("after")
+        warnings.warn("from a library", stacklevel=1)
+        assert "before" in file.read_text()
+        raise ZeroDivisionError("the end")
+    text = file.read_text()
+    assert all(words in text for words in ("before", "after", "from a library", "ZeroDivisionError('the end')"))
+    logger.info("too late")
+    assert "too late" not in file.read_text()
+
+
+def test_no_file_is_made_where_none_was_named(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), run_log():
+        logger.info("before")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,232 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+
+from lora_distill.errors import UserError
+from lora_distill.training import loop
+from lora_distill.training.checkpoint import Progress, load_checkpoint, save_checkpoint, snapshot, trainable
+from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, train
+from lora_distill.training.plan import ExecutionPlan
+from tests.training.conftest import CPU, RECIPE
+
+Make = Callable[[], PeftModel]
+Weights = dict[str, torch.Tensor]
+LONGER = replace(RECIPE, num_epochs=10, batch_size=4)
+
+
+def same_bits(one: Weights, other: Weights) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Trainer:
+    """Trains one tiny model after another on the same rows."""
+
+    def __init__(self, make_model: Make, training: Split, validation: Split, folder: Path) -> None:
+        self.make_model, self.training, self.validation, self.folder = make_model, training, validation, folder
+        self.count = 0
+
+    def run(
+        self,
+        settings: TrainingSettings = RECIPE,
+        *,
+        work: Path | None = None,
+        soft_labels: SoftLabels | None = None,
+        seed: int = 0,
+        plan: ExecutionPlan = CPU,
+    ) -> tuple[Weights, Progress]:
+        self.count += 1
+        model = self.make_model()
+        progress = train(
+            model,
+            self.training,
+            self.validation,
+            role="student",
+            settings=settings,
+            plan=plan,
+            seed=seed,
+            work=work or self.folder / f"work-{self.count}",
+            soft_labels=soft_labels,
+        )
+        return snapshot(model), progress
+
+
+@pytest.fixture
+def trainer(make_model: Make, training_rows: Split, validation_rows: Split, tmp_path: Path) -> Trainer:
+    return Trainer(make_model, training_rows, validation_rows, tmp_path)
+
+
+def test_it_learns_and_only_lora_and_head_move(trainer: Trainer) -> None:
+    model = trainer.make_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    progress = train(
+        model,
+        trainer.training,
+        trainer.validation,
+        role="teacher",
+        settings=LONGER,
+        plan=CPU,
+        seed=0,
+        work=trainer.folder / "work",
+    )
+    assert progress.best_accuracy > 0.9
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(trainable(model))
+
+
+def test_same_seed_same_bits_and_another_seed_others(trainer: Trainer) -> None:
+    first, _ = trainer.run()
+    assert same_bits(first, trainer.run()[0])
+    assert not same_bits(first, trainer.run(seed=1)[0])
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_stopped_after_an_epoch_it_goes_on_to_the_same_bits(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    whole, expected = trainer.run()
+    work = trainer.folder / "stopped"
+
+    def save_and_stop(
+        folder: Path, model: PeftModel, optimizer: torch.optim.Optimizer, best: Weights, progress: Progress
+    ) -> None:
+        save_checkpoint(folder, model, optimizer, best, progress)
+        if progress.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(work=work)
+    assert sorted(path.name for path in work.iterdir()) == ["checkpoint.json", f"epoch-{stop_after}.safetensors"]
+    again, progress = trainer.run(work=work)
+    assert same_bits(whole, again)
+    assert progress.history == expected.history
+
+
+def test_the_best_epoch_s_weights_are_kept_or_the_last_s(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Weights] = []
+    accuracies = iter([0.6, 0.9, 0.9, 0.7] * 2)
+
+    def evaluate(model: PeftModel, _split: Split, progress: Progress, *_: object) -> None:
+        seen.append(snapshot(model))
+        if (accuracy := next(accuracies)) > progress.best_accuracy:
+            progress.best_epoch, progress.best_accuracy, progress.best_nll = progress.epoch, accuracy, 0.5
+
+    monkeypatch.setattr(loop, "_evaluate", evaluate)
+    settings = replace(RECIPE, num_epochs=4)
+    best, progress = trainer.run(settings)
+    assert progress.best_epoch == 2
+    assert same_bits(best, seen[1])
+    last, _ = trainer.run(replace(settings, keep_epoch="last"))
+    assert same_bits(last, seen[7])
+    assert not same_bits(best, last)
+
+
+def test_early_stopping_waits_as_many_epochs_as_it_is_told(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(_model: PeftModel, _split: Split, progress: Progress, *_: object) -> None:
+        if progress.epoch == 1:
+            progress.best_epoch, progress.best_accuracy, progress.best_nll = 1, 1.0, 0.1
+
+    monkeypatch.setattr(loop, "_evaluate", evaluate)
+    settings = replace(RECIPE, num_epochs=6)
+    assert trainer.run(settings)[1].epoch == 6
+    assert trainer.run(replace(settings, early_stopping_patience=2))[1].epoch == 3
+
+
+def test_equal_accuracy_is_decided_by_the_likelihood(make_model: Make, validation_rows: Split) -> None:
+    progress = Progress(epoch=1)
+    loop._evaluate(make_model(), validation_rows, progress, "student", CPU)
+    assert progress.best_epoch == 1
+    nll = progress.best_nll
+    for epoch, known_nll, expected in ((2, nll, 1), (3, nll + 0.1, 3)):
+        progress.epoch, progress.best_nll, progress.best_epoch = epoch, known_nll, 1
+        loop._evaluate(make_model(), validation_rows, progress, "student", CPU)
+        assert progress.best_epoch == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "middle", "last"),
+    [("linear", 0, 0.525, 0.05), ("cosine", 0, 0.6, 0.006), ("constant", 0, 1, 1)],
+)
+def test_the_learning_rate_warms_up_and_goes_down(
+    trainer: Trainer, schedule: str, first: float, middle: float, last: float
+) -> None:
+    # 18 steps, 2 of them warm-up
+    _, progress = trainer.run(replace(RECIPE, lr_schedule=schedule, logging_steps=1))
+    rates = [line["learning_rate"] / RECIPE.learning_rate for line in progress.history if line["event"] == "step"]
+    assert len(rates) == 18
+    assert rates[0] == first
+    assert rates[1] == 0.5
+    assert max(rates) == rates[2] == 1
+    assert rates[-1] == pytest.approx(last, abs=0.02)
+    assert rates[9] == pytest.approx(middle, abs=0.05)
+
+
+def test_history_has_means_over_the_logged_steps(trainer: Trainer) -> None:
+    _, each = trainer.run(replace(RECIPE, logging_steps=1))
+    _, pairs = trainer.run(replace(RECIPE, logging_steps=2))
+    single = [line["loss"] for line in each.history if line["event"] == "step"]
+    double = [line["loss"] for line in pairs.history if line["event"] == "step"]
+    assert double == pytest.approx([(a + b) / 2 for a, b in zip(single[::2], single[1::2], strict=True)])
+    assert [line["step"] for line in pairs.history if line["event"] == "step"] == list(range(2, 19, 2))
+
+
+def test_with_alpha_1_the_labels_do_not_matter(trainer: Trainer) -> None:
+    logits = np.random.default_rng(0).normal(size=(len(trainer.training.labels), 2)).astype(np.float32)
+    soft = SoftLabels(logits, alpha=1.0, temperature=2.0)
+    settings = replace(RECIPE, keep_epoch="last")
+    first, _ = trainer.run(settings, soft_labels=soft)
+    trainer.training = Split(trainer.training.tokens, 1 - trainer.training.labels)
+    assert same_bits(first, trainer.run(settings, soft_labels=soft)[0])
+    assert not same_bits(first, trainer.run(settings)[0])
+
+
+def test_a_student_comes_to_answer_as_its_teacher_does(trainer: Trainer) -> None:
+    upside_down = np.array([[-4.0, 4.0], [4.0, -4.0]], np.float32)[trainer.training.labels]
+    _, progress = trainer.run(
+        replace(LONGER, keep_epoch="last"), soft_labels=SoftLabels(upside_down, alpha=1.0, temperature=1.0)
+    )
+    assert progress.history[-1]["accuracy"] < 0.1
+
+
+def test_a_loss_that_is_no_number_ends_with_advice(trainer: Trainer) -> None:
+    logits = np.full((len(trainer.training.labels), 2), np.inf, np.float32)
+    with pytest.raises(UserError, match=r"student: the loss is nan at step 2.*\n.*--learning_rate"):
+        trainer.run(soft_labels=SoftLabels(logits, alpha=0.5, temperature=1.0))
+
+
+def test_bf16_and_fp32_runs_follow_each_other_in_one_process_and_nearly_agree(trainer: Trainer) -> None:
+    _, exact = trainer.run()
+    _, rounded = trainer.run(plan=ExecutionPlan("cpu", "bf16", 1))
+    _, again = trainer.run()
+    assert again.history == exact.history
+    assert rounded.history != exact.history
+    assert rounded.best_accuracy == pytest.approx(exact.best_accuracy, abs=0.1)
+
+
+def test_a_checkpoint_holds_the_optimizer_s_moments_and_counters(make_model: Make, tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-3)
+    for parameter in trainable(model).values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    progress = Progress(
+        epoch=1, step=7, seconds=1.5, best_epoch=1, best_nll=0.5, history=[{"event": "step", "loss": 0.1}]
+    )
+    save_checkpoint(tmp_path, model, optimizer, snapshot(model), progress)
+    other = make_model()
+    fresh = torch.optim.AdamW(trainable(other).values(), lr=1e-3)
+    loaded = load_checkpoint(tmp_path, other, fresh)
+    assert loaded is not None
+    assert loaded[0] == progress
+    assert same_bits(loaded[1], snapshot(model))
+    assert same_bits(snapshot(other), snapshot(model))
+    for ours, theirs in zip(trainable(model).values(), trainable(other).values(), strict=True):
+        assert optimizer.state[ours].keys() == fresh.state[theirs].keys()
+        assert all(torch.equal(optimizer.state[ours][key], fresh.state[theirs][key]) for key in optimizer.state[ours])
+    assert load_checkpoint(tmp_path / "elsewhere", other, fresh) is None
