@@ -48,14 +48,15 @@ def run_experiment(config: Config, *, resume: bool = False, overwrite: bool = Fa
         run, prepared, environment = _open(config, resume=resume, overwrite=overwrite)
         log_into(run.path / LOG)
         logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
-        teacher = _teach(prepared, overwrite=overwrite)
-        outcomes: dict[Role, Outcome] = {"teacher": teacher}
-        outcomes["student"] = _distil(prepared, "student", teacher, overwrite=overwrite)
-        if not prepared.config.no_control:
-            outcomes["control"] = _distil(prepared, "control", None, overwrite=overwrite)
-        results = _judge(prepared, outcomes, environment["fallbacks"])
-        results["seconds"] = time.monotonic() - started
-        _save(run, prepared, outcomes, results)
+        with run.lock():
+            teacher = _teach(prepared, overwrite=overwrite)
+            outcomes: dict[Role, Outcome] = {"teacher": teacher}
+            outcomes["student"] = _distil(prepared, "student", teacher, overwrite=overwrite)
+            if not prepared.config.no_control:
+                outcomes["control"] = _distil(prepared, "control", None, overwrite=overwrite)
+            results = _judge(prepared, outcomes, environment["fallbacks"])
+            results["seconds"] = time.monotonic() - started
+            _save(run, prepared, outcomes, results)
     return results
 
 

@@ -1,7 +1,8 @@
 """The folder of one experiment: its state, and what is written into it."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 
 from lora_distill.config import Config
 from lora_distill.errors import UserError
-from lora_distill.store import read_json, write_json, write_text
+from lora_distill.store import ARTEFACTS, lock, read_json, whole_folder, write_json, write_text
 from lora_distill.yaml_file import read_yaml
 
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
@@ -102,11 +103,17 @@ class RunFolder:
 
     def begin(self, resolved: Config, environment: Mapping[str, Any]) -> None:
         """Make the folder and say in it what will be run."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / ENVIRONMENT, environment)
         command = "# lora-distill train --config THIS_FILE\n"
         values = yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_text(self.path / CONFIG, command + values)
+        with whole_folder(self.path) as folder:
+            write_json(folder / ENVIRONMENT, environment)
+            write_text(folder / CONFIG, command + values)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold off other processes that want to run the same."""
+        with lock(self.path.parent / ARTEFACTS, f"run-{self.path.name}"):
+            yield
 
     def remove(self) -> None:
         """Remove the folder and all that is in it, if it is a run's."""

@@ -1,4 +1,8 @@
-"""Where things lie on disk: content-addressed artefacts and run folders, each file whole or not there."""
+"""Where things lie on disk: content-addressed artefacts and run folders, each file whole or not there.
+
+What a killed process left half-written has the name that the next one writes under, and is then replaced; two
+processes at once are kept apart by locks.
+"""
 
 import hashlib
 import json
@@ -23,7 +27,7 @@ def fingerprint(value: object) -> str:
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `path`, flush it to disk and put it in place: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.part")
     try:
         write(beside)
         _flush(beside)
@@ -60,7 +64,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON holds what it holds
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
@@ -78,6 +82,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def _flush(file: Path) -> None:
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
+
+
+@contextmanager
+def lock(folder: Path, name: str) -> Iterator[None]:
+    """Hold off other processes that want the same; the system lets go if this one dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}.lock"):
+        yield
 
 
 class Artefact:
@@ -101,9 +113,10 @@ class Artefact:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold off other processes that want the same artefact; the system lets go if this one dies."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_name(f"{self.key}.lock")):
+        """Hold off other processes that want the same artefact."""
+        with lock(self.folder.parent, self.key):
+            if self.finished:  # killed after the last rename, before the checkpoints were removed
+                shutil.rmtree(self.work, ignore_errors=True)
             yield
 
     @contextmanager
