@@ -74,7 +74,8 @@ def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_read(tmp_path:
     run = RunFolder.of(finished)
     request = {"config": finished.model_dump(mode="json"), "named": sorted(finished.model_fields_set)}
     run.begin(finished, {"requested": request})
-    write_json(run.path / METRICS, {"exp_name": "s-finished"})
+    results = {"exp_name": "s-finished", "data": {"source": {"kind": "packaged"}}}
+    write_json(run.path / METRICS, results)
     outcome = run_suite(Suite("s", {"failing": failing, "finished": finished}))
-    assert outcome.results == [{"exp_name": "s-finished"}]
+    assert outcome.results == [results]
     assert "absent.csv" in outcome.failures["failing"]

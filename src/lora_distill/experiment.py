@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from lora_distill.config import Config, Role
 from lora_distill.evaluation.metrics import agreement, classification_metrics
@@ -19,7 +20,7 @@ from lora_distill.evaluation.significance import paired_difference
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
-from lora_distill.run_folder import LOG, METRICS, RunFolder
+from lora_distill.run_folder import LOG, METRICS, RunFolder, changed_since
 from lora_distill.store import whole_folder, write_json, write_jsonl, write_whole
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
@@ -48,6 +49,7 @@ def run_experiment(config: Config, *, resume: bool = False, overwrite: bool = Fa
         run, prepared, environment = _open(config, resume=resume, overwrite=overwrite)
         log_into(run.path / LOG)
         logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
+        torch.set_num_threads(prepared.plan.threads)
         with run.lock():
             teacher = _teach(prepared, overwrite=overwrite)
             outcomes: dict[Role, Outcome] = {"teacher": teacher}
@@ -67,7 +69,11 @@ def _open(config: Config, *, resume: bool, overwrite: bool) -> tuple[RunFolder, 
         run.admit(config, resume=resume, overwrite=overwrite)
     if config.exp_name and run.begun and not overwrite:
         environment = run.environment()
-        return run, prepare(run.resolved(), ExecutionPlan(**environment["plan"])), environment
+        prepared = prepare(run.resolved(), ExecutionPlan(**environment["plan"]))
+        for what, now in (("data", prepared.dataset), ("base_model", prepared.base)):
+            if now.fingerprint != environment[what]["fingerprint"]:
+                raise changed_since(run.path, now.name)
+        return run, prepared, environment
     prepared = prepare(config)
     run = RunFolder.of(prepared.config)
     if overwrite:
@@ -124,13 +130,16 @@ def _processor() -> str:
 
 
 def _git_revision() -> str | None:
-    """The revision of this program's own source, where it runs from a clone."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    if shutil.which("git") is None:
+    """The revision of this program's own source, where it runs from a clone; with changes it ends in `-dirty`."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    # Installed below somebody's own repository, the file is there but not in it.
+    if shutil.which("git") is None or not git("ls-files", Path(__file__).name):
         return None
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:

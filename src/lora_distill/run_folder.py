@@ -121,6 +121,14 @@ class RunFolder:
             shutil.rmtree(self.path)
 
 
+def changed_since(run: Path, what: str) -> UserError:
+    """The refusal to mix a run with inputs that it was not begun with."""
+    return UserError(
+        f"{what}: has changed since the run {run} was begun with it."
+        "\nChoose another --exp_name, or train it again with --overwrite."
+    )
+
+
 def _differences(one: Config, other: Config) -> str:
     names = [name for name in Config.model_fields if getattr(one, name) != getattr(other, name)]
     return ", ".join(f"{name} {getattr(other, name)!r}, now {getattr(one, name)!r}" for name in names[:3])

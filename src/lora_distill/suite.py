@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lora_distill.config import Config, find_faults, suggest
+from lora_distill.data.catalogue import open_source
+from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
-from lora_distill.run_folder import RunFolder
+from lora_distill.run_folder import RunFolder, changed_since
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
 logger = logging.getLogger(__name__)
@@ -109,8 +111,18 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool) -> dict[str, A
     run = RunFolder.of(config)
     if config.exp_name and run.finished and not overwrite:
         run.admit(config, resume=True, overwrite=False)
+        _check_unchanged(run)
         logger.info("%s: already finished, nothing was trained; --overwrite trains it again", run.path)
         return run.results()
     from lora_distill.experiment import run_experiment
 
     return run_experiment(config, resume=resume, overwrite=overwrite)
+
+
+def _check_unchanged(run: RunFolder) -> None:
+    """Results of a file that says something else by now would be believed to be that file's."""
+    config, trained_on = run.resolved(), run.results()["data"]["source"]
+    if trained_on["kind"] in ("file", "folder") and Path(trained_on["location"]).exists():
+        now = open_source(config.dataset, Columns(config.text_column, config.label_column)).origin
+        if now["revision"] != trained_on["revision"]:
+            raise changed_since(run.path, config.dataset)

@@ -162,6 +162,25 @@ def test_a_finished_run_is_read_and_another_config_refused(command: Command, sma
     assert not (tmp_path / "outputs" / "lora_distillation" / "small" / "control").exists()
 
 
+def test_data_that_has_changed_since_is_not_taken_for_the_same(
+    command: Command, small_run: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
+) -> None:
+    rows = shutil.copy(rows_csv, tmp_path / "rows.csv")
+    settings = [*small_settings(tiny_base, Path("rows.csv")), "--exp_name", "small", "--num_epochs", 1]
+    assert command("train", *settings).returncode == 0
+    assert command("train", *settings).returncode == 0
+    with Path(rows).open("a") as file:
+        file.write("one more row,space\n")
+    for flags in ([], ["--resume"]):
+        refused = command("train", *settings, *flags)
+        assert refused.returncode == 2
+        assert "rows.csv: has changed since" in refused.stderr
+    (tmp_path / "outputs" / "lora_distillation" / "small" / "metrics.json").unlink()
+    refused = command("train", *settings, "--resume")
+    assert refused.returncode == 2
+    assert "rows.csv: has changed since" in refused.stderr
+
+
 def test_show_and_evaluate(command: Command, small_run: Path, tmp_path: Path, rows_csv: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
