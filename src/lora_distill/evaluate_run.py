@@ -14,9 +14,9 @@ from lora_distill.data.tokens import most_tokens, tokenise
 from lora_distill.errors import UserError
 from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.experiment import compare_roles
-from lora_distill.model.adapter import load_adapter
 from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.model.given_teacher import open_teacher
+from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import write_json
 from lora_distill.training.logits import predict_logits

@@ -24,13 +24,12 @@ from lora_distill.model.adapter import (
     adapted_layers,
     attach_adapter,
     find_target_modules,
-    load_adapter,
     load_classifier,
-    save_adapter,
     train_mode,
 )
 from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.model.budget import count_trainable
+from lora_distill.model.saved_adapter import load_adapter, save_adapter
 from tests.tiny import FAMILIES, tiny_model
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]

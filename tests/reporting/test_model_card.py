@@ -11,8 +11,9 @@ from peft import PeftModel
 from transformers import AutoTokenizer
 
 from lora_distill.config import Config
-from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier, save_adapter
+from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model
+from lora_distill.model.saved_adapter import save_adapter
 from lora_distill.reporting.model_card import model_card
 from tests.reporting.sample import sample_results
 from tests.tiny import tiny_model

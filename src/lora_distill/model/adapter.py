@@ -1,17 +1,11 @@
-"""A base encoder with a classification head and LoRA on its last layers: built, counted, saved, loaded.
+"""A base encoder with a classification head and LoRA on its first or last layers."""
 
-Adapters lie on disk in PEFT's own format, so that plain transformers and PEFT open them without us.
-"""
-
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
@@ -28,7 +22,7 @@ ATTENTION_PROJECTIONS = (
     ("q_proj", "k_proj", "v_proj"),
     ("Wqkv",),
 )
-LABELS_FILE = "labels.json"
+PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -255,15 +249,14 @@ def _head_modules(classifier: Classifier) -> list[str]:
 
 def _assert_adapted(adapted: PeftModel, expected: set[str], fresh: frozenset[str]) -> None:
     """PEFT ignores silently what it does not find; a model that lacks a part would answer at random."""
-    prefix = "base_model.model."
-    trainable = {name.removeprefix(prefix) for name, p in adapted.named_parameters() if p.requires_grad}
+    trainable = {name.removeprefix(PEFT_PREFIX) for name, p in adapted.named_parameters() if p.requires_grad}
     found = {name.partition(".lora_A.")[0] for name in trainable if ".lora_A." in name}
     if found != expected:
         raise AssertionError(f"LoRA sits on {sorted(found)}, not on {sorted(expected)}")
     plain = {name.replace(".modules_to_save.default.", ".") for name in trainable}
     if not fresh <= plain:
         raise AssertionError(f"freshly drawn parameters that would not be trained: {sorted(fresh - plain)}")
-    saved = {name.removeprefix(prefix) for name in get_peft_model_state_dict(adapted)}
+    saved = {name.removeprefix(PEFT_PREFIX) for name in get_peft_model_state_dict(adapted)}
     unsaved = {name.replace(".default", "") for name in plain} - saved
     if unsaved:
         raise AssertionError(f"trained parameters that would not be saved: {sorted(unsaved)}")
@@ -280,29 +273,3 @@ def train_mode(model: PeftModel) -> None:
     for name, module in classifier.named_children():
         if name != classifier.base_model_prefix:
             module.train()
-
-
-def save_adapter(model: PeftModel, base: BaseModel, label_names: list[str], folder: Path) -> None:
-    """Write adapter and head in PEFT's format, the tokenizer, and the label names with the base's revision."""
-    settings = model.peft_config["default"]
-    settings.base_model_name_or_path = base.reference
-    settings.revision = base.revision if base.kind == "hub" else None
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    AutoTokenizer.from_pretrained(base.folder).save_pretrained(folder)
-    labels: dict[str, Any] = {
-        "num_labels": len(label_names),
-        "id2label": {str(index): name for index, name in enumerate(label_names)},
-        "base_model": {"name": base.name, "kind": base.kind, "revision": base.revision},
-    }
-    text = json.dumps(labels, indent=2, ensure_ascii=False) + "\n"
-    (folder / LABELS_FILE).write_text(text, encoding="utf-8")
-
-
-def load_adapter(base: BaseModel, label_names: list[str], folder: Path) -> PeftModel:
-    """The adapter and head of a folder on their base model, frozen, in eval mode, fp32."""
-    classifier = load_classifier(base, label_names, seed=0)
-    model = PeftModel.from_pretrained(classifier.model, folder)
-    if any(p.requires_grad for p in model.parameters()):
-        raise AssertionError("a loaded adapter must be frozen")
-    return model.eval()

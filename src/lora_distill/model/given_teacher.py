@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable, fetch_model
-from lora_distill.model.adapter import LABELS_FILE, load_adapter
 from lora_distill.model.base import BaseModel, hash_files, resolve_base_model
+from lora_distill.model.saved_adapter import LABELS_FILE, load_adapter
 from lora_distill.store import fingerprint
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,11 @@ from torch import nn
 import lora_distill
 from lora_distill.config import Config, Role
 from lora_distill.data.types import Dataset
-from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier, save_adapter
+from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.budget import check_budget, count_trainable
 from lora_distill.model.given_teacher import GivenTeacher, check_order
+from lora_distill.model.saved_adapter import save_adapter
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, read_json, write_json, write_jsonl
 from lora_distill.training.logits import predict_logits
