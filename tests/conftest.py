@@ -13,9 +13,9 @@ from tests.hub_server import HubServer, hub_env
 CLOSED_PORT = "http://127.0.0.1:9"
 
 # Before any test imports the libraries that read these: no test in this process asks the real hub or finds a
-# user's cache.
+# user's cache. One thread each: the tests run side by side, and threads that wait for each other spin.
 _CACHE = tempfile.TemporaryDirectory()
-os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name}
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name, "OMP_NUM_THREADS": "1"}
 quiet()
 
 
