@@ -11,11 +11,10 @@ from lora_distill.config import Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
 from lora_distill.data.tokens import most_tokens, tokenise
-from lora_distill.errors import UserError
 from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.experiment import compare_roles
-from lora_distill.model.base import BaseModel, resolve_base_model
-from lora_distill.model.given_teacher import open_teacher
+from lora_distill.model.base import resolve_again
+from lora_distill.model.given_teacher import open_again
 from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import write_json
@@ -51,12 +50,13 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     names = original["data"]["label_names"]
     labels = map_labels(rows.labels, names, config.dataset)
     device = choose_plan(config.device, "fp32").device
-    base = _same_base(run, trained)
+    environment = run.environment()
+    base = resolve_again(environment["base_model"])
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
     logits: dict[Role, np.ndarray] = {}
     for role in (role for role in ROLES if role in original):
         if role == "teacher" and trained.teacher_checkpoint:
-            given = open_teacher(trained.teacher_checkpoint, names, trained.teacher_label_map)
+            given = open_again(environment["given_teacher"], names, trained.teacher_label_map)
             model, folder, columns = given.load(), given.tokenizer_folder, given.columns
         else:
             model, folder, columns = load_adapter(base, names, path / role), base.folder, np.arange(len(names))
@@ -71,14 +71,3 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     file = path / f"evaluation-{stem}.json"
     write_json(file, results)
     return results, file
-
-
-def _same_base(run: RunFolder, config: Config) -> BaseModel:
-    trained_on = run.environment()["base_model"]
-    base = resolve_base_model(config.base_model, trained_on["revision"] if trained_on["kind"] == "hub" else None)
-    if base.fingerprint != trained_on["fingerprint"]:
-        raise UserError(
-            f"{config.base_model}: is not the base model that this run was trained on, its files have changed since.\n"
-            f"Put the files of revision {trained_on['revision']} back."
-        )
-    return base

@@ -17,12 +17,11 @@ import torch
 from lora_distill.config import Config, Role
 from lora_distill.evaluation.metrics import agreement, classification_metrics
 from lora_distill.evaluation.significance import paired_difference
-from lora_distill.preparation import Prepared, prepare
+from lora_distill.preparation import Prepared, automatic_name, prepare
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
-from lora_distill.run_folder import LOG, METRICS, RunFolder, changed_since
-from lora_distill.store import whole_folder, write_json, write_jsonl, write_whole
-from lora_distill.training.plan import ExecutionPlan
+from lora_distill.run_folder import LOG, METRICS, RunFolder, changed_since, check_writable
+from lora_distill.store import ARTEFACTS, Artefact, lock, whole_folder, write_json, write_jsonl, write_whole
 from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
 
 logger = logging.getLogger(__name__)
@@ -30,13 +29,17 @@ logger = logging.getLogger(__name__)
 VERSIONED = ("lora-distill", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
 
 
-def run_experiment(config: Config, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
+def run_experiment(
+    config: Config, *, resume: bool = False, overwrite: bool = False, renewed: set[str] | None = None
+) -> dict[str, Any]:
     """Train teacher, student and control, judge them on the test split and save all of it.
 
     Args:
         config: as it was asked for.
         resume: go on with the run of that name.
         overwrite: replace the run of that name, and train everything again.
+        renewed: keys of what earlier experiments have trained again, to be shared although `overwrite` is set; what
+            this one trains again is added.
 
     Returns:
         What metrics.json holds.
@@ -51,11 +54,12 @@ def run_experiment(config: Config, *, resume: bool = False, overwrite: bool = Fa
         logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
         torch.set_num_threads(prepared.plan.threads)
         with run.lock():
-            teacher = _teach(prepared, overwrite=overwrite)
+            renewed = (set() if renewed is None else renewed) if overwrite else None
+            teacher = _teach(prepared, renewed)
             outcomes: dict[Role, Outcome] = {"teacher": teacher}
-            outcomes["student"] = _distil(prepared, "student", teacher, overwrite=overwrite)
+            outcomes["student"] = _distil(prepared, "student", teacher, renewed)
             if not prepared.config.no_control:
-                outcomes["control"] = _distil(prepared, "control", None, overwrite=overwrite)
+                outcomes["control"] = _distil(prepared, "control", None, renewed)
             results = _judge(prepared, outcomes, environment["fallbacks"])
             results["seconds"] = time.monotonic() - started
             _save(run, prepared, outcomes, results)
@@ -67,36 +71,45 @@ def _open(config: Config, *, resume: bool, overwrite: bool) -> tuple[RunFolder, 
     run = RunFolder.of(config)
     if config.exp_name:
         run.admit(config, resume=resume, overwrite=overwrite)
+    else:
+        check_writable(run.path)
     if config.exp_name and run.begun and not overwrite:
         environment = run.environment()
-        prepared = prepare(run.resolved(), ExecutionPlan(**environment["plan"]))
-        for what, now in (("data", prepared.dataset), ("base_model", prepared.base)):
-            if now.fingerprint != environment[what]["fingerprint"]:
-                raise changed_since(run.path, now.name)
+        prepared = prepare(run.resolved(), environment)
+        if prepared.dataset.fingerprint != environment["data"]["fingerprint"]:
+            raise changed_since(run.path, prepared.dataset.name)
         return run, prepared, environment
     prepared = prepare(config)
-    run = RunFolder.of(prepared.config)
-    if overwrite:
-        run.remove()
-    environment = _environment(config, prepared)
-    run.begin(prepared.config, environment)
+    with lock(Path(config.output_dir) / ARTEFACTS, "runs"):  # so that no two processes begin one run
+        if not config.exp_name:
+            prepared = prepared.named(automatic_name(prepared.config))
+        run = RunFolder.of(prepared.config)
+        run.admit(config, resume=False, overwrite=overwrite)
+        if overwrite:
+            run.remove()
+        environment = _environment(config, prepared)
+        run.begin(prepared.config, environment)
     return run, prepared, environment
 
 
-def _teach(prepared: Prepared, *, overwrite: bool) -> Outcome:
+def _teach(prepared: Prepared, renewed: set[str] | None) -> Outcome:
     if prepared.given_teacher is None:
-        return _distil(prepared, "teacher", None, overwrite=overwrite)
+        return _distil(prepared, "teacher", None, renewed)
     reading = TeacherReading(prepared.given_teacher, prepared.config, prepared.dataset, prepared.plan)
-    if overwrite:
-        reading.artefact().discard()
-    return reading.run(prepared.tokenised(prepared.given_teacher.tokenizer_folder))
+    splits = prepared.tokenised(prepared.given_teacher.tokenizer_folder)
+    return reading.run(splits, renew=_is_to_renew(reading.artefact(), renewed))
 
 
-def _distil(prepared: Prepared, role: Role, teacher: Outcome | None, *, overwrite: bool) -> Outcome:
+def _distil(prepared: Prepared, role: Role, teacher: Outcome | None, renewed: set[str] | None) -> Outcome:
     training = RoleTraining(role, prepared.config, prepared.dataset, prepared.base, prepared.plan, teacher)
-    if overwrite:
-        training.artefact().discard()
-    return training.run(prepared.splits)
+    return training.run(prepared.splits, renew=_is_to_renew(training.artefact(), renewed))
+
+
+def _is_to_renew(artefact: Artefact, renewed: set[str] | None) -> bool:
+    if renewed is None or artefact.key in renewed:
+        return False
+    renewed.add(artefact.key)
+    return True
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
@@ -117,6 +130,7 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
             "reference": base.reference,
             "fingerprint": base.fingerprint,
         },
+        "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
     }
 
 

@@ -1,16 +1,20 @@
 """Everything that can be wrong is found here, before the first step and before anything is written."""
 
+import itertools
 import logging
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lora_distill.config import Config, Role
+from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.tokens import most_tokens, tokenise
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import Dataset, Rows
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
 from lora_distill.model.adapter import (
@@ -21,14 +25,16 @@ from lora_distill.model.adapter import (
     load_classifier,
     outline,
 )
-from lora_distill.model.base import BaseModel, resolve_base_model
+from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
-from lora_distill.model.given_teacher import GivenTeacher, open_teacher
+from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
 from lora_distill.training.loop import Split
 from lora_distill.training.plan import ExecutionPlan, choose_plan
+from lora_distill.training.role import TeacherReading
 
 logger = logging.getLogger(__name__)
 
+SPLITS = ("train", "validation", "test")
 PACKAGED = {"base_model": "minilm", "dataset": "bbc_news"}
 
 
@@ -37,7 +43,7 @@ class Prepared:
     """An experiment whose inputs have been read and checked.
 
     Attributes:
-        config: resolved: names what is really used.
+        config: resolved: says what is really used.
         dataset: the rows of every split.
         base: the encoder of student and control, and of a teacher that is trained.
         plan: where and how it computes.
@@ -62,52 +68,74 @@ class Prepared:
             logger.info("%s of %s texts are longer than %s tokens and were cut", cut, rows, self.config.max_length)
         return splits
 
-    def tokenised(self, folder: Path) -> dict[str, Split]:
-        """The splits as the tokenizer of a model reads them."""
+    def tokenised(self, folder: Path, names: tuple[str, ...] = SPLITS) -> dict[str, Split]:
+        """Splits as the tokenizer of a model reads them."""
         max_length = min(self.config.max_length, most_tokens(folder))
-        rows = {"train": self.dataset.train, "validation": self.dataset.validation, "test": self.dataset.test}
+        rows: dict[str, Rows] = {name: getattr(self.dataset, name) for name in names}
         return {name: Split(tokenise(each.texts, folder, max_length), each.labels) for name, each in rows.items()}
 
+    def named(self, exp_name: str) -> "Prepared":
+        """The same under a name."""
+        return replace(self, config=self.config.model_copy(update={"exp_name": exp_name}))
 
-def prepare(config: Config, plan: ExecutionPlan | None = None) -> Prepared:
+
+def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     """Read and check all that a config names.
 
     Args:
-        config: as it was asked for.
-        plan: of the run that is resumed; None chooses one for this machine.
+        config: as it was asked for; of a run that is resumed, the resolved one.
+        begun: environment.json of the run that is resumed: its plan and the very models that it was begun with are
+            taken; None chooses a plan for this machine.
 
     Raises:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
     fallbacks: list[str] = []
-    plan = plan or choose_plan(config.device, config.precision)
-    config, base = _base_model(config, fallbacks)
+    plan = ExecutionPlan(**begun["plan"]) if begun else choose_plan(config.device, config.precision)
+    if begun:
+        base = resolve_again(begun["base_model"])
+    else:
+        config, base = _base_model(config, fallbacks)
     config, dataset = _dataset(config, fallbacks)
     for note in dataset.notes:
         logger.info("%s", note)
     config = _fit_to_model(config, base, dataset)
-    teacher = None
-    if config.teacher_checkpoint:
-        teacher = open_teacher(config.teacher_checkpoint, dataset.label_names, config.teacher_label_map)
-    elif config.teacher_label_map:
-        raise UserError("--teacher_label_map: is for a --teacher_checkpoint, and none was given.")
-    if not config.exp_name:
-        config = config.model_copy(update={"exp_name": automatic_name(config)})
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
-    return Prepared(config, dataset, base, plan, teacher, fallbacks)
+    teacher = _given_teacher(config, dataset, begun)
+    prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
+    if teacher:
+        validation = prepared.tokenised(teacher.tokenizer_folder, ("validation",))["validation"]
+        TeacherReading(teacher, config, dataset, plan).check(validation)
+    return prepared
+
+
+def _given_teacher(config: Config, dataset: Dataset, begun: Mapping[str, Any] | None) -> GivenTeacher | None:
+    if config.teacher_checkpoint is None:
+        if config.teacher_label_map:
+            raise UserError("--teacher_label_map: is for a --teacher_checkpoint, and none was given.")
+        return None
+    if begun:
+        return open_again(begun["given_teacher"], dataset.label_names, config.teacher_label_map)
+    return open_teacher(config.teacher_checkpoint, dataset.label_names, config.teacher_label_map)
 
 
 def automatic_name(config: Config) -> str:
     """A readable name that no run has yet: model, data, adapters and the time."""
-    names = [Path(name).stem or name for name in (config.base_model, config.dataset)]
-    stem = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", name)[:30].strip("-.") for name in names)
+    base, data = _short(config.base_model, "model"), _short(config.dataset, "data")
     teacher = f"t{config.teacher_lora_r}x{config.teacher_target_layers}"
+    if config.teacher_checkpoint:
+        teacher = "given"
     student = f"s{config.student_lora_r}x{config.student_target_layers}"
-    name = f"{stem}-{teacher}-{student}-{time.strftime('%Y%m%d-%H%M%S')}"
-    taken = 1
-    while (Path(config.output_dir) / (name if taken == 1 else f"{name}-{taken}")).exists():
-        taken += 1
-    return name if taken == 1 else f"{name}-{taken}"
+    stem = f"{base}-{data}-{teacher}-{student}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not (Path(config.output_dir) / name).exists())
+
+
+def _short(name: str, otherwise: str) -> str:
+    """The telling part of a model's or data set's name, in letters that every file system takes."""
+    path = Path(name)
+    last = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", last)[:30].strip("-._") or otherwise
 
 
 def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:
@@ -155,10 +183,10 @@ def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
     note = layers_note(classifier.model)
     if note:
         logger.warning("%s", note)
-    for role in ("teacher", "student"):
+    roles: tuple[Role, ...] = ("student",) if config.teacher_checkpoint else ("teacher", "student")
+    for role in roles:
         config = _cap(config, f"{role}_target_layers", count_layers(classifier.model), "layers")
     config = _cap(config, "max_length", most_tokens(base.folder), "tokens")
-    roles: tuple[Role, ...] = ("student",) if config.teacher_checkpoint else ("teacher", "student")
     for role in roles:
         adapted = attach_adapter(outline(classifier), AdapterSettings.of(config, role), seed=0)
         if role == "student":

@@ -80,7 +80,7 @@ class RunFolder:
         Raises:
             UserError: it holds another config's run, an unfinished run that is not to be resumed, or other files.
         """
-        _check_writable(self.path)
+        check_writable(self.path)
         if not self.path.exists() or not any(self.path.iterdir()):
             if resume:
                 raise UserError(f"{self.path}: nothing to resume, there is no such run. Start it without --resume.")
@@ -134,8 +134,12 @@ def _differences(one: Config, other: Config) -> str:
     return ", ".join(f"{name} {getattr(other, name)!r}, now {getattr(one, name)!r}" for name in names[:3])
 
 
-def _check_writable(path: Path) -> None:
-    """Find out before hours of work, not after, whether the folder can be made."""
+def check_writable(path: Path) -> None:
+    """Find out before hours of work, not after, whether the folder can be made.
+
+    Raises:
+        UserError: it cannot.
+    """
     for parent in [path, *path.parents]:
         if parent.exists():
             if not parent.is_dir():

