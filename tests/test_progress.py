@@ -38,6 +38,16 @@ def test_quiet_leaves_warnings_only(capsys: pytest.CaptureFixture[str], monkeypa
     assert capsys.readouterr().err == "WARNING: took another model\n"
 
 
+def test_quiet_is_quiet_on_a_terminal_and_while_a_log_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress._console, "_force_terminal", True)
+    log_to_terminal(quiet=True)
+    with run_log(), track("teacher", 10) as advance:
+        advance(5)
+    assert capsys.readouterr().err == ""
+
+
 def test_without_a_terminal_progress_is_plain_lines_with_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +89,19 @@ def test_the_log_is_complete_from_before_its_file_was_known_to_the_error_that_en
     assert all(words in text for words in ("before", "after", "from a library", "ZeroDivisionError('the end')"))
     logger.info("too late")
     assert "too late" not in file.read_text()
+
+
+def test_the_log_does_not_depend_on_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = logging.getLogger("lora_distill")
+    package.handlers, package.level, package.propagate = [], logging.NOTSET, True  # as a library has it
+    with run_log() as log_into:
+        log_into(tmp_path / "train.log")
+        logger.info("a message")
+        with track("teacher", 10) as advance:
+            advance(5)
+    assert "a message" in (tmp_path / "train.log").read_text()
+    assert capsys.readouterr().err == ""
+    assert package.level == logging.NOTSET
 
 
 def test_no_file_is_made_where_none_was_named(tmp_path: Path) -> None:

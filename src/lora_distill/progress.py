@@ -20,8 +20,8 @@ _console = Console(stderr=True, soft_wrap=True, highlight=False)
 def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how far a stage of `total` rows is; yields the function that takes the rows just done.
 
-    On a terminal a line that moves; else a plain line now and then. Nothing for an empty `stage` or where
-    `log_to_terminal` was told to be quiet.
+    On a terminal a line that moves; else a plain line now and then. Nothing for an empty `stage`, nor where
+    `log_to_terminal` was told to be quiet or was not called at all.
     """
     if not stage or _is_quiet():
         yield lambda _rows: None
@@ -81,9 +81,8 @@ def log_to_terminal(*, quiet: bool) -> None:
 
 
 def _is_quiet() -> bool:
-    return not logger.isEnabledFor(logging.INFO) or all(
-        handler.level > logging.INFO for handler in logging.getLogger("lora_distill").handlers
-    )
+    handlers = logging.getLogger("lora_distill").handlers
+    return not any(isinstance(each, _TerminalHandler) and each.level <= logging.INFO for each in handlers)
 
 
 @contextmanager
@@ -91,9 +90,12 @@ def run_log() -> Iterator[Callable[[Path], None]]:
     """Keep every message, other libraries' warnings too; yields the function that says which file they go to.
 
     Messages from before the file is known are kept in memory, for a run's folder appears only when all is checked.
+    The log is the same whether or not anybody asked to see the messages.
     """
     buffer = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
-    loggers = [logging.getLogger("lora_distill"), logging.getLogger("py.warnings")]
+    package = logging.getLogger("lora_distill")
+    loggers, level = [package, logging.getLogger("py.warnings")], package.level
+    package.setLevel(logging.DEBUG)
     logging.captureWarnings(capture=True)
     for each in loggers:
         each.addHandler(buffer)
@@ -110,6 +112,8 @@ def run_log() -> Iterator[Callable[[Path], None]]:
         buffer.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "stopped: %r", (error,), None))
         raise
     finally:
+        package.setLevel(level)
+        logging.captureWarnings(capture=False)
         for each in loggers:
             each.removeHandler(buffer)
         target = buffer.target
