@@ -1,10 +1,11 @@
 """A small world for real commands: a tiny encoder, a small labelled file, and the commands themselves."""
 
 import csv
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,25 @@ def command(tmp_path: Path) -> Command:
     return run
 
 
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Run a command in an empty folder, in this process: seconds faster."""
+    from lora_distill.cli import main
+
+    package = logging.getLogger("lora_distill")
+    before = package.level, package.propagate, package.handlers
+
+    def run(*arguments: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        argv = list(map(str, arguments))
+        code = main(argv)
+        return subprocess.CompletedProcess(argv, code, *capsys.readouterr())
+
+    yield run
+    package.setLevel(before[0])
+    package.propagate, package.handlers = before[1:]
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, rows_csv: Path) -> Path:
     """The folder of a finished run, shared: read it, do not write into it."""
@@ -86,9 +106,17 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, rows_cs
 
 def small_settings(base: Path, rows: Path) -> list[str]:
     """Flags of a run that takes seconds."""
-    settings = {
-        "base_model": base,
-        "dataset": rows,
+    return flags_of(small_values(base, rows))
+
+
+def flags_of(values: Mapping[str, object]) -> list[str]:
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def small_values(base: Path, rows: Path) -> dict[str, object]:
+    return {
+        "base_model": str(base),
+        "dataset": str(rows),
         "teacher_target_layers": 3,
         "teacher_lora_r": 8,
         "student_target_layers": 2,
@@ -98,4 +126,3 @@ def small_settings(base: Path, rows: Path) -> list[str]:
         "batch_size": 16,
         "max_length": 32,
     }
-    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]

@@ -223,7 +223,10 @@ class TeacherReading:
             if renew:
                 artefact.discard()
             reused = artefact.finished
-            if not reused:
+            if reused:
+                logger.info("teacher: given, as %s; its logits are at hand (%s)", self.given.location, artefact.key)
+            else:
+                logger.info("teacher: given, as %s; it labels every row once", self.given.location)
                 self._read(artefact, splits)
         outcome = read_outcome(artefact, reused=reused)
         return replace(outcome, facts=outcome.facts | {"checkpoint": self.given.location})
