@@ -9,7 +9,19 @@ from transformers import AutoConfig, AutoTokenizer
 
 TOKENIZER_BATCH = 4096
 # RoBERTa and its kin number positions from the padding id upwards, so they have fewer than their table is long.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+OFFSET_POSITIONS = (
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "luke",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
 
 
 @dataclass(frozen=True)
@@ -46,10 +58,13 @@ def most_tokens(folder: Path) -> int:
     """
     config = AutoConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    positions = int(getattr(config, "max_position_embeddings", tokenizer.model_max_length))
+    limit = int(tokenizer.model_max_length)
+    positions = int(getattr(config, "max_position_embeddings", limit))
+    if positions < 0:  # XLNet's way of saying that it has no limit
+        return limit
     if config.model_type in OFFSET_POSITIONS:
         positions -= int(config.pad_token_id) + 1
-    return min(positions, int(tokenizer.model_max_length))
+    return min(positions, limit)
 
 
 def tokenise(texts: list[str], tokenizer_folder: Path, max_length: int) -> Tokens:

@@ -1,0 +1,154 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from lora_distill.data import tokens as tokens_module
+from lora_distill.data.tokens import OFFSET_POSITIONS, Tokens, most_tokens, tokenise
+from tests.tiny import FAMILIES, POSITIONS
+
+Tiny = Callable[[str], Path]
+
+SCRIPTS = [
+    "Plain English.",
+    "Ünïcödé, naïve café",
+    "Русский текст",
+    "中文文本没有空格",
+    "日本語のテキスト",
+    "한국어 텍스트",
+    "نص عربي من اليمين",
+    "טקסט בעברית",
+    "हिन्दी पाठ",
+    "ข้อความภาษาไทย",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 emoji",
+    "e\u0301 combining, \u200b zero width, \x00 control, \ufeff mark",
+    "a\tb\r\nc\u2028d",
+    "",
+    "   ",
+]
+
+
+def rows_of(tokens: Tokens) -> list[list[int]]:
+    return [row.tolist() for row in np.split(tokens.flat, tokens.offsets[1:-1])]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_script_gives_the_tokenizer_s_own_ids(family: str, tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family))
+    tokens = tokenise(SCRIPTS, tiny(family), 64)
+    assert rows_of(tokens) == [tokenizer(text, truncation=True, max_length=64)["input_ids"] for text in SCRIPTS]
+    assert (tokens.flat.dtype.name, tokens.offsets.dtype.name) == ("int32", "int64")
+    assert len(tokens) == len(SCRIPTS)
+    assert tokens.lengths.min() == 2  # an empty text is its special tokens
+    assert tokens.pad_id == tokenizer.pad_token_id
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=20), st.integers(4, 40))
+def test_rows_keep_their_order_over_any_batches(tiny: Tiny, texts: list[str], max_length: int) -> None:
+    whole = tokenise(texts, tiny("roberta"), max_length)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens_module, "TOKENIZER_BATCH", 3)
+        in_parts = tokenise(texts, tiny("roberta"), max_length)
+    assert rows_of(whole) == rows_of(in_parts)
+    assert whole.cut == in_parts.cut
+    assert len(whole) == len(texts)
+    assert whole.offsets[0] == 0
+    assert whole.offsets[-1] == len(whole.flat)
+    assert len(texts) == 0 or whole.lengths.max() <= max_length
+
+
+def test_no_rows(tiny: Tiny) -> None:
+    tokens = tokenise([], tiny("bert"), 16)
+    assert (len(tokens), tokens.flat.tolist(), tokens.offsets.tolist(), tokens.cut) == (0, [], [0], 0)
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert", "albert"])
+def test_texts_that_are_cut_are_counted_and_those_that_just_fit_are_not(family: str, tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family))
+    texts = ["one", "a somewhat longer text", "and one that is a good deal longer than all of the others are"]
+    lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
+    for max_length, cut in ((lengths[2], 0), (lengths[2] - 1, 1), (lengths[1], 1), (lengths[1] - 1, 2)):
+        tokens = tokenise(texts, tiny(family), max_length)
+        assert tokens.cut == cut
+        assert tokens.lengths.tolist() == [min(length, max_length) for length in lengths]
+    ends = [row[-1] for row in rows_of(tokens)]
+    assert len(set(ends)) == 1  # a text that was cut ends as any other
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert"])
+def test_a_row_of_a_million_characters(family: str, tiny: Tiny) -> None:
+    texts = ["short", "many words of it " * 60_000, "x" * 1_000_000]
+    tokens = tokenise(texts, tiny(family), 32)
+    assert tokens.lengths[1] == 32
+    assert tokens.lengths.max() == 32
+    assert tokens.cut == (1 if family == "bert" else 2)  # to BERT a word of a million letters is one unknown word
+
+
+def test_a_tokenizer_that_pads_or_cuts_by_itself_is_not_obeyed(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    padding = {"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": None}
+    state["padding"] = padding | {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    texts = ["one", "a somewhat longer text", "and one that is a good deal longer"]
+    assert rows_of(tokenise(texts, folder, 16)) == rows_of(tokenise(texts, tiny("bert"), 16))
+
+
+# How much a model can read
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_reads_as_many_tokens_as_are_said(family: str, tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["model_max_length"]  # some tokenizers do not know it
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert most_tokens(folder) == most_tokens(tiny(family)) == POSITIONS
+    tokens = tokenise(["word " * 2 * POSITIONS], folder, most_tokens(folder))
+    assert tokens.lengths.tolist() == [POSITIONS]
+    with torch.inference_mode():
+        model = AutoModel.from_pretrained(folder).eval()
+        model(input_ids=torch.from_numpy(tokens.flat.astype(np.int64))[None])
+
+
+def test_the_tokenizer_s_limit_counts_where_it_is_lower(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("roberta"), tmp_path / "model"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 100}))
+    assert most_tokens(folder) == 100
+
+
+@pytest.mark.parametrize("model_type", OFFSET_POSITIONS)
+def test_families_whose_positions_begin_after_the_padding_id(model_type: str, tiny: Tiny, tmp_path: Path) -> None:
+    """Pad ids other than 1 too, where the family lets one choose: MPNet does not."""
+    pad = 1 if model_type == "mpnet" else 3
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    config = AutoConfig.for_model(
+        model_type, vocab_size=600, max_position_embeddings=20, pad_token_id=pad, attention_window=4, **sizes
+    )
+    AutoTokenizer.from_pretrained(tiny("roberta")).save_pretrained(tmp_path)
+    config.save_pretrained(tmp_path)
+    most = most_tokens(tmp_path)
+    assert most == 20 - pad - 1
+    model = AutoModel.from_config(config).eval()
+    if hasattr(model, "set_default_language"):
+        model.set_default_language("en_XX")
+    with torch.inference_mode():
+        model(input_ids=torch.full((1, most), 9))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, most + 1), 9))
+
+
+def test_a_model_without_a_limit_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
+    AutoTokenizer.from_pretrained(tiny("roberta")).save_pretrained(tmp_path)
+    AutoConfig.for_model("xlnet", d_model=8, n_head=2, n_layer=1, d_inner=8).save_pretrained(tmp_path)
+    assert most_tokens(tmp_path) == POSITIONS
