@@ -15,6 +15,7 @@ from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.tokens import most_tokens, tokenise
 from lora_distill.data.types import Dataset, Rows
+from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
 from lora_distill.model.adapter import (
@@ -185,8 +186,10 @@ def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
         logger.warning("%s", note)
     roles: tuple[Role, ...] = ("student",) if config.teacher_checkpoint else ("teacher", "student")
     for role in roles:
-        config = _cap(config, f"{role}_target_layers", count_layers(classifier.model), "layers")
-    config = _cap(config, "max_length", most_tokens(base.folder), "tokens")
+        layers = count_layers(classifier.model)
+        config = _cap(config, f"{role}_target_layers", layers, f"has {counted(layers, 'layer')}")
+    tokens = most_tokens(base.folder)
+    config = _cap(config, "max_length", tokens, f"reads {counted(tokens, 'token')} at most")
     for role in roles:
         adapted = attach_adapter(outline(classifier), AdapterSettings.of(config, role), seed=0)
         if role == "student":
@@ -198,11 +201,11 @@ def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
     return config
 
 
-def _cap(config: Config, name: str, most: int, unit: str) -> Config:
+def _cap(config: Config, name: str, most: int, reason: str) -> Config:
     asked = getattr(config, name)
     if asked <= most:
         return config
     if name in config.model_fields_set:
-        raise UserError(f"--{name} {asked}: {config.base_model} has {most} {unit}. Ask for at most {most}.")
-    logger.warning("%s has %d %s, so the default %s of %d becomes %d", config.base_model, most, unit, name, asked, most)
+        raise UserError(f"--{name} {asked}: {config.base_model} {reason}. Ask for at most {most}.")
+    logger.warning("%s %s, so the default %s of %d becomes %d", config.base_model, reason, name, asked, most)
     return config.model_copy(update={name: most})

@@ -1,0 +1,232 @@
+"""What is checked and settled before the first step; nothing is trained here."""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_distill import preparation
+from lora_distill.config import Config, make_config
+from lora_distill.errors import UserError
+from lora_distill.hub import Unavailable
+from lora_distill.model.base import BaseModel, resolve_base_model
+from lora_distill.preparation import Prepared, automatic_name, prepare
+from tests.end_to_end.conftest import write_rows
+from tests.tiny import tiny_model
+
+Tiny = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", 60)
+
+
+def config_of(base: Path | str, rows: Path | str, **named: object) -> Config:
+    return make_config({"base_model": str(base), "dataset": str(rows), **named}, {})
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Defaults and what was named
+
+
+def test_defaults_adapt_to_a_small_model_and_say_so(tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prepared = prepare(config_of(tiny("roberta"), rows))
+    config = prepared.config
+    assert (config.teacher_target_layers, config.student_target_layers) == (3, 3)
+    assert warnings_of(caplog) == [
+        f"{tiny('roberta')} has 3 layers, so the default teacher_target_layers of 8 becomes 3",
+        f"{tiny('roberta')} has 3 layers, so the default student_target_layers of 6 becomes 3",
+    ]
+    assert config.max_length == 128
+    assert prepared.fallbacks == []
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_layers_that_were_named_and_are_not_there_are_refused(role: str, tiny: Tiny, rows: Path) -> None:
+    with pytest.raises(UserError, match=rf"--{role}_target_layers 4: .* has 3 layers\. Ask for at most 3\."):
+        prepare(config_of(tiny("roberta"), rows, **{f"{role}_target_layers": 4}))
+
+
+def test_the_default_named_is_named(tiny: Tiny, rows: Path) -> None:
+    with pytest.raises(UserError, match="--teacher_target_layers 8"):
+        prepare(config_of(tiny("roberta"), rows, teacher_target_layers=8))
+
+
+@pytest.fixture
+def near_sighted(tmp_path: Path) -> Path:
+    """An encoder that reads 20 tokens."""
+    folder = tiny_model("distilbert", tmp_path / "near")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 20}))
+    return folder
+
+
+def test_max_length_adapts_too_and_is_refused_where_it_was_named(
+    near_sighted: Path, rows: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    layers = {"teacher_target_layers": 3, "student_target_layers": 3}
+    prepared = prepare(config_of(near_sighted, rows, **layers))
+    assert prepared.config.max_length == 20
+    assert warnings_of(caplog) == [
+        f"{near_sighted} reads 20 tokens at most, so the default max_length of 128 becomes 20"
+    ]
+    assert prepared.splits["train"].tokens.lengths.max() <= 20
+    with pytest.raises(UserError, match=r"--max_length 21: .* reads 20 tokens at most\. Ask for at most 20"):
+        prepare(config_of(near_sighted, rows, max_length=21, **layers))
+
+
+def test_albert_s_one_set_of_weights_is_spoken_of(tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prepared = prepare(config_of(tiny("albert"), rows))
+    assert (prepared.config.teacher_target_layers, prepared.config.student_target_layers) == (1, 1)
+    note, *others = warnings_of(caplog)
+    assert note == "albert shares 1 set of weights among its 3 layers, so LoRA acts on all of them"
+    assert len(others) == 2
+
+
+def test_the_budget_is_a_gate_and_what_it_counts_is_logged(
+    tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"teacher_target_layers": 2, "student_target_layers": 2, "student_lora_r": 4}
+    with caplog.at_level(logging.INFO, "lora_distill"):
+        prepare(config_of(tiny("roberta"), rows, **settings))
+    assert "student: 2,691 trainable parameters of 1,000,000 allowed (LoRA 1,536, head 1,155)" in caplog.messages
+    with pytest.raises(UserError, match=r"2,691 trainable parameters, 1 over its budget of 2,690"):
+        prepare(config_of(tiny("roberta"), rows, student_budget=2690, **settings))
+    # The teacher has none.
+    prepare(config_of(tiny("roberta"), rows, student_budget=2691, teacher_lora_r=16, **settings))
+
+
+def test_a_teacher_s_rank_that_does_not_fit_is_found_as_well(tiny: Tiny, rows: Path) -> None:
+    with pytest.raises(UserError, match="rank 64"):
+        prepare(config_of(tiny("roberta"), rows, teacher_lora_r=64, teacher_target_layers=1, student_target_layers=1))
+
+
+def test_splits_are_cut_counted_and_in_the_rows_order(tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = config_of(tiny("roberta"), rows, max_length=8, teacher_target_layers=1, student_target_layers=1)
+    prepared = prepare(config)
+    with caplog.at_level(logging.INFO, "lora_distill"):
+        splits = prepared.splits
+    dataset = prepared.dataset
+    for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+        assert len(splits[name].tokens) == len(split)
+        assert np.array_equal(splits[name].labels, split.labels)
+    total = len(dataset.train) + len(dataset.validation) + len(dataset.test)
+    (line,) = (message for message in caplog.messages if "were cut" in message)
+    assert re.fullmatch(rf"\d+ of {total} texts are longer than 8 tokens and were cut", line)
+
+
+def test_the_config_says_what_is_really_used(tiny: Tiny, rows: Path) -> None:
+    config = prepare(config_of(tiny("roberta"), rows)).config
+    assert config.device != "auto"
+    assert config.precision in ("fp32", "bf16")
+
+
+# Defaults that cannot be had
+
+
+def unavailable(*_: object, **__: object) -> BaseModel:
+    raise Unavailable("model roberta-base cannot be had: no connection.\nWhat works: minilm.")
+
+
+def only_others_available(monkeypatch: pytest.MonkeyPatch, instead: Path) -> None:
+    """No hub; what the fallback names is the tiny encoder."""
+
+    def resolve(name: str, revision: str | None = None) -> BaseModel:
+        return resolve_base_model(str(instead)) if name == "minilm" else unavailable()
+
+    monkeypatch.setattr(preparation, "resolve_base_model", resolve)
+
+
+def test_a_default_falls_back_with_one_loud_line_that_the_results_get_too(
+    tiny: Tiny, rows: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    only_others_available(monkeypatch, tiny("roberta"))
+    settings = {"dataset": str(rows), "teacher_target_layers": 1, "student_target_layers": 1}
+    prepared = prepare(make_config(settings, {}))
+    (line,) = prepared.fallbacks
+    assert line == (
+        "the default base_model roberta-base could not be had; minilm was used instead"
+        " (model roberta-base cannot be had: no connection)"
+    )
+    assert warnings_of(caplog) == [line]
+    assert prepared.config.base_model == "minilm"
+
+
+def test_what_was_named_is_never_substituted_not_even_when_it_is_the_default(
+    tiny: Tiny, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_others_available(monkeypatch, tiny("roberta"))
+    for name in ("roberta-base", "some/other"):
+        with pytest.raises(Unavailable):
+            prepare(config_of(name, rows))
+
+
+def test_the_default_data_fall_back_and_data_that_were_named_do_not(
+    tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"base_model": str(tiny("roberta")), "teacher_target_layers": 1, "student_target_layers": 1}
+    prepared = prepare(make_config(settings, {}))  # the tests' process has no hub
+    assert (prepared.config.dataset, prepared.dataset.source["kind"]) == ("bbc_news", "packaged")
+    assert warnings_of(caplog) == prepared.fallbacks
+    assert prepared.fallbacks[0].startswith("the default dataset ag_news could not be had; bbc_news was used instead (")
+    for name in ("ag_news", "some/data"):
+        with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set"):
+            prepare(make_config(settings | {"dataset": name}, {}))
+
+
+# Names
+
+
+@given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300), st.booleans())
+def test_automatic_names_are_safe_as_folders_whatever_the_model_and_the_data_are_called(
+    base: str, data: str, given_teacher: bool
+) -> None:
+    settings = {"base_model": base, "dataset": data, "teacher_checkpoint": "t" if given_teacher else None}
+    name = automatic_name(Config(**settings))
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
+    assert len(name) < 128
+    assert ".." not in name
+
+
+@pytest.mark.parametrize(
+    ("base", "data", "begin"),
+    [
+        ("roberta-base", "ag_news", "roberta-base-ag_news-t16x8-s8x6-"),
+        ("org/all-MiniLM-L6-v2.1", "org/my_data:config-en", "all-MiniLM-L6-v2.1-my_data-config-en-"),
+        ("/models/my model (v2)/", "/data/My Tickets 2024.csv", "my-model-v2-My-Tickets-2024-"),
+        ("模型", "тексты.jsonl", "model-data-"),
+        ("./größe", "../train.v2.tsv", "gr-e-train.v2-"),
+        ("..", ".", "model-data-"),
+    ],
+)
+def test_automatic_names_are_readable(base: str, data: str, begin: str) -> None:
+    assert automatic_name(config_of(base, data)).startswith(begin)
+
+
+def test_automatic_names_are_those_of_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda _: "20240102-030405")
+    config = config_of("minilm", "bbc_news", output_dir=str(tmp_path))
+    names = []
+    for _ in range(3):
+        names.append(automatic_name(config))
+        (tmp_path / names[-1]).mkdir()
+    first = "minilm-bbc_news-t16x8-s8x6-20240102-030405"
+    assert names == [first, f"{first}-2", f"{first}-3"]
+
+
+def test_a_name_is_put_on_what_is_prepared(tiny: Tiny, rows: Path) -> None:
+    prepared = prepare(config_of(tiny("roberta"), rows))
+    named: Prepared = prepared.named("mine")
+    assert (prepared.config.exp_name, named.config.exp_name) == ("", "mine")
+    assert named.dataset is prepared.dataset
