@@ -1,0 +1,260 @@
+"""What makes a trained role, and who shares it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lora_distill.config import Config, Role, make_config
+from lora_distill.data.types import Dataset, Rows
+from lora_distill.experiment import run_experiment
+from lora_distill.model.base import BaseModel
+from lora_distill.model.given_teacher import GivenTeacher
+from lora_distill.run_folder import RunFolder
+from lora_distill.suite import Suite, run_suite
+from lora_distill.training import role as role_module
+from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
+from tests.end_to_end.conftest import small_values, write_rows
+
+ROLES: tuple[Role, ...] = ("teacher", "student", "control")
+BASE = BaseModel("tiny", Path("/tiny"), "folder", "1", "fingerprint of the base")
+NO_ROWS = Rows(np.array([], np.int64), [], np.array([], np.int64))
+DATA = Dataset("rows", NO_ROWS, NO_ROWS, NO_ROWS, ["a", "b"], "fingerprint of the data", {}, [])
+PLAN = ExecutionPlan("cpu", "fp32", 1)
+TEACHER = Outcome("teacher-key", None, {}, [], {}, reused=False)
+
+TRAINING = {
+    "learning_rate": 1.0,
+    "batch_size": 7,
+    "num_epochs": 7,
+    "weight_decay": 0.7,
+    "warmup_ratio": 0.7,
+    "lr_schedule": "cosine",
+    "max_grad_norm": 7.0,
+    "keep_epoch": "last",
+    "early_stopping_patience": 7,
+    "logging_steps": 7,  # decides what history.jsonl holds
+    "lora_dropout": 0.7,
+    "target_modules": ("query",),
+    "layer_placement": "first",
+    "seed": 7,
+    "max_length": 77,
+}
+STUDENTS = {"student_lora_r": 7, "student_lora_alpha": 7, "student_target_layers": 7}
+TEACHERS = {"teacher_lora_r": 7, "teacher_lora_alpha": 7, "teacher_target_layers": 7}
+SOFT = {"alpha": 0.7, "temperature": 7.0}
+# What is found in the data's, the base model's or the plan's own fingerprint, and what decides nothing.
+ELSEWHERE = {
+    "base_model": "other",
+    "dataset": "other",
+    "text_column": "other",
+    "label_column": "other",
+    "max_train_rows": 7,
+    "validation_fraction": 0.7,
+    "test_fraction": 0.7,
+    "device": "cuda",
+    "precision": "bf16",
+}
+IDLE = {
+    "exp_name": "other",
+    "output_dir": "other",
+    "student_budget": 7,
+    "no_control": True,
+    "teacher_checkpoint": "other",
+    "teacher_label_map": {"a": "b"},
+}
+
+
+def training(role: Role, config: Config | None = None, **parts: Any) -> RoleTraining:  # noqa: ANN401
+    teacher = TEACHER if role == "student" else None
+    known: dict[str, Any] = {"dataset": DATA, "base": BASE, "plan": PLAN, "teacher": teacher}
+    return RoleTraining(role, config or Config(), **(known | parts))
+
+
+def key(role: Role, config: Config | None = None, **parts: Any) -> str:  # noqa: ANN401
+    return training(role, config, **parts).artefact().key
+
+
+def test_every_setting_is_considered_here() -> None:
+    assert {*TRAINING, *STUDENTS, *TEACHERS, *SOFT, *ELSEWHERE, *IDLE} == set(Config.model_fields)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_a_role_depends_on_and_what_not(role: Role) -> None:
+    own = TRAINING | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role == "student" else {})
+    for name, value in {**TRAINING, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
+        config = Config(**{name: value})
+        assert getattr(config, name) != getattr(Config(), name)
+        assert (key(role, config) != key(role)) == (name in own), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_data_base_model_plan_and_versions_decide(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(role)
+    for parts in (
+        {"dataset": replace(DATA, fingerprint="other")},
+        {"base": replace(BASE, fingerprint="other")},
+        {"base": replace(BASE, folder=Path("/moved"))},  # the adapter names it
+        {"plan": replace(PLAN, device="cuda")},
+        {"plan": replace(PLAN, precision="bf16")},
+        {"plan": replace(PLAN, threads=2)},
+    ):
+        assert key(role, **parts) != before
+    for parts in ({"dataset": replace(DATA, name="other", notes=["other"])}, {"base": replace(BASE, name="./tiny")}):
+        assert key(role, **parts) == before
+    monkeypatch.setattr(role_module.torch, "__version__", "99.0")  # type: ignore[attr-defined]
+    assert key(role) != before
+
+
+def test_only_the_student_depends_on_the_teacher() -> None:
+    assert key("student", teacher=replace(TEACHER, key="other")) != key("student")
+    assert len({key(role) for role in ROLES}) == 3
+    # Same weights, same rows: but what a student was trained with says so.
+    assert key("student", Config(alpha=0.0)) != key("control", Config(alpha=0.0))
+
+
+def test_a_given_teacher_is_known_by_its_weights_and_the_order_of_its_labels() -> None:
+    given = GivenTeacher("t", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
+
+    def key_of(given: GivenTeacher = given, **changes: Any) -> str:  # noqa: ANN401
+        config = changes.pop("config", Config())
+        parts: dict[str, Any] = {"dataset": DATA, "plan": PLAN, **changes}
+        return TeacherReading(given, config, **parts).artefact().key
+
+    before = key_of()
+    for other in (
+        key_of(replace(given, fingerprint="other")),
+        key_of(replace(given, columns=np.array([1, 0]))),
+        key_of(config=Config(max_length=77)),
+        key_of(dataset=replace(DATA, fingerprint="other")),
+        key_of(plan=replace(PLAN, precision="bf16")),
+    ):
+        assert other != before
+    assert key_of(replace(given, location="copy", reference="/copy", folder=Path("/copy"))) == before
+    assert key_of(config=Config(**SOFT, **TEACHERS, **STUDENTS, seed=7, learning_rate=7)) == before
+
+
+# Sharing
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Path]) -> Suite:
+    """Experiments that differ in one thing each."""
+    folder = tmp_path_factory.mktemp("suite")
+    rows = write_rows(folder / "rows.csv", 60)
+    plain = small_values(tiny("roberta"), rows) | {"num_epochs": 1, "output_dir": str(folder / "out")}
+    changes: dict[str, dict[str, object]] = {
+        "base": {},
+        "alpha": {"alpha": 0.7},
+        "temperature": {"temperature": 1.0},
+        "student": {"student_lora_r": 2},
+        "teacher": {"teacher_lora_r": 4},
+        "lonely": {"no_control": True, "alpha": 0.9, "student_budget": 10_000},
+    }
+    return Suite("s", {name: make_config(plain | {"exp_name": name} | each, {}) for name, each in changes.items()})
+
+
+FRESHLY_TRAINED = {
+    "base": ["teacher", "student", "control"],
+    "alpha": ["student"],
+    "temperature": ["student"],
+    "student": ["student", "control"],
+    "teacher": ["teacher", "student"],
+    "lonely": ["student"],
+}
+
+
+@pytest.fixture(scope="module")
+def done(suite: Suite) -> dict[str, dict[str, Any]]:
+    """The results of the suite's first run, by experiment."""
+    return run_all(suite)
+
+
+def run_all(suite: Suite, *, overwrite: bool = False) -> dict[str, dict[str, Any]]:
+    outcome = run_suite(suite, overwrite=overwrite)
+    assert outcome.failures == {}
+    return {results["exp_name"]: results for results in outcome.results}
+
+
+def trained(results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    return {
+        name: [role for role in ROLES if role in each and not each[role]["reused"]] for name, each in results.items()
+    }
+
+
+def store(suite: Suite) -> Path:
+    return Path(suite.experiments["base"].output_dir) / ".artefacts"
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file with its inode and time of change."""
+    stats = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items() if not name.endswith(".lock")}
+
+
+def test_a_suite_trains_each_teacher_and_each_control_once(suite: Suite, done: dict[str, dict[str, Any]]) -> None:
+    assert trained(done) == FRESHLY_TRAINED
+    kept = [path.name.partition("-")[0] for path in store(suite).iterdir() if path.is_dir()]
+    assert {role: kept.count(role) for role in ROLES} == {"teacher": 2, "student": 6, "control": 2}
+    for name in suite.experiments:
+        log = (RunFolder.of(suite.experiments[name]).path / "train.log").read_text()
+        for role in ROLES:
+            epochs = log.count(f"{role}: epoch 1: validation accuracy")
+            assert epochs == (1 if role in FRESHLY_TRAINED[name] else 0), (name, role)
+
+
+def test_what_is_shared_is_the_same_in_every_run(suite: Suite, done: dict[str, dict[str, Any]]) -> None:
+    def adapter(name: str, role: str) -> bytes:
+        return (RunFolder.of(suite.experiments[name]).path / role / "adapter_model.safetensors").read_bytes()
+
+    assert adapter("base", "teacher") == adapter("alpha", "teacher") != adapter("teacher", "teacher")
+    assert adapter("base", "control") == adapter("teacher", "control") != adapter("student", "control")
+    assert adapter("base", "student") != adapter("alpha", "student")
+    assert "control" not in done["lonely"]
+
+
+def no_training(*_: object, **__: object) -> None:
+    raise AssertionError("trained again")
+
+
+def test_a_second_call_trains_nothing_and_touches_nothing(
+    suite: Suite, done: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(role_module, "train", no_training)
+    before = files(store(suite).parent)
+    assert run_all(suite) == done
+    assert files(store(suite).parent) == before
+
+
+def test_another_name_for_the_same_takes_all_from_the_store(
+    suite: Suite, done: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(role_module, "train", no_training)
+    renamed = suite.experiments["base"].model_copy(update={"exp_name": "renamed"})
+    results = run_experiment(renamed)
+    assert [results[role]["reused"] for role in ROLES] == [True, True, True]
+    assert results["student"]["test"] == done["base"]["student"]["test"]
+
+
+def test_overwriting_one_experiment_trains_its_own_again_and_leaves_the_others_as_they_are(
+    suite: Suite, done: dict[str, dict[str, Any]]
+) -> None:
+    others = {name: files(RunFolder.of(suite.experiments[name]).path) for name in suite.experiments if name != "alpha"}
+    results = run_experiment(suite.experiments["alpha"], overwrite=True)
+    assert [results[role]["reused"] for role in ROLES] == [False, False, False]
+    assert results["student"]["test"] == done["alpha"]["student"]["test"]
+    assert {name: files(RunFolder.of(suite.experiments[name]).path) for name in others} == others
+    assert trained(run_all(suite)) == FRESHLY_TRAINED | {"alpha": list(ROLES)}  # read, not trained
+
+
+def test_overwriting_a_suite_trains_each_once_again(suite: Suite, done: dict[str, dict[str, Any]]) -> None:
+    before = files(store(suite))
+    results = run_all(suite, overwrite=True)
+    assert trained(results) == FRESHLY_TRAINED
+    after = files(store(suite))
+    assert before.keys() == after.keys()
+    assert not any(before[name] == after[name] for name in before)
