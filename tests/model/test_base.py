@@ -10,8 +10,9 @@ import pytest
 import transformers
 
 from lora_distill.errors import UserError
+from lora_distill.hub import HubModel
 from lora_distill.model import base as base_module
-from lora_distill.model.base import hash_files, resolve_base_model
+from lora_distill.model.base import BaseModel, hash_files, resolve_again, resolve_base_model
 from tests.hub_server import HubServer
 from tests.tiny import FAMILIES, tiny_model
 
@@ -209,6 +210,7 @@ def test_the_hub_gives_the_same_as_the_folder(hub: HubServer, tiny: Tiny, model:
     code = """
 from lora_distill.hub import quiet
 from lora_distill.errors import UserError
+from lora_distill.hub import HubModel
 from lora_distill.model.base import resolve_base_model
 
 quiet()
@@ -226,3 +228,39 @@ except UserError as error:
     assert first == f"org/tiny hub {commit} org/tiny {fingerprint}"
     assert "no weights in safetensors" in others[0]
     assert done.stderr == ""
+
+
+# Again
+
+
+def recorded(base: BaseModel) -> dict[str, str]:
+    about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
+    return about | {"fingerprint": base.fingerprint}
+
+
+def test_a_recorded_base_model_is_found_again_from_anywhere_and_not_when_it_has_changed(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    folder, packaged = resolve_base_model("model"), resolve_base_model("minilm")
+    monkeypatch.chdir("/")
+    assert resolve_again(recorded(folder)) == folder
+    assert resolve_again(recorded(packaged)) == packaged
+    with (model / "config.json").open("a") as handle:
+        handle.write("\n")
+    with pytest.raises(UserError, match=r"files have changed since .*\nPut those of revision"):
+        resolve_again(recorded(folder))
+
+
+def test_a_base_model_from_the_hub_is_asked_for_at_its_commit(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def fetch(name: str, revision: str | None = None) -> HubModel:
+        asked.append((name, revision))
+        return HubModel(tiny("bert"), revision or "newest", name)
+
+    monkeypatch.setattr(base_module, "fetch_model", fetch)
+    fingerprint = resolve_base_model(str(tiny("bert"))).fingerprint
+    about = {"name": "org/bert", "kind": "hub", "revision": "c0ffee", "reference": "org/bert"}
+    assert resolve_again(about | {"fingerprint": fingerprint}).revision == "c0ffee"
+    assert asked == [("org/bert", "c0ffee")]

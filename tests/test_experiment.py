@@ -1,0 +1,225 @@
+"""What an experiment records and how it begins; what it computes: tests/end_to_end."""
+
+import csv
+import json
+import platform
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lora_distill import experiment
+from lora_distill.config import Config, Role, make_config
+from lora_distill.errors import UserError
+from lora_distill.experiment import compare_roles, run_experiment
+from lora_distill.preparation import prepare
+from tests.end_to_end.conftest import small_values, write_rows
+from tests.tiny import tiny_model
+
+Tiny = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", 60)
+
+
+def config_of(base: Path, rows: Path, output: Path, **changes: object) -> Config:
+    quick = {"num_epochs": 1, "no_control": True, "output_dir": str(output)}
+    return make_config(small_values(base, rows) | quick | changes, {})
+
+
+@pytest.fixture(scope="module")
+def done(tiny: Tiny, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run's folder and what running it gave back. Read it, do not write into it."""
+    output = tmp_path_factory.mktemp("out")
+    return output / "run", run_experiment(config_of(tiny("roberta"), rows, output, exp_name="run"))
+
+
+def test_what_is_given_back_is_what_is_written(done: tuple[Path, dict[str, Any]]) -> None:
+    run, results = done
+    assert json.loads((run / "metrics.json").read_text()) == results
+    assert [role for role in ("teacher", "student", "control") if role in results] == ["teacher", "student"]
+    assert "student_minus_control" not in results
+
+
+def test_the_log_is_complete_for_a_caller_that_asked_to_see_nothing(done: tuple[Path, dict[str, Any]]) -> None:
+    log = (done[0] / "train.log").read_text()
+    for words in ("test split of its own", "trainable parameters of", "begun", "student: epoch 1: validation accuracy"):
+        assert words in log
+
+
+def test_predictions_are_by_row_and_by_name(done: tuple[Path, dict[str, Any]], rows: Path) -> None:
+    run, results = done
+    names = results["data"]["label_names"]
+    with rows.open(encoding="utf-8") as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    table = pq.read_table(run / "predictions.parquet")
+    assert table.column_names[:2] == ["row_id", "label"]
+    assert [names[label] for label in table["label"].to_pylist()] == [
+        labels[row] for row in table["row_id"].to_pylist()
+    ]
+    right = (np.array(table["student_prediction"]) == np.array(table["label"])) & (np.array(table["label"]) == 1)
+    assert right.sum() == results["student"]["test"]["confusion"][1][1]
+
+
+def test_other_runs_can_be_told_by_their_environment(done: tuple[Path, dict[str, Any]], tiny: Tiny) -> None:
+    environment = json.loads((done[0] / "environment.json").read_text())
+    base = environment["base_model"]
+    assert (base["kind"], base["reference"]) == ("folder", str(tiny("roberta")))
+    assert re.fullmatch("[0-9a-f]{16}", base["revision"])
+    assert environment["data"]["fingerprint"] == done[1]["data"]["fingerprint"]
+    assert environment["given_teacher"] is None
+    assert environment["versions"]["python"] == platform.python_version()
+    assert set(experiment.VERSIONED) < set(environment["versions"])
+    assert environment["processor"]
+
+
+# Beginning
+
+
+def test_two_runs_that_begin_in_the_same_second_take_two_names(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda *_: "20240102-030405")
+    config = config_of(tiny("roberta"), rows, tmp_path)
+    begun: list[Path] = []
+    both_are_prepared = threading.Barrier(2)
+
+    def prepared_together(*arguments: Any) -> Any:  # noqa: ANN401
+        prepared = prepare(*arguments)
+        both_are_prepared.wait(timeout=60)
+        return prepared
+
+    monkeypatch.setattr(experiment, "prepare", prepared_together)
+
+    def begin() -> None:
+        begun.append(experiment._open(config, resume=False, overwrite=False)[0].path)
+
+    threads = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first = tmp_path / "roberta-rows-t8x3-s4x2-20240102-030405"
+    assert sorted(begun) == [first, first.with_name(f"{first.name}-2")]
+    for path in begun:
+        assert f"exp_name: {path.name}" in (path / "config.yaml").read_text()
+
+
+def test_of_two_that_begin_under_one_name_one_is_refused(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="mine")
+
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401
+        prepared = prepare(*arguments)
+        monkeypatch.setattr(experiment, "prepare", prepare)
+        experiment._open(config, resume=False, overwrite=False)
+        return prepared
+
+    monkeypatch.setattr(experiment, "prepare", overtaken)
+    with pytest.raises(UserError, match=r"mine: this run was begun .*\n--resume goes on"):
+        experiment._open(config, resume=False, overwrite=False)
+
+
+def test_a_place_that_cannot_be_written_is_found_first_also_without_a_name(
+    tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"file is a file\. Choose another --output_dir"):
+            run_experiment(config_of(tiny("roberta"), rows, output))
+
+
+def test_a_run_does_not_go_on_on_another_base_model(rows: Path, tmp_path: Path) -> None:
+    base = tiny_model("roberta", tmp_path / "base")
+    config = config_of(base, rows, tmp_path / "out", exp_name="run")
+    experiment._open(config, resume=False, overwrite=False)
+    tiny_model("roberta", base, seed=1)
+    with pytest.raises(UserError, match=r"base model .*: its files have changed since"):
+        run_experiment(config, resume=True)
+    shutil.rmtree(base)
+    with pytest.raises(UserError, match="no such folder"):
+        run_experiment(config, resume=True)
+
+
+def test_a_run_goes_on_under_the_plan_that_it_was_begun_with_and_from_anywhere(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny("roberta"), tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    config = config_of(Path("base"), rows, tmp_path / "out", exp_name="run")
+    run, first, environment = experiment._open(config, resume=False, overwrite=False)
+    environment["plan"]["threads"] = 3
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    monkeypatch.chdir("/")
+    _, again, _ = experiment._open(config, resume=True, overwrite=False)
+    assert (again.plan.threads, first.plan.threads) == (3, 1)
+    assert again.base == first.base
+    assert again.config == first.config
+
+
+# What is recorded
+
+
+def test_the_git_revision_is_that_of_the_source_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    source = tmp_path / "experiment.py"
+    source.write_text("# the program\n")
+    monkeypatch.setattr(experiment, "__file__", str(source))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert experiment._git_revision() is None  # no repository
+    git("init")
+    git("commit", "--allow-empty", "-m", "somebody's own work")
+    assert experiment._git_revision() is None  # a repository, but not the program's
+    git("add", "experiment.py")
+    git("commit", "-m", "the program")
+    assert experiment._git_revision() == git("rev-parse", "HEAD")
+    git("tag", "v1")
+    assert experiment._git_revision() == git("rev-parse", "HEAD")
+    source.write_text("# the program, changed\n")
+    assert experiment._git_revision() == f"{git('rev-parse', 'HEAD')}-dirty"
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert experiment._git_revision() is None
+
+
+def test_the_processor_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and "model name" in cpuinfo.read_text():
+        assert re.search(rf"^model name\s*: {re.escape(experiment._processor())}$", cpuinfo.read_text(), re.MULTILINE)
+    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert experiment._processor() == platform.machine()
+
+
+def test_roles_are_compared_on_the_same_rows() -> None:
+    labels = np.array([0, 0, 1, 1, 1])
+    eye = np.eye(2, dtype=np.float32)
+    logits: dict[Role, np.ndarray] = {
+        "teacher": eye[[0, 0, 1, 1, 1]],
+        "student": eye[[0, 0, 1, 1, 0]],
+        "control": eye[[0, 1, 0, 1, 1]],
+    }
+    comparison = compare_roles(logits, labels)
+    rates = {name: each["rate"] for name, each in comparison["agreement"].items()}
+    assert rates == {"student_teacher": 0.8, "control_teacher": 0.6}
+    difference = comparison["student_minus_control"]
+    assert difference["accuracy"] == pytest.approx(0.2)
+    assert (difference["only_student_right"], difference["only_control_right"], difference["rows"]) == (2, 1, 5)
+    assert difference["interval"][0] < 0.2 < difference["interval"][1]
+    assert difference["p_value"] == 1.0
+    del logits["control"]
+    assert "student_minus_control" not in compare_roles(logits, labels)
