@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lora_distill.errors import UserError
 
@@ -28,6 +28,13 @@ def _read_pairs(value: object) -> object:
     return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
+def _check_folder_name(value: str) -> str:
+    if value.startswith(".") or len(value) > 150 or re.search(r"[/\\\x00-\x1f]", value):
+        raise ValueError("must name one folder: no / or \\, no dot at its beginning, at most 150 characters")
+    return value
+
+
+FolderName = Annotated[str, AfterValidator(_check_folder_name)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_read_pairs)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -42,7 +49,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    exp_name: str = Field("", description="name of the run's folder; made from the settings when empty")
+    exp_name: FolderName = Field("", description="name of the run's folder; made from the settings when empty")
     output_dir: str = Field("outputs/lora_distillation", description="folder that the runs lie in")
     seed: int = Field(0, ge=0, description="seed of every random draw")
 

@@ -74,6 +74,7 @@ def read_suite(path: Path, flags: Mapping[str, str], flag_origins: Mapping[str, 
         else:
             plain = {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in values.items()}
             plain["exp_name"] = f"{name}-{experiment}"
+            origins["exp_name"] = experiments.origin(experiment)
             found = find_faults(plain, origins)
             faults += [fault for fault in found if fault not in faults]
             if not found:
