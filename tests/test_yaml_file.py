@@ -38,6 +38,11 @@ def test_bom_empty_file_and_anchors(tmp_path: Path) -> None:
         ("just words\n", ["key: value"]),
         (b"a: \xff\n", ["byte 3", "UTF-8"]),
         ("a: !!python/object/apply:os.system ['true']\n", ["line 1", "not YAML"]),
+        ("a: 1\n---\na: 2\n", ["line 2", "expected a single document", "found another document"]),
+        ("a: \0\n", ["not YAML", "#x0000"]),
+        ("a: &a\n  b: *a\n", ["not YAML", "recursion"]),
+        (f"a: {'9' * 5000}\n", ["not YAML", "5000 digits"]),
+        ("a: 2026-13-01\n", ["not YAML", "month"]),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str | bytes, parts: list[str]) -> None:
@@ -50,5 +55,7 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str | bytes,
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_yaml(tmp_path / "absent.yaml")
+    with pytest.raises(UserError, match="no such file"):
+        read_yaml(tmp_path / "a\0b.yaml")
     with pytest.raises(UserError, match="directory"):
         read_yaml(tmp_path)

@@ -44,14 +44,16 @@ def read_yaml(path: Path) -> YamlMapping:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    except (FileNotFoundError, ValueError):  # a name with NUL in it can be no file's
+        raise UserError(
+            f"{path}: no such file. Give a YAML file with a line `setting: value` for each setting."
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from None
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return YamlMapping(path, {}, {})
@@ -60,11 +62,10 @@ def read_yaml(path: Path) -> YamlMapping:
         return _mapping(loader, node, path)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}, line {line}: not YAML: {error.problem}.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
-    finally:
-        loader.dispose()
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{path}, line {line}: not YAML: {reason}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no characters, no numbers or dates, no end
+        raise UserError(f"{path}: not YAML that can be read: {' '.join(str(error).split())}.") from None
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, path: Path) -> YamlMapping:
