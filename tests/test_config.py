@@ -73,6 +73,17 @@ def test_strings_from_flags_become_what_the_setting_holds() -> None:
         ("keep_epoch", "worst"),
         ("teacher_label_map", "World"),
         ("base_model", ""),
+        ("output_dir", ""),
+        ("teacher_checkpoint", ""),
+        ("dataset", "rows\n.csv"),
+        ("dataset", "rows\0.csv"),
+        ("dataset", "caf\udce9.csv"),  # what the command line makes of bytes that are no UTF-8
+        ("exp_name", ".."),
+        ("exp_name", "a/b"),
+        ("exp_name", "a\\b"),
+        ("exp_name", ".artefacts"),
+        ("exp_name", "-a"),
+        ("exp_name", " "),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_with_its_name_value_and_meaning(name: str, value: str) -> None:
@@ -83,6 +94,25 @@ def test_a_value_out_of_bounds_is_refused_with_its_name_value_and_meaning(name: 
     assert repr(value) in message
     assert str(Config.model_fields[name].description) in message
     assert "\n" not in message
+
+
+def test_a_long_name_is_measured_in_bytes() -> None:
+    assert flags(exp_name="é" * 100).exp_name == "é" * 100
+    with pytest.raises(UserError, match="at most 200 bytes"):
+        flags(exp_name="é" * 101)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "alpha", "dataset", "max_train_rows", "target_modules"])
+def test_yaml_s_true_is_no_number_and_no_name(name: str) -> None:
+    with pytest.raises(UserError, match=f"--{name}: True is true or false"):
+        flags(**{name: True})
+
+
+def test_a_value_is_shown_as_yaml_gave_it() -> None:
+    with pytest.raises(UserError, match="--dataset: 5 should be a valid string"):
+        flags(dataset=5)
+    with pytest.raises(UserError, match=r"--alpha: \[1\] should be"):
+        flags(alpha=[1])
 
 
 def test_no_more_than_three_lines_however_many_faults() -> None:
@@ -96,7 +126,8 @@ def test_an_unknown_setting_is_told_with_its_nearest() -> None:
     assert find_faults({"temprature": 2.0}, {"temprature": "x.yaml, line 3: temprature"}) == [
         "x.yaml, line 3: temprature: no such setting; did you mean temperature?"
     ]
-    assert suggest("zzzz", Config.model_fields) == ""
+    for unlike_all in ("zzzz", "experiments"):
+        assert suggest(unlike_all, Config.model_fields) == ""
 
 
 def test_named_settings_are_known_from_defaults() -> None:

@@ -5,7 +5,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from lora_distill.errors import UserError
 
@@ -29,8 +38,11 @@ def _read_pairs(value: object) -> object:
 
 
 def _check_folder_name(value: str) -> str:
-    if value.startswith(".") or len(value) > 150 or re.search(r"[/\\\x00-\x1f]", value):
-        raise ValueError("must name one folder: no / or \\, no dot at its beginning, at most 150 characters")
+    # Bytes, because file systems count those; they take 255, and what lies beside a run has a longer name.
+    if value and (not re.fullmatch(r"\w[^/\\]*", value) or len(value.encode()) > 200):
+        raise ValueError(
+            "must name one folder: no / or \\, a letter, a digit or _ at its beginning, at most 200 bytes of UTF-8"
+        )
     return value
 
 
@@ -50,7 +62,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     exp_name: FolderName = Field("", description="name of the run's folder; made from the settings when empty")
-    output_dir: str = Field("outputs/lora_distillation", description="folder that the runs lie in")
+    output_dir: str = Field("outputs/lora_distillation", min_length=1, description="folder that the runs lie in")
     seed: int = Field(0, ge=0, description="seed of every random draw")
 
     base_model: str = Field(
@@ -88,7 +100,9 @@ class Config(BaseModel):
     alpha: Share = Field(0.5, description="weight of the soft loss; 1 - alpha is the hard loss's")
     temperature: PositiveFloat = Field(2.0, description="temperature of teacher and student in the soft loss")
     teacher_checkpoint: str | None = Field(
-        None, description="a run, a PEFT adapter or a whole classifier to use as the teacher; none is trained"
+        None,
+        min_length=1,
+        description="a run, a PEFT adapter or a whole classifier to use as the teacher; none is trained",
     )
     teacher_label_map: Pairs = Field(
         {}, description="the checkpoint's label names for the data's, as theirs=ours,theirs=ours"
@@ -116,6 +130,15 @@ class Config(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training; auto: bf16 where the processor computes it in hardware"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_kind(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("is true or false, which this setting is not")
+        if isinstance(value, str) and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
+            raise ValueError("holds characters that cannot be printed")
+        return value
 
 
 def make_config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
@@ -149,12 +172,12 @@ def _describe(fault: dict[str, Any], origins: Mapping[str, str]) -> str:
     where = origins.get(name, name)
     if fault["type"] == "extra_forbidden":
         return f"{where}: no such setting{suggest(name, Config.model_fields)}"
-    reason = re.sub(r"^(Input|Value error,) ?", "", fault["msg"])
+    reason = re.sub(r"^(Input|String|Value error,) ?", "", fault["msg"])
     help_text = Config.model_fields[name].description
-    return f"{where}: {str(fault['input'])[:80]!r} {reason}. It is: {help_text}."
+    return f"{where}: {repr(fault['input'])[:80]} {reason}. It is: {help_text}."
 
 
 def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     """`, did you mean X?` for the nearest of the known names, or the empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
