@@ -109,3 +109,14 @@ def test_no_file_is_made_where_none_was_named(tmp_path: Path) -> None:
         logger.info("before")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full, which is always full")
+def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    with run_log() as log_into:
+        log_into(tmp_path / "train.log")
+        logger.info("a message")
+    assert capsys.readouterr().err == ""

@@ -1,4 +1,6 @@
+import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,38 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
         write_whole(file, broken)
     assert file.read_text() == "old"
     assert os.listdir(file.parent) == ["file.txt"]  # noqa: PTH208
+
+
+NO_ROOM = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, NO_ROOM),
+        shutil.Error([("a", "b", f"[Errno 28] {NO_ROOM}: 'a' -> 'b'")]),
+        RuntimeError(f"Error while serializing: I/O error: {NO_ROOM} (os error 28)"),  # as Rust's libraries say it
+    ],
+)
+def test_what_the_system_refused_is_told_with_its_number_and_the_file(error: Exception, tmp_path: Path) -> None:
+    def broken(_beside: Path) -> None:
+        raise error
+
+    with pytest.raises(OSError, match=NO_ROOM) as told:
+        write_whole(tmp_path / "file.txt", broken)
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(tmp_path / "file.txt"))
+    with pytest.raises(OSError, match=NO_ROOM) as told, whole_folder(tmp_path / "folder"):
+        raise error
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(tmp_path / "folder"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as told, whole_folder(tmp_path / "folder"):
+        (tmp_path / "absent").read_text()
+    assert told.value.filename == str(tmp_path / "absent")
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "folder"):
+        raise ZeroDivisionError
 
 
 def test_json_and_jsonl(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -85,6 +85,22 @@ def _is_quiet() -> bool:
     return not any(isinstance(each, _TerminalHandler) and each.level <= logging.INFO for each in handlers)
 
 
+class _LogFile(logging.FileHandler):
+    """A full disk costs lines of the log here; the run stops, with a message, where its results are written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Close the file, with what could be written of it."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def run_log() -> Iterator[Callable[[Path], None]]:
     """Keep every message, other libraries' warnings too; yields the function that says which file they go to.
@@ -101,9 +117,7 @@ def run_log() -> Iterator[Callable[[Path], None]]:
         each.addHandler(buffer)
 
     def into(path: Path) -> None:
-        file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        buffer.setTarget(file)
+        buffer.setTarget(_LogFile(path))
         buffer.capacity = 1
 
     try:

@@ -7,6 +7,7 @@ processes at once are kept apart by locks.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,14 +27,15 @@ def fingerprint(value: object) -> str:
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `path`, flush it to disk and put it in place: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
-    try:
-        write(beside)
-        _flush(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with _system_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(beside)
+            _flush(beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,20 +65,34 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON holds what it holds
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        for file in beside.rglob("*"):
-            if file.is_file():
-                _flush(file)
-        if path.exists():
-            shutil.rmtree(path)
-        beside.replace(path)
-    finally:
+    with _system_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        try:
+            yield beside
+            for file in beside.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            if path.exists():
+                shutil.rmtree(path)
+            beside.replace(path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """What the system refused is an OSError that names `path`: shutil and what is written in Rust say it in words."""
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
+        number = (isinstance(error, OSError) and error.errno) or (told and int(told[1] or told[2]))
+        if not number or (isinstance(error, OSError) and error.filename):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _flush(file: Path) -> None:
