@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from lora_distill import experiment
 from lora_distill.config import Config, Role, make_config
@@ -166,6 +167,17 @@ def test_a_run_goes_on_under_the_plan_that_it_was_begun_with_and_from_anywhere(
     assert (again.plan.threads, first.plan.threads) == (3, 1)
     assert again.base == first.base
     assert again.config == first.config
+
+
+def test_a_device_without_room_is_told_in_words(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(experiment, "_teach", no_room)
+    with pytest.raises(UserError, match=r"cpu: out of memory\.\nLower --batch_size"):
+        run_experiment(config_of(tiny("roberta"), rows, tmp_path, device="cpu"))
 
 
 # What is recorded

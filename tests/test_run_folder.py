@@ -5,7 +5,7 @@ import pytest
 
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
-from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.run_folder import CONFIG, ENVIRONMENT, METRICS, RunFolder
 from lora_distill.store import write_json
 
 
@@ -100,3 +100,50 @@ def test_results_of_what_is_no_finished_run(tmp_path: Path) -> None:
         run.results()
     write_json(run.path / METRICS, {"exp_name": "run"})
     assert run.results() == {"exp_name": "run"}
+
+
+DAMAGED = {
+    "cut short": b"{",
+    "empty": b"{}",
+    "no object": b"[]",
+    "no text": b"\xff",
+}
+
+
+@pytest.mark.parametrize("contents", DAMAGED.values(), ids=DAMAGED)
+def test_files_of_a_run_that_are_damaged(contents: bytes, tmp_path: Path) -> None:
+    run = begin(config_of(tmp_path))
+    (run.path / METRICS).write_bytes(contents)
+    with pytest.raises(UserError, match=r"metrics\.json: missing, damaged.*\n.*--overwrite"):
+        run.results()
+    (run.path / ENVIRONMENT).write_bytes(contents)
+    with pytest.raises(UserError, match=r"environment\.json: missing, damaged"):
+        run.requested()
+    run.admit(config_of(tmp_path), resume=False, overwrite=True)
+
+
+def test_settings_of_a_run_that_no_longer_are_any(tmp_path: Path) -> None:
+    run = begin(config_of(tmp_path))
+    (run.path / CONFIG).write_text("alpha: 0.5\nalfa: 0.5\n")
+    with pytest.raises(UserError, match=r"config\.yaml, line 2: alfa: no such setting"):
+        run.resolved()
+    write_json(run.path / ENVIRONMENT, {"requested": {"config": {"alfa": 1}, "named": ["alfa"]}})
+    with pytest.raises(UserError, match=r"environment\.json: alfa: no such setting"):
+        run.requested()
+
+
+def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
+    run = begin(config_of(tmp_path / "before"))
+    run.path.rename(tmp_path / "named anew")
+    moved = RunFolder(tmp_path / "named anew")
+    for config in (moved.requested(), moved.resolved()):
+        assert (config.output_dir, config.exp_name) == (str(tmp_path), "named anew")
+    moved.admit(config_of(tmp_path, exp_name="named anew"), resume=True, overwrite=False)
+    assert moved.resume_flags() == f"--output_dir {tmp_path} --exp_name 'named anew' --resume"
+
+
+def test_what_stops_a_run_carries_the_way_to_go_on(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt) as stopped, run.resumable():
+        raise KeyboardInterrupt
+    assert stopped.value.__notes__ == [f"Go on with: lora-distill train {run.resume_flags()}"]

@@ -5,6 +5,8 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
+from lora_distill.errors import UserError
 from lora_distill.evaluation.metrics import agreement, classification_metrics
 from lora_distill.evaluation.significance import paired_difference
 from lora_distill.preparation import Prepared, automatic_name, prepare
@@ -53,7 +56,7 @@ def run_experiment(
         log_into(run.path / LOG)
         logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
         torch.set_num_threads(prepared.plan.threads)
-        with run.lock():
+        with run.resumable(), run.lock(), _enough_memory(prepared.plan.device):
             renewed = (set() if renewed is None else renewed) if overwrite else None
             teacher = _teach(prepared, renewed)
             outcomes: dict[Role, Outcome] = {"teacher": teacher}
@@ -90,6 +93,16 @@ def _open(config: Config, *, resume: bool, overwrite: bool) -> tuple[RunFolder, 
         environment = _environment(config, prepared)
         run.begin(prepared.config, environment)
     return run, prepared, environment
+
+
+@contextmanager
+def _enough_memory(device: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{device}: out of memory.\nLower --batch_size or --max_length, with --overwrite or another --exp_name."
+        ) from error
 
 
 def _teach(prepared: Prepared, renewed: set[str] | None) -> Outcome:

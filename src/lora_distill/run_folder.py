@@ -1,5 +1,6 @@
 """The folder of one experiment: its state, and what is written into it."""
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import Config
+from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.store import ARTEFACTS, lock, read_json, whole_folder, write_json, write_text
 from lora_distill.yaml_file import read_yaml
@@ -53,26 +54,43 @@ class RunFolder:
             reason = "this run has not finished" if self.begun else "not the folder of a run"
             way_out = f" Go on with: lora-distill train {self.resume_flags()}" if self.begun else ""
             raise UserError(f"{self.path}: {reason}, for it has no {METRICS}.{way_out}")
-        results: dict[str, Any] = read_json(self.path / METRICS)
-        return results
+        return self._read(METRICS, "exp_name")
 
     def resume_flags(self) -> str:
         """What `lora-distill train` needs to go on with this run."""
-        return f"--output_dir {self.path.parent} --exp_name {self.path.name} --resume"
+        folder, name = shlex.quote(str(self.path.parent)), shlex.quote(self.path.name)
+        return f"--output_dir {folder} --exp_name {name} --resume"
 
     def requested(self) -> Config:
         """The config as it was asked for, defaults still known as defaults."""
         request = self.environment()["requested"]
-        return Config(**{name: value for name, value in request["config"].items() if name in request["named"]})
+        values = {name: value for name, value in request["config"].items() if name in request["named"]}
+        return self._here(make_config(values, {name: f"{self.path / ENVIRONMENT}: {name}" for name in values}))
 
     def resolved(self) -> Config:
         """The config that config.yaml holds: what the run really uses, everything named."""
-        return Config(**read_yaml(self.path / CONFIG).plain())
+        file = read_yaml(self.path / CONFIG)
+        return self._here(make_config(file.plain(), file.origins()))
 
     def environment(self) -> dict[str, Any]:
         """The contents of environment.json."""
-        environment: dict[str, Any] = read_json(self.path / ENVIRONMENT)
-        return environment
+        return self._read(ENVIRONMENT, "requested")
+
+    def _here(self, config: Config) -> Config:
+        """The folder says where the run is: it may have been moved since it was begun, or be seen from elsewhere."""
+        return config.model_copy(update={"output_dir": str(self.path.parent), "exp_name": self.path.name})
+
+    def _read(self, name: str, key: str) -> dict[str, Any]:
+        """A JSON file that this program wrote, which always holds `key`."""
+        try:
+            contents: dict[str, Any] = read_json(self.path / name)
+            contents[key]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{self.path / name}: missing, damaged, or not as it was written ({type(error).__name__}: {error})."
+                "\nPut it back, or train the run again with --overwrite."
+            ) from None
+        return contents
 
     def admit(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Check that this config may use the folder.
@@ -110,6 +128,15 @@ class RunFolder:
             write_text(folder / CONFIG, command + values)
 
     @contextmanager
+    def resumable(self) -> Iterator[None]:
+        """Let whoever reports what stopped the run say how it goes on: the last note of the exception."""
+        try:
+            yield
+        except BaseException as error:
+            error.add_note(f"Go on with: lora-distill train {self.resume_flags()}")
+            raise
+
+    @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold off other processes that want to run the same."""
         with lock(self.path.parent / ARTEFACTS, f"run-{self.path.name}"):
@@ -130,7 +157,8 @@ def changed_since(run: Path, what: str) -> UserError:
 
 
 def _differences(one: Config, other: Config) -> str:
-    names = [name for name in Config.model_fields if getattr(one, name) != getattr(other, name)]
+    settings = Config.model_fields.keys() - {"output_dir", "exp_name"}  # those found the folder
+    names = [name for name in Config.model_fields if name in settings and getattr(one, name) != getattr(other, name)]
     return ", ".join(f"{name} {getattr(other, name)!r}, now {getattr(one, name)!r}" for name in names[:3])
 
 
