@@ -3,6 +3,7 @@
 import argparse
 import errno
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace("ignored explicit argument", "takes no value, but was given")
         raise UserError(f"{message}. See {self.prog} --help.")
 
 
@@ -44,23 +46,33 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in _USERS_TO_MEND:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _say_error(f"{where}{error.strerror}. {_USERS_TO_MEND[error.errno]}")
-    except KeyboardInterrupt:
-        _say_error(
-            "stopped. What was trained up to the last whole epoch is kept: the same command with --resume goes on."
-        )
+        _say_error(f"{where}{error.strerror}. {_USERS_TO_MEND[error.errno]}{_way_on(error)}")
+    except KeyboardInterrupt as error:
+        way_on = _way_on(error)
+        kept = ". What was trained up to the last whole epoch is kept." if way_on else " before the training began."
+        _say_error(f"stopped{kept}{way_on}")
         return INTERRUPTED
     return WRONG_INPUT
 
 
 _USERS_TO_MEND = {
-    errno.ENOSPC: "Free some room on the disk; the same command with --resume then goes on.",
-    errno.EDQUOT: "Free some of your quota; the same command with --resume then goes on.",
+    errno.ENOSPC: "Free some room on the disk.",
+    errno.EDQUOT: "Free some of your quota.",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f).",
     errno.EACCES: "Give another --output_dir, or mend the permissions.",
     errno.EPERM: "Give another --output_dir, or mend the permissions.",
     errno.EROFS: "Give another --output_dir: that file system cannot be written.",
     errno.ENAMETOOLONG: "Give a shorter --exp_name or --output_dir.",
+    errno.EEXIST: "Give another --output_dir, or move it away.",
+    errno.ENOTDIR: "Give another --output_dir, or move it away.",
+    errno.ELOOP: "Give another --output_dir: that one is a link to itself.",
 }
+
+
+def _way_on(error: BaseException) -> str:
+    """How to go on, from whoever knew it last and so knew most; empty where nothing was begun."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return f"\n{notes[-1]}" if notes else ""
 
 
 def _say_error(message: str) -> None:
@@ -71,14 +83,20 @@ def _run(argv: list[str]) -> int:
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        known = [flag for flag in _flags_of(parser, arguments.command) if flag.startswith("--")]
-        name = unknown[0].partition("=")[0]
-        reason = f"no such flag{suggest(name, known)}" if name.startswith("-") else "one argument too many"
-        raise UserError(f"{unknown[0]}: {reason} See lora-distill {arguments.command} --help.")
+        fault = _describe_unknown(unknown[0], parser, arguments.command)
+        raise UserError(f"{fault} See {parser.prog} {arguments.command} --help.")
     log_to_terminal(quiet=getattr(arguments, "quiet", False))
     quiet_libraries()
     command = {"train": _train, "suite": _suite, "evaluate": _evaluate, "show": _show}[arguments.command]
     return command(arguments)
+
+
+def _describe_unknown(argument: str, parser: _Parser, command: str) -> str:
+    if not argument.startswith("-"):
+        return f"{argument}: one argument too many."
+    name = argument.partition("=")[0].lstrip("-")
+    known = [flag.lstrip("-") for flag in _flags_of(parser, command)]
+    return f"{argument}: no such flag{suggest(name, known, prefix='--') or '.'}"
 
 
 def _parser() -> _Parser:
@@ -92,13 +110,14 @@ def _parser() -> _Parser:
 
     train = commands.add_parser("train", help="one experiment: teacher, student and control")
     train.add_argument("--config", metavar="FILE", type=Path, help="YAML with the settings below; flags win")
-    train.add_argument("--resume", action="store_true", help="go on with the run named by --exp_name")
-    _add_running_flags(train)
+    either = train.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help="go on with the run named by --exp_name")
+    _add_running_flags(train, either)
     _add_config_flags(train, leave_out=())
 
     suite = commands.add_parser("suite", help="the experiments of a file, one after the other")
     suite.add_argument("file", metavar="FILE", type=Path, help="a suite in YAML, such as configs/quickstart.yaml")
-    _add_running_flags(suite)
+    _add_running_flags(suite, suite)
     _add_config_flags(suite, leave_out=("exp_name",))
 
     evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
@@ -113,8 +132,8 @@ def _parser() -> _Parser:
     return parser
 
 
-def _add_running_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace runs of the same name, train again")
+def _add_running_flags(parser: argparse.ArgumentParser, overwriting: argparse._ActionsContainer) -> None:
+    overwriting.add_argument("--overwrite", action="store_true", help="replace runs of the same name, train again")
     parser.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
 
@@ -176,7 +195,11 @@ def _suite(arguments: argparse.Namespace) -> int:
     from lora_distill.suite import read_suite, run_suite
 
     suite = read_suite(arguments.file, *_given(arguments))
-    outcome = run_suite(suite, overwrite=arguments.overwrite)
+    try:
+        outcome = run_suite(suite, overwrite=arguments.overwrite)
+    except (KeyboardInterrupt, OSError) as error:
+        error.add_note("The same command goes on.")
+        raise
     if outcome.results:
         _print_results(outcome.results)
         first = Path(next(iter(suite.experiments.values())).output_dir)
@@ -195,7 +218,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from lora_distill.reporting.tables import role_table
 
     config = make_config(*_given(arguments))
-    results, path = evaluate_run(arguments.run, config)
+    with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
+        results, path = evaluate_run(arguments.run, config)
     _console().print(role_table(results))
     _print_lines(f"Written to {path}")
     return OK

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -177,7 +177,7 @@ def _describe(fault: dict[str, Any], origins: Mapping[str, str]) -> str:
     return f"{where}: {repr(fault['input'])[:80]} {reason}. It is: {help_text}."
 
 
-def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """`, did you mean X?` for the nearest of the known names, or the empty string."""
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean X?` for the nearest of the known names, or the empty string; the prefix goes before X."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
