@@ -187,8 +187,10 @@ def test_the_default_data_fall_back_and_data_that_were_named_do_not(
 
 # Names
 
+PRINTABLE = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=300)
 
-@given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300), st.booleans())
+
+@given(PRINTABLE, PRINTABLE, st.booleans())
 def test_automatic_names_are_safe_as_folders_whatever_the_model_and_the_data_are_called(
     base: str, data: str, given_teacher: bool
 ) -> None:
