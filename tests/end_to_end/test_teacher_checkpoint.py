@@ -71,7 +71,7 @@ def given_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, rows_cs
 def learning(base: Path, rows: Path, teacher: Path) -> dict[str, object]:
     """Settings of a student that has no labels to learn from, and room to learn."""
     room = {"student_target_layers": 3, "student_lora_r": 8, "lora_dropout": 0, "learning_rate": 2e-2, "num_epochs": 10}
-    return values(base, rows, teacher, alpha=1.0, **room)
+    return values(base, rows, teacher, alpha=1.0, no_control=True, **room)
 
 
 def logits_by_hand(teacher: Path, rows_csv: Path, run: Path) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_metrics_and_files_of_such_a_run(given_run: Path, whole: Path) -> None:
     recorded = json.loads((given_run / "environment.json").read_text())["given_teacher"]
     assert (recorded["location"], recorded["reference"], recorded["revision"]) == (str(whole), str(whole), None)
     history = [json.loads(line) for line in (given_run / "history.jsonl").read_text().splitlines()]
-    assert {line["role"] for line in history} == {"student", "control"}
+    assert {line["role"] for line in history} == {"student"}
     assert f"given, as {whole}" in (given_run / "train.log").read_text()
 
 
@@ -142,7 +142,7 @@ def test_show_and_evaluate_from_anywhere(given_run: Path, call: Command, tmp_pat
     judged = call("evaluate", run, "--dataset", test)
     assert judged.returncode == 0, judged.stderr
     new, own = json.loads((run / "evaluation-test.json").read_text()), metrics_of(run)
-    for role in ("teacher", "student", "control"):
+    for role in ("teacher", "student"):
         assert new[role]["test"]["accuracy"] == own[role]["test"]["accuracy"]
         assert new[role]["test"]["nll"] == pytest.approx(own[role]["test"]["nll"], abs=1e-5)
     assert new["teacher"]["checkpoint"] == own["teacher"]["checkpoint"]
@@ -171,7 +171,9 @@ def test_a_second_experiment_and_a_resumed_one_take_the_logits_that_are_there(
     given_run: Path, call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path, whole: Path
 ) -> None:
     shutil.copytree(given_run.parent, runs(tmp_path))
-    again = call("train", *flags_of(learning(tiny_base, rows_csv, whole)))
+    settings = learning(tiny_base, rows_csv, whole)
+    del settings["no_control"]
+    again = call("train", *flags_of(settings), "--no_control")
     assert again.returncode == 0, again.stderr
     assert "already finished" in again.stderr
 
@@ -185,10 +187,11 @@ def test_a_second_experiment_and_a_resumed_one_take_the_logits_that_are_there(
 
     run = runs(tmp_path) / "run"
     (run / "metrics.json").unlink()
-    shutil.rmtree(next((runs(tmp_path) / ".artefacts").glob("student-*/adapter")).parent)
+    for student in (runs(tmp_path) / ".artefacts").glob("student-*/"):
+        shutil.rmtree(student)
     resumed = call("train", "--exp_name", "run", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert [metrics_of(run)[role]["reused"] for role in ("teacher", "student", "control")][::2] == [True, True]
+    assert [metrics_of(run)[role]["reused"] for role in ("teacher", "student")] == [True, False]
     assert (run / "predictions.parquet").read_bytes() == (given_run / "predictions.parquet").read_bytes()
 
 
