@@ -212,8 +212,12 @@ def test_named_modules_are_adapted_and_unknown_ones_refused_with_those_there_are
 def test_a_config_that_does_not_belong_to_the_weights(tmp_path: Path) -> None:
     folder = tiny_model("roberta", tmp_path, layers=2, hidden=HIDDEN)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
-    with pytest.raises(UserError, match="do not belong together"):
+    for change in ({"num_hidden_layers": 4}, {"vocab_size": 900}, {"max_position_embeddings": 90}, {"hidden_size": 64}):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match="do not belong together"):
+            load_classifier(resolve_base_model(str(folder)), LABELS, seed=0)
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "rolu"}))
+    with pytest.raises(UserError, match="cannot be loaded: KeyError: 'rolu'"):
         load_classifier(resolve_base_model(str(folder)), LABELS, seed=0)
 
 

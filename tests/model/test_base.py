@@ -196,11 +196,44 @@ def test_a_folder_that_cannot_be_used(model: Path, change: Callable[[Path], None
     assert len(str(refusal.value).splitlines()) <= 3
 
 
-@pytest.mark.parametrize("config", [transformers.T5Config, transformers.WhisperConfig, transformers.ViTConfig])
+NO_ENCODERS = [
+    transformers.T5Config,
+    transformers.WhisperConfig,
+    transformers.ViTConfig,
+    transformers.GPT2Config,
+    transformers.LlamaConfig,
+]
+
+
+@pytest.mark.parametrize("config", NO_ENCODERS)
 def test_what_is_no_encoder_of_texts(model: Path, config: type[transformers.PreTrainedConfig]) -> None:
     config().save_pretrained(model)
     with pytest.raises(UserError, match="no encoder for text classification"):
         resolve_base_model(str(model))
+
+
+def test_a_tokenizer_that_knows_more_tokens_than_its_model(model: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    known = len(tokenizer)
+    tokenizer.add_tokens(["distillation"])
+    tokenizer.save_pretrained(model)
+    with pytest.raises(UserError, match=rf"makes 'distillation' token {known}, but the model has {known} embeddings"):
+        resolve_base_model(str(model))
+
+
+def test_a_mask_may_have_no_embedding_for_it_is_never_read(model: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens({"mask_token": "[NEW MASK]"})
+    tokenizer.save_pretrained(model)
+    assert resolve_base_model(str(model)).folder == model
+
+
+def test_a_roberta_without_a_padding_token_has_no_first_position(tiny: Tiny, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("roberta"), tmp_path / "roberta")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    with pytest.raises(UserError, match="holds no pad_token_id, from which a roberta counts"):
+        resolve_base_model(str(folder))
 
 
 def test_the_hub_gives_the_same_as_the_folder(hub: HubServer, tiny: Tiny, model: Path, tmp_path: Path) -> None:

@@ -252,8 +252,14 @@ def test_a_head_of_another_size_than_its_config_says(whole: Path) -> None:
     config = json.loads((whole / "config.json").read_text())
     config["id2label"]["4"], config["label2id"]["Other"] = "Other", 4
     (whole / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"--teacher_checkpoint .*cannot be loaded"):
+    with pytest.raises(UserError, match=r"its weights hold classifier\..* in another size than its config"):
         open_teacher(str(whole), [*OURS, "Other"], {}).load()
+
+
+def test_a_config_that_no_model_can_be_built_from(whole: Path) -> None:
+    edit(whole / "config.json", activation="rolu")
+    with pytest.raises(UserError, match=r"--teacher_checkpoint .*cannot be loaded: .*rolu"):
+        open_teacher(str(whole), OURS, {}).load()
 
 
 def test_a_whole_classifier_without_a_tokenizer_or_with_a_broken_config(whole: Path) -> None:
@@ -294,6 +300,12 @@ def test_broken_adapters(adapter: Path, tmp_path: Path) -> None:
     assert "adapter_config.json holds no settings" in refusal(adapter)
     (adapter / "adapter_config.json").write_text("{")
     assert "adapter_config.json cannot be read" in refusal(adapter)
+
+
+def test_labels_that_name_their_base_model_in_no_way_of_ours_leave_it_to_the_adapter(adapter: Path) -> None:
+    labels = {"num_labels": 4, "id2label": dict(enumerate(OURS)), "base_model": "a name"}
+    (adapter / "labels.json").write_text(json.dumps(labels))
+    assert open_teacher(str(adapter), OURS, {}).labels == OURS
 
 
 def test_adapters_without_weights_head_or_labels(adapter: Path) -> None:

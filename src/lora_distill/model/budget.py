@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from peft import PeftModel
 from torch import nn
 
+from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import count_layers
 
@@ -59,10 +60,10 @@ def _what_fits(model: PeftModel, count: ParameterCount, budget: int) -> str:
         )
     rank = left // (per_rank_and_layer * layers)
     most_layers = min(left // (per_rank_and_layer * settings.r), total_layers)
-    fitting = [f"rank {rank} on {layers} layers"] if rank else []
-    fitting += [f"rank {settings.r} on {most_layers} layers"] if most_layers else []
+    fitting = [f"rank {rank} on {counted(layers, 'layer')}"] if rank else []
+    fitting += [f"rank {settings.r} on {counted(most_layers, 'layer')}"] if most_layers else []
     if not fitting:
-        fitting = [f"rank 1 on {min(left // per_rank_and_layer, total_layers)} layers"]
+        fitting = [f"rank 1 on {counted(min(left // per_rank_and_layer, total_layers), 'layer')}"]
     return (
         f"The largest that fit: {', or '.join(fitting)} (--student_lora_r, --student_target_layers);"
         " or raise --student_budget."

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from lora_distill.errors import UserError
 from lora_distill.hub import fetch_model
-from lora_distill.model.base import BaseModel, hash_files, model_files, resolve_base_model
+from lora_distill.model.base import BaseModel, brief, hash_files, model_files, resolve_base_model
 from lora_distill.model.saved_adapter import LABELS_FILE, load_adapter
 from lora_distill.store import fingerprint, read_json
 
@@ -72,15 +72,20 @@ class GivenTeacher:
             return adapter
         try:
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                self.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+                self.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{FLAG} {self.location}: its weights cannot be loaded: {reason}") from error
-        if info["missing_keys"]:
+        except Exception as error:  # a stranger's files break transformers in many ways
+            raise UserError(f"{FLAG} {self.location}: cannot be loaded: {brief(error)}.") from error
+        faults = [f"lack {name}" for name in sorted(info["missing_keys"])]
+        faults += [f"hold {name} in another size than its config.json says" for name, *_ in info["mismatched_keys"]]
+        if faults:
             raise UserError(
-                f"{FLAG} {self.location}: its weights lack {sorted(info['missing_keys'])[0]}; it is no finished"
-                " classifier. Give one that was trained on these labels."
+                f"{FLAG} {self.location}: its weights {faults[0]}; it is no finished classifier."
+                " Give one that was trained on these labels."
             )
         if getattr(model.config, "pad_token_id", None) is None:  # decoders find a text's end by it
             model.config.pad_token_id = AutoTokenizer.from_pretrained(self.folder).pad_token_id
@@ -113,7 +118,7 @@ def open_teacher(
         contents = fingerprint([files, base.fingerprint, labels])
     elif (folder / "config.json").is_file():
         base, labels = None, _read_model(location, folder)
-        contents = hash_files(model_files(f"{FLAG} {location}", folder))
+        contents = hash_files(model_files(f"{FLAG} {location}", folder, any_classifier=True))
     else:
         raise UserError(f"{FLAG} {location}: holds neither {ADAPTER_CONFIG} nor config.json. {WHAT_WORKS}")
     columns, by_index = match_labels(labels, label_names, label_map)
@@ -180,9 +185,10 @@ def _read_adapter(location: str, folder: Path) -> tuple[BaseModel, list[str]]:
             f"{FLAG} {location}: its {ADAPTER_WEIGHTS} cannot be read: {error}. Save it with PEFT's save_pretrained."
         ) from None
     saved = _read_mapping(location, folder / LABELS_FILE) if (folder / LABELS_FILE).is_file() else {}
+    trained_on = saved.get("base_model")
     try:
-        if saved.get("base_model", {}).get("kind") == "packaged":
-            base = resolve_base_model(saved["base_model"]["name"])
+        if isinstance(trained_on, dict) and trained_on.get("kind") == "packaged":
+            base = resolve_base_model(str(trained_on.get("name")))
         else:
             base = resolve_base_model(str(settings.get("base_model_name_or_path")), settings.get("revision"))
     except UserError as error:
@@ -218,8 +224,7 @@ def _read_model(location: str, folder: Path) -> list[str]:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a stranger's JSON breaks transformers in many ways
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{FLAG} {location}: its config.json cannot be used: {reason}") from None
+        raise UserError(f"{FLAG} {location}: its config.json cannot be used: {brief(error)}.") from None
     architectures = config.architectures or []
     if not any("ForSequenceClassification" in name for name in architectures):
         raise UserError(
@@ -259,7 +264,7 @@ def match_labels(theirs: list[str], ours: list[str], label_map: Mapping[str, str
         logger.warning("the teacher's labels have no names and were taken in the data's order: %s", pairs)
         return np.arange(len(ours)), True
     raise UserError(
-        f"the teacher has other labels than the data.\nThe teacher's: {', '.join(theirs)}. The data's:"
+        f"{FLAG}: the teacher has other labels than the data.\nThe teacher's: {', '.join(theirs)}. The data's:"
         f" {', '.join(ours)}.\nIf they mean the same, say so with --teacher_label_map theirs=ours,theirs=ours."
     )
 

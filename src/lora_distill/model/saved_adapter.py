@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import PEFT_PREFIX, load_classifier
-from lora_distill.model.base import BaseModel
+from lora_distill.model.base import BaseModel, brief
 
 LABELS_FILE = "labels.json"
 
@@ -42,9 +42,7 @@ def load_adapter(base: BaseModel, label_names: list[str], folder: Path) -> PeftM
     try:
         model = PeftModel.from_pretrained(classifier.model, folder)
     except Exception as error:  # a stranger's files break PEFT in many ways
-        raise UserError(
-            f"adapter {folder}: does not fit its base model {base.name}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise UserError(f"adapter {folder}: does not fit its base model {base.name}: {brief(error)}.") from error
     _check_complete(model, classifier.fresh, base, folder)
     if any(p.requires_grad for p in model.parameters()):
         raise AssertionError("a loaded adapter must be frozen")
