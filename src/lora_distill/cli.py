@@ -181,7 +181,7 @@ def _train(arguments: argparse.Namespace) -> int:
             # The run knows its settings; what is given again must agree with them.
             config = run.requested().model_copy(update={name: getattr(config, name) for name in values})
     results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite)
-    folder = Path(config.output_dir) / results["exp_name"]
+    folder = Path(config.output_dir) / (config.exp_name or results["exp_name"])
     _print_results([results])
     _print_lines(
         f"Everything is in {folder}",
@@ -198,7 +198,7 @@ def _suite(arguments: argparse.Namespace) -> int:
     try:
         outcome = run_suite(suite, overwrite=arguments.overwrite)
     except (KeyboardInterrupt, OSError) as error:
-        error.add_note("The same command goes on.")
+        error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
         raise
     if outcome.results:
         _print_results(outcome.results)
@@ -208,9 +208,12 @@ def _suite(arguments: argparse.Namespace) -> int:
             f"Next: lora-distill show {first / outcome.results[0]['exp_name']}",
             "      lora-distill train --base_model minilm --dataset YOUR_FILE.csv   (columns text, label)",
         )
-    for name, message in outcome.failures.items():
-        _say_error(f"{name}: {message}")
-    return SOME_FAILED if outcome.failures else OK
+    for message in dict.fromkeys(outcome.failures.values()):  # one mistake in the base fails them all
+        names = ", ".join(name for name, told in outcome.failures.items() if told == message)
+        _say_error(f"{names}: {message}")
+    if not outcome.failures:
+        return OK
+    return SOME_FAILED if outcome.results else WRONG_INPUT
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -67,7 +67,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     results |= compare_roles(logits, labels)
     results["data"] = {"name": config.dataset, "test_rows": len(labels), "label_names": names, "source": rows.source}
     results["fallbacks"] = original["fallbacks"]
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(config.dataset).stem or config.dataset)
+    stem = re.sub(r"[^\w.-]+", "-", Path(config.dataset).stem or config.dataset)
     file = path / f"evaluation-{stem}.json"
     write_json(file, results)
     return results, file

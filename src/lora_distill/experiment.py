@@ -23,7 +23,7 @@ from lora_distill.evaluation.significance import paired_difference
 from lora_distill.preparation import Prepared, automatic_name, prepare
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
-from lora_distill.run_folder import LOG, METRICS, RunFolder, changed_since, check_writable
+from lora_distill.run_folder import ENVIRONMENT, LOG, METRICS, RunFolder, changed_since, check_writable
 from lora_distill.store import ARTEFACTS, Artefact, lock, whole_folder, write_json, write_jsonl, write_whole
 from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
 
@@ -55,8 +55,7 @@ def run_experiment(
         run, prepared, environment = _open(config, resume=resume, overwrite=overwrite)
         log_into(run.path / LOG)
         logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
-        torch.set_num_threads(prepared.plan.threads)
-        with run.resumable(), run.lock(), _enough_memory(prepared.plan.device):
+        with run.resumable(), run.lock(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
             renewed = (set() if renewed is None else renewed) if overwrite else None
             teacher = _teach(prepared, renewed)
             outcomes: dict[Role, Outcome] = {"teacher": teacher}
@@ -81,6 +80,8 @@ def _open(config: Config, *, resume: bool, overwrite: bool) -> tuple[RunFolder, 
         prepared = prepare(run.resolved(), environment)
         if prepared.dataset.fingerprint != environment["data"]["fingerprint"]:
             raise changed_since(run.path, prepared.dataset.name)
+        environment |= _machine()  # what trains from here on; what was trained with other versions is trained again
+        write_json(run.path / ENVIRONMENT, environment)
         return run, prepared, environment
     prepared = prepare(config)
     with lock(Path(config.output_dir) / ARTEFACTS, "runs"):  # so that no two processes begin one run
@@ -89,7 +90,8 @@ def _open(config: Config, *, resume: bool, overwrite: bool) -> tuple[RunFolder, 
         run = RunFolder.of(prepared.config)
         run.admit(config, resume=False, overwrite=overwrite)
         if overwrite:
-            run.remove()
+            with run.lock():  # not from under a process that is training it
+                run.remove()
         environment = _environment(config, prepared)
         run.begin(prepared.config, environment)
     return run, prepared, environment
@@ -131,10 +133,7 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
         "requested": {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)},
         "plan": prepared.plan.as_dict(),
         "fallbacks": prepared.fallbacks,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "git_revision": _git_revision(),
+        **_machine(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "source": dataset.source},
         "base_model": {
             "name": base.name,
@@ -144,6 +143,15 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
             "fingerprint": base.fingerprint,
         },
         "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
+    }
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "git_revision": _git_revision(),
     }
 
 

@@ -92,7 +92,9 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
     fallbacks: list[str] = []
-    plan = ExecutionPlan(**begun["plan"]) if begun else choose_plan(config.device, config.precision)
+    plan = choose_plan(config.device, config.precision)
+    if begun:
+        plan = replace(plan, threads=begun["plan"]["threads"])
     if begun:
         base = resolve_again(begun["base_model"])
     else:

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,10 +173,9 @@ def check_writable(path: Path) -> None:
         if parent.exists():
             if not parent.is_dir():
                 raise UserError(f"{path}: cannot be made, for {parent} is a file. Choose another --output_dir.")
-            probe = parent / ".lora-distill-probe"
             try:
-                probe.touch()
-                probe.unlink()
+                with tempfile.TemporaryFile(dir=parent):
+                    pass
             except OSError as error:
                 raise UserError(
                     f"{path}: cannot be written: {error.strerror} in {parent}. Choose another --output_dir."

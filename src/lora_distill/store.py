@@ -6,6 +6,7 @@ processes at once are kept apart by locks.
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+logger = logging.getLogger(__name__)
 ARTEFACTS = ".artefacts"
 
 
@@ -104,8 +106,16 @@ def _flush(file: Path) -> None:
 def lock(folder: Path, name: str) -> Iterator[None]:
     """Hold off other processes that want the same; the system lets go if this one dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
+    held = FileLock(folder / f"{name}.lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for another process that works on %s in %s", name, folder)
+        held.acquire()
+    try:
         yield
+    finally:
+        held.release()
 
 
 class Artefact:

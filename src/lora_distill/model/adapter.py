@@ -216,7 +216,6 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
             f" Ask for 1 to {largest}; 4 to 32 is usual."
         )
     torch.manual_seed(derive_seed(seed, "lora"))
-    all_layers = len(layers) == count_layers(model)
     adapted = get_peft_model(
         model,
         LoraConfig(
@@ -225,8 +224,8 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
             target_modules=modules,
-            layers_to_transform=None if all_layers else list(layers),
-            layers_pattern=None if all_layers else path.rpartition(".")[2],
+            layers_to_transform=list(layers),
+            layers_pattern=path.rpartition(".")[2],
             modules_to_save=_head_modules(classifier),
         ),
     )

@@ -20,6 +20,9 @@ def save_adapter(model: PeftModel, base: BaseModel, label_names: list[str], fold
     settings = model.peft_config["default"]
     settings.base_model_name_or_path = base.reference
     settings.revision = base.revision if base.kind == "hub" else None
+    # PEFT keeps these as sets or with repeats; sorted, the same adapter is the same file.
+    settings.target_modules = sorted(settings.target_modules)
+    settings.modules_to_save = sorted(set(settings.modules_to_save))
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     AutoTokenizer.from_pretrained(base.folder).save_pretrained(folder)

@@ -108,13 +108,13 @@ def train(
     model.to(accelerator.device)
     steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
     optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
+    prepared = accelerator.prepare_optimizer(optimizer)
     progress, best = load_checkpoint(work, model, optimizer) or (Progress(), {})
     if progress.epoch:
         logger.info("%s: goes on after epoch %d", role, progress.epoch)
         scheduler.load_state_dict(scheduler.state_dict() | {"last_epoch": progress.step})
         for group, rate in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
             group["lr"] = group["initial_lr"] * rate(progress.step)
-    prepared = accelerator.prepare_optimizer(optimizer)
 
     while progress.epoch < settings.num_epochs and not _is_out_of_patience(progress, settings):
         train_mode(model)
@@ -130,7 +130,7 @@ def train(
             progress.step += 1
             losses.append(loss.detach())
             if progress.step % settings.logging_steps == 0 or progress.step % steps_per_epoch == 0:
-                _log_step(progress, role, losses, norm, float(scheduler.get_last_lr()[0]))
+                _log_step(progress, role, losses, norm, optimizer.param_groups[0]["lr"])
                 losses.clear()
             scheduler.step()
         progress.seconds += time.monotonic() - started
@@ -155,7 +155,7 @@ def _optimizer(
         ],
         lr=settings.learning_rate,
     )
-    warmup = math.ceil(settings.warmup_ratio * steps)
+    warmup = min(math.ceil(settings.warmup_ratio * steps), steps - 1)  # a run of one step trains, too
     name = "constant_with_warmup" if settings.lr_schedule == "constant" else settings.lr_schedule
     return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 

@@ -37,10 +37,12 @@ def distillation_loss(
     hard = functional.cross_entropy(student_logits, labels)
     if teacher_logits is None:
         return hard
+    # In double precision, for at a high temperature the divergence is a small difference of near equals; mps has none.
+    exact = torch.float32 if student_logits.device.type == "mps" else torch.float64
     soft = functional.kl_div(
-        functional.log_softmax(student_logits / temperature, dim=-1),
-        functional.log_softmax(teacher_logits / temperature, dim=-1),
+        functional.log_softmax(student_logits.to(exact) / temperature, dim=-1),
+        functional.log_softmax(teacher_logits.to(exact) / temperature, dim=-1),
         reduction="batchmean",
         log_target=True,
     )
-    return (1 - alpha) * hard + alpha * temperature**2 * soft
+    return (1 - alpha) * hard + (alpha * temperature**2 * soft).to(hard.dtype)

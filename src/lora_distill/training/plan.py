@@ -2,7 +2,8 @@
 
 import logging
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -37,9 +38,20 @@ class ExecutionPlan:
         device_type = self.device.partition(":")[0]
         return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
+    @contextmanager
+    def with_threads(self) -> Iterator[None]:
+        """Compute with the plan's threads, and leave the process as it was."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def accelerator(self) -> Accelerator:
         """Accelerate, set to this plan; its process-wide state is renewed, for runs may differ in precision."""
         AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)  # it would win over the plan
         if self.device.startswith("cuda"):
             os.environ["ACCELERATE_TORCH_DEVICE"] = self.device
         mixed = "bf16" if self.precision == "bf16" else "no"

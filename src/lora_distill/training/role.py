@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import peft
+import tokenizers
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from torch import nn
 import lora_distill
 from lora_distill.config import Config, Role
 from lora_distill.data.types import Dataset
+from lora_distill.errors import UserError
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.budget import check_budget, count_trainable
@@ -235,6 +238,11 @@ class TeacherReading:
         started = time.monotonic()
         model = self._load()
         own = _logits(model, splits, self.plan, "teacher")
+        if not all(np.isfinite(each).all() for each in own.values()):
+            raise UserError(
+                f"--teacher_checkpoint {self.given.location}: answers some rows with no numbers (NaN or infinity)."
+                " Give a teacher whose weights are sound."
+            )
         logits = {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}
         with artefact.fill() as folder:
             save_file(logits, folder / "logits.safetensors")
@@ -250,7 +258,8 @@ class TeacherReading:
 
 
 def _versions() -> dict[str, str]:
-    return {module.__name__: module.__version__ for module in (lora_distill, peft, torch, transformers)}
+    modules = (accelerate, lora_distill, np, peft, tokenizers, torch, transformers)
+    return {module.__name__: module.__version__ for module in modules}
 
 
 def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
