@@ -15,6 +15,7 @@ logger = logging.getLogger("lora_distill.anything")
 def _restore_logging() -> Iterator[None]:
     package = logging.getLogger("lora_distill")
     saved = package.handlers, package.level, package.propagate
+    package.handlers = []  # whatever another test's command left
     yield
     package.handlers, package.level, package.propagate = saved
 
