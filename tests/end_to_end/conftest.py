@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.end_to_end.refusal import GOOD, World
 from tests.tiny import tiny_model
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -93,6 +94,14 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     yield run
     package.setLevel(before[0])
     package.propagate, package.handlers = before[1:]
+
+
+@pytest.fixture
+def world(tmp_path: Path, call: Command, tiny: Callable[[str], Path]) -> World:
+    """A folder with good rows and a good base model, in which a command must be refused."""
+    (tmp_path / "base").symlink_to(tiny("roberta"))
+    (tmp_path / "good.csv").write_text(GOOD)
+    return World(tmp_path, call)
 
 
 @pytest.fixture(scope="session")

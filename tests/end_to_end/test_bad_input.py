@@ -1,75 +1,31 @@
-"""What a user gets wrong: exit code 2, a few lines that say what to do, and nothing left behind."""
-
-import csv
-import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+"""What a user gets wrong on the command line, in data and in settings: a few lines that say what to do."""
 
 import pytest
 
-from lora_distill.cli import main
-
-GOOD = "text,label\n" + "".join(f"word{row} here,{'ab'[row % 2]}\n" for row in range(40))
-Setup = Callable[[Path], object]
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path]) -> Path:
-    """A folder with good rows and a good base model, which is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "base").symlink_to(tiny("roberta"))
-    (tmp_path / "good.csv").write_text(GOOD)
-    return tmp_path
-
-
-def files_of(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-def assert_refused(world: Path, arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    before = files_of(world)
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    message = "error: " + err.partition("error: ")[2].rstrip("\n")
-    assert message.count("\n") <= 2, message
-    assert "Traceback" not in out + err
-    for part in parts:
-        assert part in message, message
-    left = {name for name in files_of(world) - before if not name.endswith(".lock")}
-    assert left <= {"outputs", "outputs/lora_distillation", "outputs/lora_distillation/.artefacts"}, left
-
-
-def train(*flags: str) -> list[str]:
-    """A good training command but for the flags, which come last and win."""
-    layers = ["--teacher_target_layers", "2", "--student_target_layers", "2", "--teacher_lora_r", "4"]
-    return ["train", "--base_model", "base", "--dataset", "good.csv", "--exp_name", "run", *layers, *flags]
-
-
-def file(name: str, content: str | bytes) -> Setup:
-    def write(world: Path) -> None:
-        path = world / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return write
-
-
-def nothing(_world: Path) -> None:
-    return
-
+from tests.end_to_end.conftest import Command
+from tests.end_to_end.refusal import GOOD, World, file, train
 
 FLAGS: list[tuple[list[str], list[str]]] = [
     ([], ["COMMAND"]),
     (["trian"], ["trian", "train"]),
     (["train", "--alhpa", "0.5"], ["--alhpa", "did you mean --alpha?"]),
+    (["train", "--alhpa=0.5"], ["--alhpa=0.5", "did you mean --alpha?"]),
     (["train", "--learning-rate", "1"], ["did you mean --learning_rate?"]),
+    (["train", "--wombat", "1"], ["--wombat: no such flag. See lora-distill train --help"]),
+    (["train", "--alph", "0.5"], ["--alph", "did you mean --alpha?"]),
     (["train", "--alpha"], ["--alpha", "expected one argument"]),
-    (["train", "stray"], ["stray"]),
+    (["train", "--alpha", "--seed", "1"], ["--alpha", "expected one argument"]),
+    (["train", "--no_control=yes"], ["--no_control", "takes no value", "'yes'"]),
+    (["train", "stray"], ["stray", "one argument too many"]),
+    (["train", "--resume", "--overwrite", "--exp_name", "run"], ["--overwrite", "not allowed with", "--resume"]),
     (["suite"], ["FILE"]),
+    (["suite", "one.yaml", "two.yaml"], ["two.yaml", "one argument too many"]),
     (["suite", "absent.yaml"], ["absent.yaml", "no such file"]),
+    (["suite", "absent.yaml", "--exp_name", "x"], ["--exp_name: no such flag."]),
     (["evaluate", "absent"], ["--dataset"]),
     (["evaluate", "absent", "--dataset", "good.csv"], ["absent", "no such run"]),
+    (["evaluate", "absent", "--dataset", "good.csv", "--alpha", "1"], ["--alpha: no such flag."]),
+    (["show"], ["RUN"]),
     (["show", "absent"], ["absent", "no such run"]),
     (["show", "."], ["not the folder of a run"]),
     (["show", "good.csv"], ["good.csv"]),
@@ -83,6 +39,7 @@ FLAGS: list[tuple[list[str], list[str]]] = [
     (train("--learning_rate", "0"), ["--learning_rate"]),
     (train("--batch_size", "0"), ["--batch_size"]),
     (train("--num_epochs", "1.5"), ["--num_epochs", "'1.5'"]),
+    (train("--alpha", "2", "--temperature", "0", "--seed", "x", "--batch_size", "0"), ["--alpha", "more faults"]),
     (train("--student_lora_r", "0"), ["--student_lora_r", "greater than or equal to 1"]),
     (train("--student_lora_r", "5000"), ["rank 5000", "1 to 32"]),
     (train("--teacher_lora_r", "5000"), ["rank 5000"]),
@@ -93,135 +50,161 @@ FLAGS: list[tuple[list[str], list[str]]] = [
     (train("--max_length", "1"), ["--max_length"]),
     (train("--target_modules", "qeury"), ["--target_modules", "qeury", "query"]),
     (train("--layer_placement", "middle"), ["'first' or 'last'"]),
-    (train("--student_budget", "2000"), ["trainable parameters", "in LoRA", "in the head", "--student_budget"]),
+    # 2 layers x q, k, v x (in + out) x rank 8, and a head of 32 x 32 + 32 + 2 x 32 + 2
+    (train("--student_budget", "2000"), ["4,194 trainable", "2,194 over", "3,072 in LoRA", "1,122 in the head"]),
+    (train("--student_budget", "2000"), ["rank 2 on 2 layers", "--student_lora_r", "--student_budget"]),
+    (train("--student_budget", "1000"), ["nothing fits", "--student_budget to 1,314 or more"]),
     (train("--device", "gpu"), ["--device", "'gpu'"]),
-    (train("--device", "cuda"), ["--device cuda", "cpu"]),
+    (train("--device", "cuda:99"), ["--device cuda:99", "cpu"]),
     (train("--precision", "fp8"), ["--precision", "'fp8'"]),
     (train("--seed", "-1"), ["--seed"]),
     (train("--validation_fraction", "1.5"), ["--validation_fraction"]),
     (train("--max_train_rows", "1"), ["--max_train_rows 1", "number of classes"]),
-    (train("--text_column", "txt"), ["'txt'", "--text_column"]),
+    (train("--text_column", "txt"), ["'txt'", "'text', 'label'", "--text_column"]),
     (train("--label_column", "class"), ["'class'", "--label_column"]),
+    (train("--label_column", "text"), ["both 'text'", "must differ"]),
     (train("--dataset", "absent.csv"), ["absent.csv", "no such file"]),
-    (train("--dataset", "org/rows"), ["org/rows", "cannot be had", "HF_HOME"]),
-    (train("--base_model", "org/model"), ["org/model", "cannot be had", "minilm"]),
+    (train("--dataset", "./absent/"), ["absent", "no such file"]),
+    (train("--dataset", ""), ["--dataset", "at least 1 character"]),
+    (train("--dataset", "rows\n.csv"), ["--dataset", r"'rows\n.csv'", "cannot be printed"]),
+    (train("--dataset", "x" * 5000), ["xxx", "File name too long"]),
+    (train("--dataset", "what is this?"), ["what is this?", "no such file or folder", "no name of the hub's"]),
+    (train("--dataset", "org/rows"), ["org/rows", "cannot be had", "HF_HOME", "bbc_news"]),
+    (train("--base_model", "org/model"), ["org/model", "cannot be had", "HF_ENDPOINT", "minilm"]),
     (train("--base_model", "./absent"), ["./absent", "no such folder"]),
     (train("--base_model", "good.csv"), ["good.csv", "is a file"]),
     (train("--teacher_checkpoint", "./absent"), ["--teacher_checkpoint", "no such folder"]),
+    (train("--teacher_checkpoint", "good.csv"), ["--teacher_checkpoint", "is a file"]),
+    (train("--teacher_checkpoint", "org/teacher"), ["--teacher_checkpoint", "org/teacher cannot be had"]),
     (train("--teacher_checkpoint", "base"), ["not a finished classifier"]),
     (train("--teacher_label_map", "a=b"), ["--teacher_label_map", "--teacher_checkpoint"]),
+    (train("--teacher_label_map", "a"), ["--teacher_label_map", "theirs=ours"]),
     (train("--config", "absent.yaml"), ["absent.yaml", "no such file"]),
+    (train("--config", "."), ["directory"]),
     (train("--resume"), ["nothing to resume"]),
     (["train", "--resume"], ["--exp_name"]),
     (train("--output_dir", "good.csv"), ["good.csv", "is a file"]),
+    (train("--output_dir", "good.csv/deep/er"), ["good.csv is a file"]),
     (train("--output_dir", "/proc/nowhere"), ["/proc", "--output_dir"]),
-    (train("--exp_name", "a/b"), ["--exp_name", "'a/b'"]),
+    (train("--output_dir", "x" * 300), ["File name too long", "--output_dir"]),
+    (train("--exp_name", "a/b"), ["--exp_name", "'a/b'", "must name one folder"]),
+    (train("--exp_name", "../run"), ["--exp_name", "must name one folder"]),
     (train("--exp_name", ".."), ["--exp_name"]),
-    (train("--exp_name", "x" * 300), ["--exp_name"]),
+    (train("--exp_name", " "), ["--exp_name"]),
+    (train("--exp_name", ".artefacts"), ["--exp_name"]),
+    (train("--exp_name", "x" * 300), ["--exp_name", "at most 200 bytes"]),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "parts"), FLAGS, ids=[" ".join(a)[-60:] for a, _ in FLAGS])
-def test_flags(world: Path, arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert_refused(world, arguments, parts, capsys)
+def test_flags(world: World, arguments: list[str], parts: list[str]) -> None:
+    world.refuses(arguments, *parts)
 
 
 DATA: list[tuple[str, str | bytes, list[str]]] = [
     ("x.csv", "", ["x.csv", "empty"]),
     ("x.csv", "text,label\n", ["x.csv", "no rows"]),
-    ("x.csv", GOOD.replace(",b\n", ",a\n"), ["x.csv", "'a'"]),
+    ("x.csv", GOOD.replace("label", "label,label", 1).replace("here,", "here,x,"), ["line 1", "same name: 'label'"]),
+    ("x.csv", GOOD.replace(",b\n", ",a\n"), ["x.csv", "every row has the label 'a'"]),
     ("x.csv", GOOD.replace("word3 here", "   "), ["line 5", "blank"]),
     ("x.csv", GOOD.replace("word3 here,b", "word3 here, "), ["line 5", "label"]),
-    ("x.csv", GOOD.replace("word3 here,", "word3, here,"), ["line 5", "3", "2"]),
-    ("x.csv", GOOD.replace("word3", "caf\xe9").encode("latin-1"), ["byte", "UTF-8"]),
-    ("x.csv", GOOD.encode("utf-16"), ["UTF-16"]),
-    ("x.csv", GOOD.replace("word3", '"word3'), ["line 5", "quote"]),
-    ("x.csv", GOOD + "one,rare\n", ["'rare'", "too few"]),
-    ("x.csv", "text,label\n" + "".join(f"t{row},note number {row}\n" for row in range(60)), ["different labels"]),
+    ("x.csv", GOOD.replace("word3 here,", "word3, here,"), ["line 5", "3 columns found, 2 expected"]),
+    ("x.csv", GOOD.replace("word3", "caf\xe9").encode("latin-1"), ["line 5", "byte 53", "0xe9", "UTF-8"]),
+    ("x.csv", GOOD.encode("utf-16"), ["byte 0", "UTF-16"]),
+    ("x.csv", GOOD.replace("word39", '"word39'), ["line 41", "quote", "never closed"]),
+    ("x.csv", GOOD.replace("word3 here", '"word3" here'), ["line 5", "broken quotes"]),
+    ("x.csv", GOOD + "one,rare\n", ["'rare'", "too few", "3 are needed"]),
+    ("x.csv", "text,label\n" + "".join(f"t{row},note number {row}\n" for row in range(60)), ["60 different labels"]),
+    ("x.csv", "text,label\n" + "".join(f"t{row},{row / 7:.3f}\n" for row in range(60)), ["not whole", "0.143"]),
+    ("x.csv", "text,label\n" + "".join(f"same,{'ab'[row % 2]}\n" for row in range(40)), ["also stands in test"]),
     ("x.jsonl", '{"text":"a","label":1}\n{"text":\n', ["x.jsonl", "line 2"]),
-    ("x.jsonl", '{"text":"a","label":1}\n[1]\n', ["x.jsonl", "line 2"]),
+    ("x.jsonl", '{"text":"a","label":1}\n[1]\n', ["x.jsonl", "line 2", "found list"]),
     ("x.jsonl", '{"text":"a","label":1}\n{"text":"b"}\n', ["x.jsonl", "line 2", "label"]),
-    ("x.parquet", "PAR1 not", ["x.parquet"]),
-    ("x.xlsx", GOOD, ["x.xlsx", ".csv"]),
-    ("d/test.csv", GOOD, ["d", "train"]),
+    ("x.jsonl", '{"text":"a","label":[1]}\n', ["x.jsonl", "line 1", "'[1]' (list)"]),
+    ("x.jsonl", '{"text":5,"label":1}\n', ["x.jsonl", "line 1", "'5' (int)"]),
+    ("x.parquet", "PAR1 not", ["x.parquet", "not a Parquet file"]),
+    ("x.xlsx", GOOD, ["x.xlsx", "'.xlsx'", ".csv"]),
+    ("x.pkl", b"\x80\x04N.", ["x.pkl", "'.pkl'", ".parquet"]),
+    ("x.csv.gz", b"\x1f\x8b", ["x.csv.gz", "'.gz'"]),
+    ("d/test.csv", GOOD, ["d", "no train split", "'test.csv'"]),
+    ("d/notes.txt", "", ["d", "no train split", "'notes.txt'"]),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "parts"), DATA)
-def test_data(
-    world: Path, name: str, content: str | bytes, parts: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    file(name, content)(world)
-    assert_refused(world, train("--dataset", name.partition("/")[0]), parts, capsys)
+def test_data(world: World, name: str, content: str | bytes, parts: list[str]) -> None:
+    file(name, content)(world.folder)
+    world.refuses(train("--dataset", name.partition("/")[0]), *parts)
+
+
+FOLDERS: list[tuple[dict[str, str], list[str]]] = [
+    ({}, ["no train split", "no files"]),
+    ({"train.csv": GOOD, "train.tsv": GOOD}, ["more than one file for the train split", "'train.csv', 'train.tsv'"]),
+    ({"train.csv": GOOD, "test.csv": GOOD.replace(",b\n", ",c\n")}, ["test.csv", "20 rows", "'c'", "'a', 'b'"]),
+    ({"train.csv": GOOD, "test.csv": ""}, ["test.csv", "empty"]),
+    ({"train.csv": GOOD, "test.csv": GOOD}, ["also stands in test"]),
+]
+
+
+@pytest.mark.parametrize(("files", "parts"), FOLDERS)
+def test_folders_of_data(world: World, files: dict[str, str], parts: list[str]) -> None:
+    (world.folder / "d").mkdir()
+    for name, content in files.items():
+        file(f"d/{name}", content)(world.folder)
+    world.refuses(train("--dataset", "d"), *parts)
 
 
 YAML: list[tuple[str, str | bytes, list[str]]] = [
     ("train", "alpha: 0.5\ntemprature: 2\n", ["line 2", "temprature", "did you mean temperature?"]),
-    ("train", "alpha: 0.5\nalpha: 0.6\n", ["line 2", "twice"]),
-    ("train", "alpha: [0.5\n", ["not YAML"]),
+    ("train", "alpha: 0.5\nalpha: 0.6\n", ["line 2", "twice", "line 1"]),
+    ("train", "alpha: [0.5\n", ["line 2", "not YAML"]),
+    ("train", "alpha: 0.5\n\tseed: 1\n", ["line 2", "not YAML"]),
+    ("train", "alpha: \0\n", ["not YAML", "#x0000"]),
     ("train", "- alpha\n", ["key: value"]),
     ("train", b"alpha: \xff\n", ["byte 7", "UTF-8"]),
     ("train", "alpha: {a: 1}\n", ["line 1", "alpha"]),
+    ("train", "seed: 1\nalpha:\n", ["line 2", "alpha: None"]),
+    ("train", "batch_size: true\n", ["line 1", "batch_size: True"]),
+    ("train", "batch_size: 2.5\n", ["line 1", "batch_size: 2.5"]),
+    ("train", "no_control: perhaps\n", ["line 1", "no_control: 'perhaps'"]),
+    ("train", "label_column: 5\n", ["line 1", "label_column: 5", "string"]),
+    ("train", "teacher_label_map: [a]\n", ["line 1", "teacher_label_map: ['a']"]),
+    ("train", "target_modules: 5\n", ["line 1", "target_modules: 5"]),
+    ("train", "base: {}\nexperiments: {a: {}}\n", ["line 2", "experiments: no such setting"]),
     ("suite", "experiments: {}\n", ["no experiments"]),
+    ("suite", "", ["no experiments"]),
+    ("suite", "experiments: [a, b]\n", ["line 1", "setting: value"]),
     ("suite", "experiment:\n  a: {}\n", ["line 1", "did you mean experiments?"]),
     ("suite", "experiments:\n  a: {exp_name: b}\n", ["line 2", "exp_name"]),
     ("suite", "experiments:\n  a/b: {}\n", ["line 2", "one folder"]),
+    ("suite", "name: ../up\nexperiments:\n  a: {}\n", ["line 3", "'../up-a'", "one folder"]),
     ("suite", "base: {alpha: 2}\nexperiments:\n  a: {}\n", ["line 1", "alpha"]),
+    ("suite", "experiments:\n  a: {}\n  a: {}\n", ["line 3", "a stands twice"]),
+    ("suite", b"name: caf\xe9\n", ["byte 9", "UTF-8"]),
 ]
 
 
 @pytest.mark.parametrize(("command", "content", "parts"), YAML)
-def test_yaml(
-    world: Path, command: str, content: str | bytes, parts: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    file("s.yaml", content)(world)
+def test_yaml(world: World, command: str, content: str | bytes, parts: list[str]) -> None:
+    file("s.yaml", content)(world.folder)
     arguments = ["suite", "s.yaml"] if command == "suite" else train("--config", "s.yaml")
-    assert_refused(world, arguments, ["s.yaml", *parts], capsys)
-
-
-def break_model(world: Path, change: Callable[[Path], object]) -> None:
-    shutil.copytree((world / "base").resolve(), world / "broken")
-    change(world / "broken")
-
-
-def rewrite_config(**values: object) -> Callable[[Path], object]:
-    def change(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | values))
-
-    return change
-
-
-MODELS: list[tuple[Callable[[Path], object], list[str]]] = [
-    (lambda folder: (folder / "config.json").unlink(), ["config.json"]),
-    (lambda folder: (folder / "config.json").write_text("{"), ["config.json"]),
-    (lambda folder: (folder / "model.safetensors").unlink(), ["safetensors"]),
-    (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), ["safetensors"]),
-    (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), ["model.safetensors"]),
-    (lambda folder: (folder / "model.safetensors").open("r+b").truncate(5000), ["model.safetensors"]),
-    (lambda folder: (folder / "tokenizer.json").unlink(), ["tokenizer"]),
-    (lambda folder: (folder / "adapter_config.json").write_text("{}"), ["PEFT adapter", "--teacher_checkpoint"]),
-    (rewrite_config(model_type="gpt_neox_japanese"), ["no encoder"]),
-    (rewrite_config(num_hidden_layers=5), ["do not belong together"]),
-]
-
-
-@pytest.mark.parametrize(("change", "parts"), MODELS)
-def test_base_models(
-    world: Path, change: Callable[[Path], object], parts: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    break_model(world, change)
-    assert_refused(world, train("--base_model", "broken"), ["broken", *parts], capsys)
+    world.refuses(arguments, "s.yaml", *parts)
 
 
 def test_there_are_more_than_sixty() -> None:
-    assert len(FLAGS) + len(DATA) + len(YAML) + len(MODELS) >= 90
+    assert len(FLAGS) + len(DATA) + len(FOLDERS) + len(YAML) >= 130
 
 
-def test_evaluating_with_labels_that_were_not_trained_on(
-    world: Path, small_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(small_run, world / "run")
-    with (world / "other.csv").open("w", newline="") as other:
-        csv.writer(other).writerows([("text", "label"), ("a comet", "space"), ("a goal", "sports")])
-    assert_refused(world, ["evaluate", "run", "--dataset", "other.csv"], ["'sports'", "space"], capsys)
+PROCESSES: list[tuple[list[str], list[str]]] = [
+    ([], ["COMMAND"]),
+    (["show", "absent"], ["absent: no such run"]),
+    (["train", "--config", "s.yaml"], ["s.yaml, line 1", "did you mean temperature?"]),
+    (train("--dataset", "absent.csv"), ["absent.csv", "no such file"]),
+    (train("--student_budget", "2000"), ["over its budget of 2,000"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), PROCESSES)
+def test_in_a_process_of_its_own(world: World, command: Command, arguments: list[str], parts: list[str]) -> None:
+    (world.folder / "s.yaml").write_text("temprature: 2\n")
+    World(world.folder, command).refuses(arguments, *parts)

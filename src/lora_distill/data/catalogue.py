@@ -56,7 +56,9 @@ class Source:
     def train(self) -> Table:
         """The training split; a UserError where there is none."""
         if "train" not in self.tables:
-            raise UserError(f"{self.where}: no train split (such as train.csv); found: {listing(self.found)}.")
+            raise UserError(
+                f"{self.where}: no train split (such as train.csv); found: {listing(self.found) or 'no files'}."
+            )
         return self.tables["train"]
 
 
@@ -77,7 +79,8 @@ def open_source(name: str, columns: Columns) -> Source:
         path = Path(name).expanduser()
         is_path, is_folder = _is_path(name, path), path.is_dir()
     except (OSError, RuntimeError) as error:  # a name too long, no access, no home
-        raise UserError(f"{name}: cannot be read: {error}.") from None
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
+        raise UserError(f"{name[:80]}: cannot be read: {reason}.") from None
     if not is_path:
         return _open_hub(name, columns)
     return _open_folder(path, columns) if is_folder else _open_file(path, columns)
