@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -34,6 +35,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return the exit code: 0 done, 1 some experiments failed, 2 wrong input, 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows a question mark
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except UserError as error:

@@ -1,0 +1,332 @@
+"""The command line: what it shows, what it returns, and what it does not import."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_distill import __version__, suite
+from lora_distill.cli import main
+from lora_distill.config import Config, make_config
+from lora_distill.errors import UserError
+from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.store import write_json
+from tests.reporting.sample import sample_results
+
+HEAVY = {"torch", "transformers", "datasets", "sklearn", "peft", "accelerate", "pandas", "pyarrow"}
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a command in an empty folder; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    package = logging.getLogger("lora_distill")
+    before = package.level, package.propagate, package.handlers
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main(list(map(str, arguments)))
+        return code, *capsys.readouterr()
+
+    yield call
+    package.setLevel(before[0])
+    package.propagate, package.handlers = before[1:]
+
+
+@pytest.fixture
+def experiments(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configs of all experiments that commands ask for; each ends at once, with a sample's results."""
+    asked: list[Config] = []
+
+    def run_or_read(config: Config, **_: object) -> dict[str, Any]:
+        asked.append(config)
+        suite.logger.info("a message")
+        suite.logger.warning("a warning")
+        return sample_results() | {"exp_name": config.exp_name or "automatic"}
+
+    monkeypatch.setattr(suite, "run_or_read", run_or_read)
+    return asked
+
+
+def python(code: str, *arguments: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
+
+
+# Help
+
+
+def help_of(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Each flag's help."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    _, *entries = re.split("^  (?=--)", capsys.readouterr().out, flags=re.MULTILINE)
+    return {flag: " ".join(words) for flag, *words in map(str.split, entries)}
+
+
+@pytest.mark.parametrize("command", ["train", "suite"])
+def test_help_tells_every_setting_with_its_meaning_and_its_default(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = help_of(command, monkeypatch, capsys)
+    for name, field in Config.model_fields.items():
+        if (command, name) == ("suite", "exp_name"):
+            assert "--exp_name" not in told
+            continue
+        assert str(field.description) in told[f"--{name}"]
+        if isinstance(field.default, int | float | str) and field.default not in ("", False):
+            assert told[f"--{name}"].endswith(f"(default: {field.default})")
+    assert {"--quiet", "--overwrite"} <= told.keys()
+    assert ({"--config", "--resume"} <= told.keys()) == (command == "train")
+
+
+def test_evaluate_has_what_it_reads_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = help_of("evaluate", monkeypatch, capsys)
+    assert told.keys() == {"--dataset", "--text_column", "--label_column", "--device", "--quiet"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["suite", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = f"""
+import sys
+from lora_distill.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert not {HEAVY} & sys.modules.keys(), sys.modules.keys()
+"""
+    done = python(code, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_python_m_is_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lora_distill", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"lora-distill {__version__}\n")
+
+
+def test_a_terminal_that_lacks_a_letter(tmp_path: Path) -> None:
+    code = "import sys; from lora_distill.cli import main; main(['train', '--help'])"
+    done = python(code, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--alpha ?" in done.stdout
+
+
+# Settings
+
+
+def test_flags_win_over_the_file(run: Run, experiments: list[Config], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("alpha: 0.1\nseed: 3\n")
+    assert run("train", "--config", "mine.yaml", "--seed", 4)[0] == 0
+    (config,) = experiments
+    assert (config.alpha, config.seed) == (0.1, 4)
+    assert config.model_fields_set == {"alpha", "seed"}
+
+
+def test_of_a_flag_given_twice_the_last_wins(run: Run, experiments: list[Config]) -> None:
+    assert run("train", "--alpha", 0.1, "--alpha=0.2")[0] == 0
+    assert experiments[0].alpha == 0.2
+
+
+def test_a_suite_s_flags_win_in_every_experiment(run: Run, experiments: list[Config], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: {seed: 1}\nexperiments:\n  one: {alpha: 0.1}\n  two: {seed: 2}\n")
+    code, out, _ = run("suite", "mine.yaml", "--seed", 9, "--no_control")
+    assert code == 0
+    assert [(config.exp_name, config.seed, config.no_control) for config in experiments] == [
+        ("mine-one", 9, True),
+        ("mine-two", 9, True),
+    ]
+    assert "mine-one" in out
+    assert "mine-two" in out
+
+
+def test_what_is_resumed_keeps_its_settings(run: Run, experiments: list[Config], tmp_path: Path) -> None:
+    config = make_config({"exp_name": "old", "output_dir": "o", "alpha": 0.9, "seed": 5}, {})
+    begin(config)
+    assert run("train", "--exp_name", "old", "--output_dir", "o", "--resume", "--seed", 6)[0] == 0
+    assert (experiments[0].alpha, experiments[0].seed) == (0.9, 6)  # the difference is refused later
+
+
+def begin(config: Config) -> RunFolder:
+    run = RunFolder.of(config)
+    request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
+    run.begin(config, {"requested": request})
+    return run
+
+
+# What is shown
+
+
+def test_it_ends_with_where_everything_is_and_what_to_do_next(run: Run, experiments: list[Config]) -> None:
+    code, out, err = run("train", "--output_dir", "o")
+    assert code == 0
+    assert out.splitlines()[-3:] == [
+        "Everything is in o/automatic",
+        "Next: lora-distill show o/automatic",
+        "      lora-distill evaluate o/automatic --dataset FILE   (other labelled texts)",
+    ]
+    assert err.splitlines() == ["a message", "WARNING: a warning"]
+
+
+def test_quiet_leaves_warnings_and_the_result(run: Run, experiments: list[Config]) -> None:
+    _, loud, _ = run("train")
+    _, out, err = run("train", "--quiet")
+    assert err == "WARNING: a warning\n"
+    assert out == loud
+
+
+# Exit codes
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]) -> None:
+    """Let experiments fail, by name."""
+    finish = suite.run_or_read
+
+    def run_or_read(config: Config, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any setting
+        if config.exp_name in errors:
+            raise errors[config.exp_name]
+        return finish(config, **settings)
+
+    monkeypatch.setattr(suite, "run_or_read", run_or_read)
+
+
+SUITE = "experiments: {one: {}, two: {}, three: {}}\n"
+
+
+def test_a_suite_of_which_some_failed(
+    run: Run, experiments: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.yaml").write_text(SUITE)
+    fail(monkeypatch, {"s-one": UserError("no.csv: no such file."), "s-three": UserError("no.csv: no such file.")})
+    code, out, err = run("suite", "s.yaml", "--quiet")
+    assert code == 1
+    assert "s-two" in out
+    assert err.splitlines() == ["WARNING: a warning", "error: one, three: no.csv: no such file."]
+
+
+def test_a_suite_of_which_all_failed(
+    run: Run, experiments: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.yaml").write_text(SUITE)
+    error = UserError("no.csv: no such file.")
+    fail(monkeypatch, {"s-one": error, "s-two": UserError("over budget."), "s-three": error})
+    code, out, err = run("suite", "s.yaml", "--quiet")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == ["error: one, three: no.csv: no such file.", "error: two: over budget."]
+
+
+def test_all_faults_of_a_suite_file_are_told_and_nothing_is_run(
+    run: Run, experiments: list[Config], tmp_path: Path
+) -> None:
+    (tmp_path / "s.yaml").write_text("base: {alpha: 2}\nexperiments:\n  one: {sed: 1}\n  two: {batch_size: 0}\n")
+    code, _, err = run("suite", "s.yaml", "--temperature", "0")
+    assert (code, experiments) == (2, [])
+    for fault in ("line 1: alpha", "line 3: sed: no such setting; did you mean seed?", "line 4: batch_size"):
+        assert err.count(fault) == 1
+    assert err.count("--temperature: '0'") == 1
+
+
+def test_stopped_before_anything_was_begun(
+    run: Run, experiments: list[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, {"x": KeyboardInterrupt()})
+    assert run("train", "--exp_name", "x") == (130, "", "error: stopped before the training began.\n")
+
+
+def test_stopped_in_a_run(run: Run, experiments: list[Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    error = KeyboardInterrupt()
+    error.add_note("Go on with: lora-distill train --output_dir o --exp_name x --resume")
+    fail(monkeypatch, {"x": error})
+    code, _, err = run("train", "--exp_name", "x")
+    assert code == 130
+    assert "last whole epoch is kept.\nGo on with: lora-distill train --output_dir o --exp_name x --resume" in err
+
+
+def test_a_stopped_suite_goes_on_with_the_same_command(
+    run: Run, experiments: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.yaml").write_text(SUITE)
+    error = KeyboardInterrupt()
+    error.add_note("Go on with: lora-distill train --output_dir o --exp_name s-two --resume")
+    fail(monkeypatch, {"s-two": error})
+    code, _, err = run("suite", "s.yaml", "--quiet")
+    assert code == 130
+    assert err.endswith("is kept.\nThe same command goes on.\n")
+    assert "--exp_name s-two" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device. Free some room on the disk."),
+        (PermissionError(13, "Permission denied", "o/x"), "o/x: Permission denied. Give another --output_dir"),
+        (OSError(30, "Read-only file system", "o"), "o: Read-only file system. Give another --output_dir"),
+    ],
+)
+def test_what_the_system_refuses_and_the_user_can_mend(
+    error: OSError, told: str, run: Run, experiments: list[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, {"x": error})
+    code, _, err = run("train", "--exp_name", "x")
+    assert (code, err.startswith(f"error: {told}")) == (2, True), err
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError(), ModuleNotFoundError("x")])
+def test_what_is_nobody_s_mistake_but_ours_is_not_hidden(
+    error: Exception, run: Run, experiments: list[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(error, ModuleNotFoundError):
+        error.name = "lora_distill.absent"
+    fail(monkeypatch, {"x": error})
+    with pytest.raises(type(error)):
+        run("train", "--exp_name", "x")
+
+
+# Without what only training needs
+
+WITHOUT_TRAINING = f"""
+import sys
+sys.modules |= dict.fromkeys({HEAVY - {"pyarrow"}})  # importing one of these now fails
+from lora_distill.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_the_extra_for_training_it_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("experiments: {a: {}}\n")
+    for arguments in (["train"], ["suite", "s.yaml"]):
+        done = python(WITHOUT_TRAINING, *arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        *_, error = done.stderr.splitlines()
+        assert error.startswith("error: the package ")
+        assert error.endswith("is not installed. Install it: pip install 'lora-distill[train]'")
+
+
+def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
+    config = make_config({"exp_name": "s-a", "output_dir": str(tmp_path / "o"), "alpha": 0.9}, {})
+    finished = begin(config)
+    write_json(finished.path / METRICS, sample_results() | {"exp_name": "s-a"})
+    (tmp_path / "s.yaml").write_text("base: {alpha: 0.9}\nexperiments: {a: {}}\n")
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (
+        ["show", finished.path],
+        ["train", "--exp_name", "s-a", "--output_dir", "o", "--alpha", "0.9"],
+        ["suite", "s.yaml", "--output_dir", "o"],
+    ):
+        done = python(WITHOUT_TRAINING, *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "s-a" in done.stdout
+        assert ("already finished" in done.stderr) == (arguments[0] != "show")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert json.loads((finished.path / METRICS).read_text())["exp_name"] == "s-a"
