@@ -138,7 +138,7 @@ def _short(name: str, otherwise: str) -> str:
     """The telling part of a model's or data set's name, in letters that every file system takes."""
     path = Path(name)
     last = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", last)[:30].strip("-._") or otherwise
+    return re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", last)[:30].strip("-._") or otherwise
 
 
 def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:
