@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lora_distill import experiment
+from lora_distill import experiment, store
 from lora_distill.config import Config, Role, make_config
 from lora_distill.errors import UserError
 from lora_distill.experiment import compare_roles, run_experiment
@@ -167,6 +167,62 @@ def test_a_run_goes_on_under_the_plan_that_it_was_begun_with_and_from_anywhere(
     assert (again.plan.threads, first.plan.threads) == (3, 1)
     assert again.base == first.base
     assert again.config == first.config
+
+
+def test_a_run_that_goes_on_computes_with_the_threads_of_its_plan(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
+    run, _, environment = experiment._open(config, resume=False, overwrite=False)
+    environment["plan"]["threads"] = 3
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    threads: list[int] = []
+
+    def teach(*_: object) -> None:
+        threads.append(torch.get_num_threads())
+        raise UserError("enough")
+
+    monkeypatch.setattr(experiment, "_teach", teach)
+    with pytest.raises(UserError, match="enough"):
+        run_experiment(config, resume=True)
+    assert threads == [3]
+    assert torch.get_num_threads() == 1
+
+
+def test_a_run_that_is_being_trained_is_overwritten_only_when_that_has_ended(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
+    training, waited_for = threading.Event(), threading.Event()
+    kept: list[str] = []
+
+    def teach(*_: object) -> None:
+        training.set()
+        waited_for.wait(timeout=20)
+        kept.extend(path.name for path in (tmp_path / "run").iterdir())
+        kept.append((tmp_path / "run" / "config.yaml").read_text())
+        raise UserError("enough")
+
+    def train() -> None:
+        with pytest.raises(UserError, match="enough"):
+            run_experiment(config)
+
+    def info(message: str, *_: object) -> None:
+        if message.startswith("waiting"):
+            waited_for.set()
+
+    monkeypatch.setattr(experiment, "_teach", teach)
+    monkeypatch.setattr(store.logger, "info", info)
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    assert training.wait(timeout=60)
+    run, *_ = experiment._open(config.model_copy(update={"seed": 5}), resume=False, overwrite=True)
+    assert waited_for.is_set()
+    assert {"train.log", "environment.json"} < set(kept)
+    assert f"seed: {config.seed}\n" in kept[-1]
+    assert run.resolved().seed == 5
+    assert not (run.path / "train.log").exists()
+    trainer.join()
 
 
 def test_a_device_without_room_is_told_in_words(

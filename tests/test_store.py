@@ -3,15 +3,18 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_distill import store
 from lora_distill.store import (
     Artefact,
     fingerprint,
+    lock,
     read_json,
     whole_folder,
     write_json,
@@ -124,6 +127,29 @@ def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_
     assert read_json(artefact.folder / "recipe.json") == {"seed": 0}
     artefact.discard()
     assert not artefact.finished
+
+
+def test_whoever_waits_for_a_lock_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, waited_for, told = threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        with lock(tmp_path, "mine"):
+            held.set()
+            waited_for.wait(timeout=20)
+
+    def info(message: str, *arguments: object) -> None:
+        told.append(message % arguments)
+        waited_for.set()
+
+    monkeypatch.setattr(store.logger, "info", info)
+    with lock(tmp_path, "another"), lock(tmp_path, "mine"):
+        assert told == []
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(timeout=20)
+    with lock(tmp_path, "mine"):
+        assert told == [f"waiting for another process that works on mine in {tmp_path}"]
+    holder.join()
 
 
 def test_two_processes_do_not_make_the_same_artefact_at_once(tmp_path: Path) -> None:

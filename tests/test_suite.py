@@ -73,7 +73,7 @@ def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_read(tmp_path:
     finished = make_config({**settings, "exp_name": "s-finished"}, {})
     run = RunFolder.of(finished)
     request = {"config": finished.model_dump(mode="json"), "named": sorted(finished.model_fields_set)}
-    run.begin(finished, {"requested": request})
+    run.begin(finished, {"requested": request, "base_model": {"kind": "packaged", "reference": "minilm"}})
     results = {"exp_name": "s-finished", "data": {"source": {"kind": "packaged"}}}
     write_json(run.path / METRICS, results)
     outcome = run_suite(Suite("s", {"failing": failing, "finished": finished}))

@@ -27,6 +27,8 @@ def test_bom_empty_file_and_anchors(tmp_path: Path) -> None:
     assert read_yaml(write(tmp_path, "# nothing\n")).values == {}
     merged = read_yaml(write(tmp_path, "a: &a {x: 1}\nb:\n  <<: *a\n  y: 2\n")).plain()
     assert merged["b"] == {"x": 1, "y": 2}
+    overridden = read_yaml(write(tmp_path, "a: &a {x: 1, z: 0}\nb: &b\n  <<: *a\n  x: 2\nc: *b\n")).plain()
+    assert overridden["b"] == overridden["c"] == {"x": 2, "z": 0}
 
 
 @pytest.mark.parametrize(

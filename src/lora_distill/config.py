@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
 from lora_distill.errors import UserError
 
 Role = Literal["teacher", "student", "control"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def _split_commas(value: object) -> object:

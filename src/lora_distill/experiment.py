@@ -128,20 +128,14 @@ def _is_to_renew(artefact: Artefact, renewed: set[str] | None) -> bool:
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
-    base, dataset = prepared.base, prepared.dataset
+    dataset = prepared.dataset
     return {
         "requested": {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)},
         "plan": prepared.plan.as_dict(),
         "fallbacks": prepared.fallbacks,
         **_machine(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "source": dataset.source},
-        "base_model": {
-            "name": base.name,
-            "kind": base.kind,
-            "revision": base.revision,
-            "reference": base.reference,
-            "fingerprint": base.fingerprint,
-        },
+        "base_model": prepared.base.recorded(),
         "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
     }
 
@@ -236,10 +230,9 @@ def compare_roles(logits: dict[Role, np.ndarray], labels: np.ndarray) -> dict[st
 
 def _save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:
     """Write what the run leaves, metrics.json last."""
-    config, dataset, base = prepared.config, prepared.dataset, prepared.base
+    dataset, config, base = prepared.dataset, prepared.config.model_dump(mode="json"), prepared.base.recorded()
     for role, outcome in outcomes.items():
-        about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
-        card = model_card(role=role, results=results, config=config.model_dump(mode="json"), base=about)
+        card = model_card(role=role, results=results, config=config, base=base)
         with whole_folder(run.path / role) as folder:
             if outcome.adapter:
                 shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True)

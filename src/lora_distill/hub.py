@@ -19,6 +19,7 @@ from lora_distill.errors import UserError
 if TYPE_CHECKING:
     import datasets
 
+logger = logging.getLogger(__name__)
 Kind = Literal["model", "dataset"]
 T = TypeVar("T")
 
@@ -123,6 +124,7 @@ def fetch_model(name: str, revision: str | None = None) -> HubModel:
     reason: UserError = no_safetensors(f"model {name}")
     try:
         _ask_commit("model", name, revision)
+        logger.info("model %s: downloading what HF_HOME does not hold of it yet", name)
         folder = snapshot(cached=False)
     except Exception as error:
         reason = _explain(error, "model", name)
@@ -160,6 +162,7 @@ def fetch_dataset(name: str) -> HubDataset:
     try:
         commit = _ask_commit("dataset", repository)
         builder = _open_builder(repository, config, commit)
+        logger.info("dataset %s: downloading what HF_HOME does not hold of it yet", name)
         builder.download_and_prepare()
     except UserError:
         raise

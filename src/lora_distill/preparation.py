@@ -151,13 +151,14 @@ def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel
 
 def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
     try:
-        return config, _load(config)
+        return config, load_data(config)
     except Unavailable as error:
         config = _fall_back(config, "dataset", error, fallbacks)
-        return config, _load(config)
+        return config, load_data(config)
 
 
-def _load(config: Config) -> Dataset:
+def load_data(config: Config) -> Dataset:
+    """The data set that a config names, split as it says."""
     return load_dataset(
         config.dataset,
         text_column=config.text_column,

@@ -10,6 +10,7 @@ from lora_distill.config import Config, find_faults, suggest
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
+from lora_distill.model.base import has_changed
 from lora_distill.run_folder import RunFolder, changed_since
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
@@ -130,9 +131,11 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, renewed: set[s
 
 
 def _check_unchanged(run: RunFolder) -> None:
-    """Results of a file that says something else by now would be believed to be that file's."""
+    """Results of files that say something else by now would be believed to be those files'."""
     config, trained_on = run.resolved(), run.results()["data"]["source"]
     if trained_on["kind"] in ("file", "folder") and Path(trained_on["location"]).exists():
         now = open_source(config.dataset, Columns(config.text_column, config.label_column)).origin
         if now["revision"] != trained_on["revision"]:
             raise changed_since(run.path, config.dataset)
+    if has_changed(run.environment()["base_model"]):
+        raise changed_since(run.path, config.base_model)

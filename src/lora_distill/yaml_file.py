@@ -69,16 +69,23 @@ def read_yaml(path: Path) -> YamlMapping:
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, path: Path) -> YamlMapping:
-    loader.flatten_mapping(node)
+    own: dict[str, int] = {}
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key, line = str(loader.construct_object(key_node, deep=True)), key_node.start_mark.line + 1
+        if key in own:
+            raise UserError(f"{path}, line {line}: {key} stands twice, first in line {own[key]}.")
+        own[key] = line
+    loader.flatten_mapping(node)  # puts what `<<` merges before the mapping's own keys, which win
+    node.value = list({str(loader.construct_object(pair[0], deep=True)): pair for pair in node.value}.values())
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
-        key, line = str(loader.construct_object(key_node, deep=True)), key_node.start_mark.line + 1
-        if key in values:
-            raise UserError(f"{path}, line {line}: {key} stands twice, first in line {lines[key]}.")
+        key = str(loader.construct_object(key_node, deep=True))
+        lines[key] = key_node.start_mark.line + 1
         is_mapping = isinstance(value_node, yaml.MappingNode)
         values[key] = (
             _mapping(loader, value_node, path) if is_mapping else loader.construct_object(value_node, deep=True)
         )
-        lines[key] = line
     return YamlMapping(path, values, lines)

@@ -290,8 +290,8 @@ def test_hub_labels_keep_their_order_and_names_without_rows_are_left_out(
 
 def test_all_rows_of_a_file_are_judged(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [("a", "spam"), ("a", "ham"), ("b", 3)])
-    texts, labels, ids, source = read_labelled(str(path), text_column="text", label_column="label")
-    assert (texts, labels, ids.tolist()) == (["a", "a", "b"], ["spam", "ham", "3"], [0, 1, 2])
+    texts, labels, source = read_labelled(str(path), text_column="text", label_column="label")
+    assert (texts, labels) == (["a", "a", "b"], ["spam", "ham", "3"])
     assert (source["kind"], source["rows"]) == ("file", "all rows")
     assert map_labels(labels, ["3", "ham", "spam"], "x").tolist() == [2, 1, 0]
 
@@ -309,6 +309,5 @@ def test_a_carved_test_split_is_judged_as_it_was_trained_beside(tmp_path: Path) 
         data = load(tmp_path, seed=5, test_fraction=fraction)
         judged = read_labelled(str(tmp_path), text_column="text", label_column="label", test_fraction=fraction)
         assert judged.texts == data.test.texts
-        assert judged.ids.tolist() == data.test.ids.tolist()
         assert judged.labels == [data.label_names[label] for label in data.test.labels]
         assert "fixed seed" in judged.source["rows"]

@@ -1,12 +1,14 @@
 """A small world for real commands: a tiny encoder, a small labelled file, and the commands themselves."""
 
 import csv
+import json
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,18 @@ def write_rows(path: Path, rows: int, seed: int = 0) -> Path:
             words = draw.choice(WORDS[source], size=draw.integers(3, 12))
             writer.writerow([f"{' '.join(words)} number {number}", label])
     return path
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    return metrics
+
+
+def evaluation_of(run: Path) -> dict[str, Any]:
+    """The one evaluation that a run's folder holds."""
+    (file,) = run.glob("evaluation-*.json")
+    evaluation: dict[str, Any] = json.loads(file.read_text())
+    return evaluation
 
 
 @pytest.fixture(scope="session")

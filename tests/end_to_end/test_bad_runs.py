@@ -1,5 +1,6 @@
 """What stands in a run's way, and runs that are unfinished, damaged or not there: a few lines, nothing left behind."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,12 @@ def nothing(_folder: Path) -> None:
     return
 
 
+def other_base(folder: Path) -> None:
+    """As if the base model's files had been others when the run was trained."""
+    base = json.loads((folder / "environment.json").read_text())["base_model"]
+    rewrite("environment.json", base_model=base | {"fingerprint": "other"})(folder)
+
+
 AGAIN: list[tuple[Change, list[str], list[str]]] = [
     (nothing, ["--alpha", "0.9"], ["o/run", "alpha 0.5, now 0.9", "--exp_name", "--overwrite"]),
     (nothing, ["--resume", "--alpha", "0.9"], ["alpha 0.5, now 0.9"]),
@@ -71,6 +78,7 @@ AGAIN: list[tuple[Change, list[str], list[str]]] = [
     (damage("config.yaml", "alpha: ["), ["--resume"], ["config.yaml, line 1", "not YAML"]),
     (damage("config.yaml", "alfa: 1"), ["--resume"], ["config.yaml, line 1", "did you mean alpha?"]),
     (file("metrics.json", "{"), [], ["metrics.json", "damaged", "--overwrite"]),
+    (other_base, [], ["has changed since", "--exp_name", "--overwrite"]),
 ]
 
 

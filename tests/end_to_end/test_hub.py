@@ -8,12 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.end_to_end.conftest import WORDS, Command, flags_of, small_values, write_rows
+from tests.end_to_end.conftest import WORDS, Command, evaluation_of, flags_of, metrics_of, small_values, write_rows
 from tests.hub_server import HubServer
 from tests.teachers import train_whole
 from tests.tiny import tiny_model
@@ -48,11 +47,6 @@ assert "lora_distill" not in sys.modules
 def in_process_of_its_own(*arguments: object, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
-
-
-def metrics_of(run: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
-    return metrics
 
 
 class Trained:
@@ -196,7 +190,7 @@ def test_when_the_hub_has_gone_all_of_it_goes_on_from_the_cache(trained: Trained
 
     judged = trained.command("evaluate", trained.runs / "org-whole", "--dataset", "org/rows")
     assert judged.returncode == 0, judged.stderr
-    evaluation = json.loads((trained.runs / "org-whole" / "evaluation-rows.json").read_text())
+    evaluation = evaluation_of(trained.runs / "org-whole")
     own = metrics_of(trained.runs / "org-whole")
     assert evaluation["teacher"]["test"]["accuracy"] == own["teacher"]["test"]["accuracy"]
 

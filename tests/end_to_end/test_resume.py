@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import Command, run_command, small_settings
 from tests.end_to_end.test_train import ROLES, assert_same_bits
 
 EPOCHS = 5
-SETTINGS = ("--num_epochs", str(EPOCHS), "--exp_name", "run")
+SETTINGS = ("--num_epochs", str(EPOCHS), "--exp_name", "run", "--logging_steps", "1")
 
 
 def artefacts(folder: Path) -> Path:

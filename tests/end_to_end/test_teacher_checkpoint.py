@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_distill.config import make_config
 from lora_distill.experiment import run_experiment
-from tests.end_to_end.conftest import WORDS, Command, flags_of, small_values, write_rows
+from tests.end_to_end.conftest import WORDS, Command, evaluation_of, flags_of, metrics_of, small_values, write_rows
 from tests.teachers import train_adapter, train_whole
 from tests.tiny import tiny_model
 
@@ -47,11 +46,6 @@ def values(base: Path, rows: Path, teacher: Path | str, **changes: object) -> di
 def quick(base: Path, rows: Path, teacher: Path | str, **changes: object) -> list[str]:
     """Flags of a run whose student need not learn anything."""
     return [*flags_of(values(base, rows, teacher, num_epochs=1, **changes)), "--no_control"]
-
-
-def metrics_of(run: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
-    return metrics
 
 
 def runs(folder: Path) -> Path:
@@ -141,7 +135,7 @@ def test_show_and_evaluate_from_anywhere(given_run: Path, call: Command, tmp_pat
     assert "teacher" in shown.stdout
     judged = call("evaluate", run, "--dataset", test)
     assert judged.returncode == 0, judged.stderr
-    new, own = json.loads((run / "evaluation-test.json").read_text()), metrics_of(run)
+    new, own = evaluation_of(run), metrics_of(run)
     for role in ("teacher", "student"):
         assert new[role]["test"]["accuracy"] == own[role]["test"]["accuracy"]
         assert new[role]["test"]["nll"] == pytest.approx(own[role]["test"]["nll"], abs=1e-5)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.end_to_end.conftest import Command, small_settings
+from tests.end_to_end.conftest import Command, evaluation_of, metrics_of, small_settings
 
 ROLES = ("teacher", "student", "control")
 
 
-def metrics_of(run: Path) -> dict[str, object]:
+def timeless_metrics(run: Path) -> dict[str, object]:
     """metrics.json without what is a time, or says whether work was shared."""
     timeless = {"seconds", "examples_per_second", "reused", "exp_name"}
 
@@ -26,17 +27,16 @@ def metrics_of(run: Path) -> dict[str, object]:
             return {key: strip(inner) for key, inner in value.items() if key not in timeless}
         return value
 
-    stripped = strip(json.loads((run / "metrics.json").read_text()))
+    stripped = strip(metrics_of(run))
     assert isinstance(stripped, dict)
     return stripped
 
 
 def assert_same_bits(one: Path, other: Path) -> None:
-    for role in ROLES:
-        file = f"{role}/adapter_model.safetensors"
+    adapters = [f"{role}/adapter_{part}" for role in ROLES for part in ("config.json", "model.safetensors")]
+    for file in (*adapters, "predictions.parquet", "history.jsonl"):
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
-    assert (one / "predictions.parquet").read_bytes() == (other / "predictions.parquet").read_bytes()
-    assert metrics_of(one) == metrics_of(other)
+    assert timeless_metrics(one) == timeless_metrics(other)
 
 
 def test_a_run_leaves_all_that_it_says(small_run: Path) -> None:
@@ -189,9 +189,12 @@ def test_show_and_evaluate(command: Command, small_run: Path, tmp_path: Path, ro
     assert all(role in shown.stdout for role in ROLES)
     judged = command("evaluate", run, "--dataset", rows_csv)
     assert judged.returncode == 0, judged.stderr
-    result = json.loads((run / "evaluation-rows.json").read_text())
+    result = evaluation_of(run)
+    (note,) = result["data"]["notes"]
+    assert note.startswith("192 rows of 240 hold texts that the run trained on")
+    assert note in " ".join(judged.stderr.split())
     assert result["data"]["test_rows"] == 240
-    assert "evaluation-rows.json" in judged.stdout
+    assert re.search(r"evaluation-rows-[0-9a-f]{8}\.json", judged.stdout)
 
 
 def test_evaluating_on_the_test_rows_gives_the_run_s_own_numbers(
@@ -204,7 +207,8 @@ def test_evaluating_on_the_test_rows_gives_the_run_s_own_numbers(
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
     assert command("evaluate", run, "--dataset", test).returncode == 0
-    judged, own = (json.loads((run / name).read_text()) for name in ("evaluation-test.json", "metrics.json"))
+    judged, own = evaluation_of(run), metrics_of(run)
+    assert judged["data"]["notes"] == []
     for role in ROLES:
         assert judged[role]["test"]["accuracy"] == own[role]["test"]["accuracy"]
         assert judged[role]["test"]["nll"] == pytest.approx(own[role]["test"]["nll"], abs=1e-5)

@@ -209,6 +209,19 @@ def test_named_modules_are_adapted_and_unknown_ones_refused_with_those_there_are
     assert count_trainable(model).lora == 2 * 2 * 4 * HIDDEN
 
 
+@pytest.mark.parametrize("family", ["bert", "bert without pooler", "roberta"])
+def test_dense_means_the_layers_own_and_neither_pooler_nor_classifier(bases: dict[str, BaseModel], family: str) -> None:
+    classifier = load_classifier(bases[family], LABELS, seed=0)
+    model = attach_adapter(classifier, settings(4, LAYERS, target_modules=("dense",)), seed=0)
+    adapted = {name.partition(".lora_A.")[0] for name, _ in model.named_parameters() if ".lora_A." in name}
+    assert {name.partition(".layer.")[2] for name in adapted} == {
+        f"{layer}.{part}.dense" for layer in range(LAYERS) for part in ("attention.output", "intermediate", "output")
+    }
+    count = count_trainable(model)
+    assert count.lora == LAYERS * 4 * (2 + 3 + 3) * HIDDEN  # h to h, h to 2 h, 2 h to h
+    assert count.head == HEADS[family]
+
+
 def test_a_config_that_does_not_belong_to_the_weights(tmp_path: Path) -> None:
     folder = tiny_model("roberta", tmp_path, layers=2, hidden=HIDDEN)
     config = json.loads((folder / "config.json").read_text())

@@ -12,7 +12,7 @@ import transformers
 from lora_distill.errors import UserError
 from lora_distill.hub import HubModel
 from lora_distill.model import base as base_module
-from lora_distill.model.base import BaseModel, hash_files, resolve_again, resolve_base_model
+from lora_distill.model.base import has_changed, hash_files, resolve_again, resolve_base_model
 from tests.hub_server import HubServer
 from tests.tiny import FAMILIES, tiny_model
 
@@ -113,7 +113,7 @@ def test_packaged_weights_that_are_not_the_published_ones(monkeypatch: pytest.Mo
 
 
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_module, "_MODULE", "no_such_module")
+    monkeypatch.setattr(base_module, "MINILM_MODULE", "no_such_module")
     with pytest.raises(UserError, match=r"not installed\.\nInstall it: pip install"):
         resolve_base_model("minilm")
 
@@ -266,23 +266,25 @@ except UserError as error:
 # Again
 
 
-def recorded(base: BaseModel) -> dict[str, str]:
-    about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
-    return about | {"fingerprint": base.fingerprint}
-
-
 def test_a_recorded_base_model_is_found_again_from_anywhere_and_not_when_it_has_changed(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(model.parent)
     folder, packaged = resolve_base_model("model"), resolve_base_model("minilm")
     monkeypatch.chdir("/")
-    assert resolve_again(recorded(folder)) == folder
-    assert resolve_again(recorded(packaged)) == packaged
+    assert resolve_again(folder.recorded()) == folder
+    assert resolve_again(packaged.recorded()) == packaged
+    assert not has_changed(folder.recorded())
+    assert not has_changed(packaged.recorded())
     with (model / "config.json").open("a") as handle:
         handle.write("\n")
     with pytest.raises(UserError, match=r"files have changed since .*\nPut those of revision"):
-        resolve_again(recorded(folder))
+        resolve_again(folder.recorded())
+    assert has_changed(folder.recorded())
+    (model / "model.safetensors").unlink()
+    assert has_changed(folder.recorded())
+    shutil.rmtree(model)
+    assert not has_changed(folder.recorded())
 
 
 def test_a_base_model_from_the_hub_is_asked_for_at_its_commit(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 import pytest
+from peft import PeftModel
 from transformers import BertConfig, RobertaConfig
 
 from lora_distill.errors import UserError
@@ -36,6 +37,18 @@ def test_over_it_the_message_says_how_many_where_and_what_would_fit() -> None:
     assert check_budget(attach_adapter(from_config(RobertaConfig()), settings(32, 2), seed=0), 1_000_000)
     with pytest.raises(UserError):
         check_budget(attach_adapter(from_config(RobertaConfig()), settings(12, 8), seed=0), 1_000_000)
+
+
+def test_modules_of_several_shapes_are_counted_as_they_are() -> None:
+    def bert(rank: int, layers: int) -> PeftModel:
+        return attach_adapter(from_config(BertConfig()), settings(rank, layers, target_modules=("dense",)), seed=0)
+
+    # 768 to 768, 768 to 3,072 and back: 12 x 768 a rank and layer
+    assert check_budget(bert(8, 12), 1_000_000).as_dict() == {"total": 887_812, "lora": 884_736, "head": 3_076}
+    with pytest.raises(UserError, match=r"1,108,996 trainable[^$]*: rank 9 on 12 layers, or rank 10 on 10 layers"):
+        check_budget(bert(10, 12), 1_000_000)
+    assert check_budget(bert(9, 12), 1_000_000).total == 998_404
+    assert check_budget(bert(10, 10), 1_000_000).total == 924_676
 
 
 def test_when_the_head_leaves_no_room_it_says_so() -> None:

@@ -167,6 +167,15 @@ def test_the_learning_rate_warms_up_and_goes_down(
     assert rates[9] == pytest.approx(middle, abs=0.05)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_a_run_of_one_step_learns_at_the_full_rate(trainer: Trainer, schedule: str) -> None:
+    settings = replace(RECIPE, num_epochs=1, batch_size=len(trainer.training.labels), lr_schedule=schedule)
+    trained, progress = trainer.run(settings)
+    assert progress.step == 1
+    assert progress.history[0]["learning_rate"] == RECIPE.learning_rate
+    assert not same_bits(trained, snapshot(trainer.make_model()))
+
+
 def test_history_has_means_over_the_logged_steps(trainer: Trainer) -> None:
     _, each = trainer.run(replace(RECIPE, logging_steps=1))
     _, pairs = trainer.run(replace(RECIPE, logging_steps=2))

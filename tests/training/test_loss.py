@@ -44,6 +44,21 @@ def test_agrees_with_a_reference_in_numpy(
     assert ours.item() == pytest.approx(reference(student, labels, teacher, alpha, temperature), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("temperature", [1e4, 1e5, 1e6])
+def test_single_precision_logits_agree_with_it_at_temperatures_that_make_near_equals_of_them(
+    temperature: float,
+) -> None:
+    draw = torch.Generator().manual_seed(2)
+    student, teacher = (3 * torch.randn(8, 4, generator=draw) for _ in range(2))
+    labels = torch.arange(8) % 4
+    ours = distillation_loss(student, labels, teacher, alpha=0.5, temperature=temperature)
+    assert ours.dtype == torch.float32
+    in_numpy = (each.double().numpy() for each in (student, teacher))
+    expected = reference(next(in_numpy), labels.numpy(), next(in_numpy), 0.5, temperature)
+    # The reference rounds, too: 1e-16 of T^2.
+    assert ours.item() == pytest.approx(expected, rel=1e-6, abs=1e-15 * temperature**2)
+
+
 def test_literal_values() -> None:
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])
     label = torch.tensor([0])

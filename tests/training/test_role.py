@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
+from transformers import XLNetConfig, XLNetForSequenceClassification
 
 from lora_distill.config import Config, Role, make_config
 from lora_distill.data.types import Dataset, Rows
+from lora_distill.errors import UserError
 from lora_distill.experiment import run_experiment
+from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.given_teacher import GivenTeacher
 from lora_distill.run_folder import RunFolder
 from lora_distill.suite import Suite, run_suite
 from lora_distill.training import role as role_module
+from lora_distill.training.loop import Split
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
 from tests.end_to_end.conftest import small_values, write_rows
@@ -136,6 +141,37 @@ def test_a_given_teacher_is_known_by_its_weights_and_the_order_of_its_labels() -
         assert other != before
     assert key_of(replace(given, location="copy", reference="/copy", folder=Path("/copy"))) == before
     assert key_of(config=Config(**SOFT, **TEACHERS, **STUDENTS, seed=7, learning_rate=7)) == before
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_given_teacher_that_answers_no_numbers_is_refused(
+    split: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = {name: np.zeros((3, 2), np.float32) for name in ("train", "validation", "test")}
+    logits[split][2, 1] = value
+    monkeypatch.setattr(GivenTeacher, "load", lambda _: nn.Identity())
+    monkeypatch.setattr(role_module, "_logits", lambda *_: logits)
+    given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
+    reading = TeacherReading(given, Config(output_dir=str(tmp_path)), DATA, PLAN)
+    with pytest.raises(UserError, match="--teacher_checkpoint there: answers some rows with no numbers"):
+        reading.run({})
+    assert not reading.artefact().folder.exists()
+
+
+def test_a_given_teacher_that_reads_padding_as_text_is_refused(tiny_bert: BaseModel, validation_rows: Split) -> None:
+    vocabulary = int(validation_rows.tokens.flat.max()) + 1
+    sizes = {"vocab_size": vocabulary, "d_model": 8, "n_layer": 1, "n_head": 1, "d_inner": 8}
+    xlnet = XLNetForSequenceClassification(XLNetConfig(**sizes, initializer_range=1.0)).eval()
+    given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
+    reading = TeacherReading(given, Config(), DATA, PLAN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GivenTeacher, "load", lambda _: xlnet)
+        with pytest.raises(UserError, match=r"--teacher_checkpoint there: .* reads padding as text"):
+            reading.check(validation_rows)
+        whole = load_classifier(tiny_bert, ["a", "b"], seed=0).model
+        patch.setattr(GivenTeacher, "load", lambda _: whole)
+        reading.check(validation_rows)
 
 
 # Sharing

@@ -5,7 +5,6 @@ import json
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lora_distill.data.catalogue import Source, Split, open_source
 from lora_distill.data.files import Columns, Table
@@ -84,13 +83,11 @@ class Labelled(NamedTuple):
     Attributes:
         texts: N texts.
         labels: N labels as strings, in the data's own names; `labels.map_labels` turns them into indices.
-        ids: int64 [N], position in the file or split, counted from 0.
         source: as in Dataset, and under `rows` which rows they are.
     """
 
     texts: list[str]
     labels: list[str]
-    ids: NDArray[np.int64]
     source: dict[str, str]
 
 
@@ -117,9 +114,8 @@ def read_labelled(name: str, *, text_column: str, label_column: str, test_fracti
         (rows,) = _carve_test(splits, test_fraction, label_names, source.where)
         test = splits["test"]
         names = [label_names[label] for label in test.labels]
-        return Labelled(test.texts, names, test.ids, source.origin | {"rows": rows})
-    ids = np.arange(len(table.texts), dtype=np.int64)
-    return Labelled(table.texts, table.labels, ids, source.origin | {"rows": rows})
+        return Labelled(test.texts, names, source.origin | {"rows": rows})
+    return Labelled(table.texts, table.labels, source.origin | {"rows": rows})
 
 
 def _label_names(source: Source) -> list[str]:

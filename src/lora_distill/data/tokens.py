@@ -85,4 +85,7 @@ def tokenise(texts: list[str], tokenizer_folder: Path, max_length: int) -> Token
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))
-    return Tokens(flat, offsets, cut, int(tokenizer.pad_token_id or 0))
+    # The model's own first: RoBERTa counts positions by it, and decoders find a text's end.
+    padding = (getattr(AutoConfig.from_pretrained(tokenizer_folder), "pad_token_id", None), tokenizer.pad_token_id, 0)
+    pad_id = next(token for token in padding if token is not None and token >= 0)
+    return Tokens(flat, offsets, cut, int(pad_id))

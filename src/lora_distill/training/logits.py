@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lora_distill.data.batches import assemble, evaluation_order
+from lora_distill.data.batches import Batch, assemble, evaluation_order
 from lora_distill.data.tokens import Tokens
 from lora_distill.progress import track
 
@@ -13,6 +13,15 @@ EVALUATION_BATCH = 64
 
 
 @torch.inference_mode()
+def batch_logits(model: nn.Module, batch: Batch) -> NDArray[np.float32]:
+    """The logits of B rows, float32 [B, C]; as in `predict_logits`."""
+    model.eval()
+    device = next(model.parameters()).device
+    out = model(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)).logits
+    logits: NDArray[np.float32] = out.float().cpu().numpy()
+    return logits
+
+
 def predict_logits(model: nn.Module, tokens: Tokens, stage: str = "") -> NDArray[np.float32]:
     """The logits of every row, float32 [N, C], in the rows' order.
 
@@ -22,14 +31,10 @@ def predict_logits(model: nn.Module, tokens: Tokens, stage: str = "") -> NDArray
         tokens: N rows.
         stage: named in the progress line; empty shows none.
     """
-    model.eval()
-    device = next(model.parameters()).device
     logits: NDArray[np.float32] | None = None
     with track(stage, len(tokens)) as advance:
         for rows in evaluation_order(tokens.lengths, EVALUATION_BATCH):
-            batch = assemble(tokens, rows)
-            out = model(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)).logits
-            out = out.float().cpu().numpy()
+            out = batch_logits(model, assemble(tokens, rows))
             if logits is None:
                 logits = np.empty((len(tokens), out.shape[1]), np.float32)
             logits[rows] = out

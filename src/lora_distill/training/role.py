@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import nn
 
 import lora_distill
 from lora_distill.config import Config, Role
+from lora_distill.data.batches import assemble
+from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
@@ -27,8 +30,8 @@ from lora_distill.model.budget import check_budget, count_trainable
 from lora_distill.model.given_teacher import GivenTeacher, check_order
 from lora_distill.model.saved_adapter import save_adapter
 from lora_distill.seeding import derive_seed
-from lora_distill.store import Artefact, read_json, write_json, write_jsonl
-from lora_distill.training.logits import predict_logits
+from lora_distill.store import Artefact, fingerprint, read_json, write_json, write_jsonl
+from lora_distill.training.logits import batch_logits, predict_logits
 from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, train
 from lora_distill.training.plan import ExecutionPlan
 
@@ -202,14 +205,25 @@ class TeacherReading:
         artefact = self.artefact()
         if artefact.finished:
             logits = read_outcome(artefact, reused=True).logits["validation"]
-        elif self.given.matched_by_index:
-            with self.plan.autocast():
-                logits = predict_logits(self._load(), validation.tokens, "teacher: validation")[:, self.given.columns]
         else:
-            self.given.load()
-            return
+            model = self._load()
+            self._check_padding(model, validation.tokens)
+            if not self.given.matched_by_index:
+                return
+            with self.plan.autocast():
+                logits = predict_logits(model, validation.tokens, "teacher: validation")[:, self.given.columns]
         if self.given.matched_by_index:
             check_order(self.given, logits, validation.labels)
+
+    def _check_padding(self, model: nn.Module, tokens: Tokens) -> None:
+        """A model that reads padding as text would answer a row by the length of its neighbours."""
+        short, long = tokens.lengths.argmin(), tokens.lengths.argmax()
+        alone, beside = (batch_logits(model, assemble(tokens, np.array(rows)))[0] for rows in ([short], [short, long]))
+        if not np.allclose(alone, beside, rtol=0.01, atol=0.01, equal_nan=True):
+            raise UserError(
+                f"--teacher_checkpoint {self.given.location}: answers a short text otherwise when a longer one stands"
+                " beside it, so it reads padding as text.\nGive a teacher that padding on the right does not change."
+            )
 
     def _load(self) -> nn.Module:
         return self.given.load().to(self.plan.device)
@@ -259,7 +273,15 @@ class TeacherReading:
 
 def _versions() -> dict[str, str]:
     modules = (accelerate, lora_distill, np, peft, tokenizers, torch, transformers)
-    return {module.__name__: module.__version__ for module in modules}
+    return {module.__name__: module.__version__ for module in modules} | {"source": _source()}
+
+
+@cache
+def _source() -> str:
+    """Of the code that decides the bits: a clone changes between two versions of the package."""
+    root = Path(lora_distill.__file__).parent
+    files = [root / "seeding.py", *(file for part in ("data", "model", "training") for file in (root / part).iterdir())]
+    return fingerprint({str(file.relative_to(root)): file.read_text() for file in files if file.suffix == ".py"})
 
 
 def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
