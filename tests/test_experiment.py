@@ -21,7 +21,10 @@ from lora_distill import experiment, store
 from lora_distill.config import Config, Role, make_config
 from lora_distill.errors import UserError
 from lora_distill.experiment import compare_roles, run_experiment
-from lora_distill.preparation import prepare
+from lora_distill.preparation import Prepared, prepare
+from lora_distill.run_folder import RunFolder
+from lora_distill.training import loop
+from lora_distill.training import role as role_module
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.tiny import tiny_model
 
@@ -43,6 +46,16 @@ def done(tiny: Tiny, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     """A run's folder and what running it gave back. Read it, do not write into it."""
     output = tmp_path_factory.mktemp("out")
     return output / "run", run_experiment(config_of(tiny("roberta"), rows, output, exp_name="run"))
+
+
+def begin_run(
+    config: Config, *, resume: bool = False, overwrite: bool = False
+) -> tuple[RunFolder, Prepared, dict[str, Any]]:
+    """As far as a run comes before it trains."""
+    prepared, begun = experiment._prepare(config, resume=resume, overwrite=overwrite)
+    run = RunFolder.of(prepared.config)
+    with run.lock():
+        return run, prepared, experiment._begin(run, config, prepared, begun, overwrite=overwrite)
 
 
 def test_what_is_given_back_is_what_is_written(done: tuple[Path, dict[str, Any]]) -> None:
@@ -103,7 +116,7 @@ def test_two_runs_that_begin_in_the_same_second_take_two_names(
     monkeypatch.setattr(experiment, "prepare", prepared_together)
 
     def begin() -> None:
-        begun.append(experiment._open(config, resume=False, overwrite=False)[0].path)
+        begun.append(begin_run(config)[0].path)
 
     threads = [threading.Thread(target=begin) for _ in range(2)]
     for thread in threads:
@@ -124,12 +137,12 @@ def test_of_two_that_begin_under_one_name_one_is_refused(
     def overtaken(*arguments: Any) -> Any:  # noqa: ANN401
         prepared = prepare(*arguments)
         monkeypatch.setattr(experiment, "prepare", prepare)
-        experiment._open(config, resume=False, overwrite=False)
+        begin_run(config)
         return prepared
 
     monkeypatch.setattr(experiment, "prepare", overtaken)
     with pytest.raises(UserError, match=r"mine: this run was begun .*\n--resume goes on"):
-        experiment._open(config, resume=False, overwrite=False)
+        begin_run(config)
 
 
 def test_a_place_that_cannot_be_written_is_found_first_also_without_a_name(
@@ -144,7 +157,7 @@ def test_a_place_that_cannot_be_written_is_found_first_also_without_a_name(
 def test_a_run_does_not_go_on_on_another_base_model(rows: Path, tmp_path: Path) -> None:
     base = tiny_model("roberta", tmp_path / "base")
     config = config_of(base, rows, tmp_path / "out", exp_name="run")
-    experiment._open(config, resume=False, overwrite=False)
+    begin_run(config)
     tiny_model("roberta", base, seed=1)
     with pytest.raises(UserError, match=r"base model .*: its files have changed since"):
         run_experiment(config, resume=True)
@@ -159,11 +172,11 @@ def test_a_run_goes_on_under_the_plan_that_it_was_begun_with_and_from_anywhere(
     shutil.copytree(tiny("roberta"), tmp_path / "base")
     monkeypatch.chdir(tmp_path)
     config = config_of(Path("base"), rows, tmp_path / "out", exp_name="run")
-    run, first, environment = experiment._open(config, resume=False, overwrite=False)
+    run, first, environment = begin_run(config)
     environment["plan"]["threads"] = 3
     (run.path / "environment.json").write_text(json.dumps(environment))
     monkeypatch.chdir("/")
-    _, again, _ = experiment._open(config, resume=True, overwrite=False)
+    _, again, _ = begin_run(config, resume=True)
     assert (again.plan.threads, first.plan.threads) == (3, 1)
     assert again.base == first.base
     assert again.config == first.config
@@ -173,7 +186,7 @@ def test_a_run_that_goes_on_computes_with_the_threads_of_its_plan(
     tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
-    run, _, environment = experiment._open(config, resume=False, overwrite=False)
+    run, _, environment = begin_run(config)
     environment["plan"]["threads"] = 3
     (run.path / "environment.json").write_text(json.dumps(environment))
     threads: list[int] = []
@@ -216,13 +229,50 @@ def test_a_run_that_is_being_trained_is_overwritten_only_when_that_has_ended(
     trainer = threading.Thread(target=train)
     trainer.start()
     assert training.wait(timeout=60)
-    run, *_ = experiment._open(config.model_copy(update={"seed": 5}), resume=False, overwrite=True)
+    run, *_ = begin_run(config.model_copy(update={"seed": 5}), overwrite=True)
     assert waited_for.is_set()
     assert {"train.log", "environment.json"} < set(kept)
     assert f"seed: {config.seed}\n" in kept[-1]
     assert run.resolved().seed == 5
     assert not (run.path / "train.log").exists()
     trainer.join()
+
+
+def test_a_run_that_was_begun_anew_in_the_meantime_is_not_mixed_with_its_settings(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
+    begin_run(config)
+
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401
+        prepared = prepare(*arguments)
+        monkeypatch.setattr(experiment, "prepare", prepare)
+        begin_run(config.model_copy(update={"seed": 5}), overwrite=True)
+        return prepared
+
+    monkeypatch.setattr(experiment, "prepare", overtaken)
+    with pytest.raises(UserError, match="run: another process has begun it anew"):
+        begin_run(config, resume=True)
+    assert RunFolder(tmp_path / "run").resolved().seed == 5
+
+
+def test_what_others_use_is_there_until_its_successor_is_whole(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    """A run that shares its teacher is not disturbed by one that trains that teacher again."""
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
+    first = run_experiment(config)
+    adapters = list((tmp_path / ".artefacts").glob("teacher-*/adapter/adapter_model.safetensors"))
+    there: list[bool] = []
+    train = loop.train
+
+    def watch(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        there.append(all(path.is_file() for path in adapters))
+        return train(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(role_module, "train", watch)
+        again = run_experiment(config, overwrite=True)
+    assert (len(adapters), there) == (1, [True] * 2)
+    assert again["teacher"]["test"] == first["teacher"]["test"]
 
 
 def test_a_device_without_room_is_told_in_words(

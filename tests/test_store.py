@@ -125,8 +125,10 @@ def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_
     assert artefact.finished
     assert not artefact.work.exists()
     assert read_json(artefact.folder / "recipe.json") == {"seed": 0}
-    artefact.discard()
-    assert not artefact.finished
+    artefact.work.mkdir()
+    artefact.forget_checkpoints()
+    assert artefact.finished
+    assert not artefact.work.exists()
 
 
 def test_whoever_waits_for_a_lock_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

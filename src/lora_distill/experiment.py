@@ -52,10 +52,12 @@ def run_experiment(
     """
     started = time.monotonic()
     with run_log() as log_into:
-        run, prepared, environment = _open(config, resume=resume, overwrite=overwrite)
-        log_into(run.path / LOG)
-        logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
-        with run.resumable(), run.lock(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
+        prepared, begun = _prepare(config, resume=resume, overwrite=overwrite)
+        run = RunFolder.of(prepared.config)
+        with run.lock(), run.resumable(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
+            environment = _begin(run, config, prepared, begun, overwrite=overwrite)
+            log_into(run.path / LOG)
+            logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
             renewed = (set() if renewed is None else renewed) if overwrite else None
             teacher = _teach(prepared, renewed)
             outcomes: dict[Role, Outcome] = {"teacher": teacher}
@@ -68,33 +70,46 @@ def run_experiment(
     return results
 
 
-def _open(config: Config, *, resume: bool, overwrite: bool) -> tuple[RunFolder, Prepared, dict[str, Any]]:
-    """Check everything, then make the run's folder, or go on in it under the plan that it was begun with."""
+def _prepare(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepared, dict[str, Any] | None]:
+    """Check everything before anything is written; of a run that has a folder, also the environment it began in."""
     run = RunFolder.of(config)
-    if config.exp_name:
-        run.admit(config, resume=resume, overwrite=overwrite)
-    else:
+    if not config.exp_name:
         check_writable(run.path)
-    if config.exp_name and run.begun and not overwrite:
-        environment = run.environment()
-        prepared = prepare(run.resolved(), environment)
-        if prepared.dataset.fingerprint != environment["data"]["fingerprint"]:
-            raise changed_since(run.path, prepared.dataset.name)
-        environment |= _machine()  # what trains from here on; what was trained with other versions is trained again
-        write_json(run.path / ENVIRONMENT, environment)
-        return run, prepared, environment
-    prepared = prepare(config)
-    with lock(Path(config.output_dir) / ARTEFACTS, "runs"):  # so that no two processes begin one run
-        if not config.exp_name:
+        prepared = prepare(config)
+        with lock(Path(config.output_dir) / ARTEFACTS, "names"):  # so that no two processes take one
             prepared = prepared.named(automatic_name(prepared.config))
-        run = RunFolder.of(prepared.config)
-        run.admit(config, resume=False, overwrite=overwrite)
-        if overwrite:
-            with run.lock():  # not from under a process that is training it
-                run.remove()
-        environment = _environment(config, prepared)
-        run.begin(prepared.config, environment)
-    return run, prepared, environment
+            environment = _environment(config, prepared)
+            RunFolder.of(prepared.config).begin(prepared.config, environment)
+        return prepared, environment
+    run.admit(config, resume=resume, overwrite=overwrite)
+    if overwrite or not run.begun:
+        return prepare(config), None
+    begun = run.environment()
+    prepared = prepare(run.resolved(), begun)
+    if prepared.dataset.fingerprint != begun["data"]["fingerprint"]:
+        raise changed_since(run.path, prepared.dataset.name)
+    return prepared, begun
+
+
+def _begin(
+    run: RunFolder, config: Config, prepared: Prepared, begun: dict[str, Any] | None, *, overwrite: bool
+) -> dict[str, Any]:
+    """Make the run's folder, or go on in it under the plan that it was begun with; what environment.json says.
+
+    The run's lock is held by now. Another process may have had it in the meantime.
+    """
+    if begun:
+        if run.environment()["requested"] != begun["requested"]:
+            raise UserError(f"{run.path}: another process has begun it anew with other settings. Call again.")
+        environment = begun | _machine()  # what trains from here on; what other versions trained is trained again
+        write_json(run.path / ENVIRONMENT, environment)
+        return environment
+    run.admit(config, resume=False, overwrite=overwrite)
+    if overwrite:
+        run.remove()
+    environment = _environment(config, prepared)
+    run.begin(prepared.config, environment)
+    return environment
 
 
 @contextmanager

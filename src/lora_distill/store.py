@@ -153,7 +153,6 @@ class Artefact:
             write_json(folder / "recipe.json", self.recipe)
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def discard(self) -> None:
-        """Remove it, finished or not."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def forget_checkpoints(self) -> None:
+        """Let it be trained from its beginning. What is finished stays for others until the new takes its place."""
         shutil.rmtree(self.work, ignore_errors=True)

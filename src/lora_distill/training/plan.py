@@ -51,7 +51,8 @@ class ExecutionPlan:
     def accelerator(self) -> Accelerator:
         """Accelerate, set to this plan; its process-wide state is renewed, for runs may differ in precision."""
         AcceleratorState._reset_state(reset_partial_state=True)
-        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)  # it would win over the plan
+        for name in ("ACCELERATE_TORCH_DEVICE", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
+            os.environ.pop(name, None)  # they would win over the plan and the recipe
         if self.device.startswith("cuda"):
             os.environ["ACCELERATE_TORCH_DEVICE"] = self.device
         mixed = "bf16" if self.precision == "bf16" else "no"

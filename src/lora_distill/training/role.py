@@ -104,13 +104,13 @@ class RoleTraining:
         artefact = self.artefact()
         with artefact.lock():
             if renew:
-                artefact.discard()
-            reused = artefact.finished
+                artefact.forget_checkpoints()
+            reused = artefact.finished and not renew
             if reused:
                 logger.info("%s: already trained (%s)", self.role, artefact.key)
             else:
                 self._train(artefact, splits)
-        return read_outcome(artefact, reused=reused)
+            return read_outcome(artefact, reused=reused)
 
     def _train(self, artefact: Artefact, splits: dict[str, Split]) -> None:
         config, role = self.config, self.role
@@ -219,11 +219,19 @@ class TeacherReading:
         """A model that reads padding as text would answer a row by the length of its neighbours."""
         short, long = tokens.lengths.argmin(), tokens.lengths.argmax()
         alone, beside = (batch_logits(model, assemble(tokens, np.array(rows)))[0] for rows in ([short], [short, long]))
-        if not np.allclose(alone, beside, rtol=0.01, atol=0.01, equal_nan=True):
+        if not np.isfinite(alone).all():
+            raise self._no_numbers()
+        if not np.allclose(alone, beside, rtol=0.01, atol=0.01):
             raise UserError(
                 f"--teacher_checkpoint {self.given.location}: answers a short text otherwise when a longer one stands"
                 " beside it, so it reads padding as text.\nGive a teacher that padding on the right does not change."
             )
+
+    def _no_numbers(self) -> UserError:
+        return UserError(
+            f"--teacher_checkpoint {self.given.location}: answers some rows with no numbers (NaN or infinity)."
+            " Give a teacher whose weights are sound."
+        )
 
     def _load(self) -> nn.Module:
         return self.given.load().to(self.plan.device)
@@ -237,15 +245,13 @@ class TeacherReading:
         """
         artefact = self.artefact()
         with artefact.lock():
-            if renew:
-                artefact.discard()
-            reused = artefact.finished
+            reused = artefact.finished and not renew
             if reused:
                 logger.info("teacher: given, as %s; its logits are at hand (%s)", self.given.location, artefact.key)
             else:
                 logger.info("teacher: given, as %s; it labels every row once", self.given.location)
                 self._read(artefact, splits)
-        outcome = read_outcome(artefact, reused=reused)
+            outcome = read_outcome(artefact, reused=reused)
         return replace(outcome, facts=outcome.facts | {"checkpoint": self.given.location})
 
     def _read(self, artefact: Artefact, splits: dict[str, Split]) -> None:
@@ -253,10 +259,7 @@ class TeacherReading:
         model = self._load()
         own = _logits(model, splits, self.plan, "teacher")
         if not all(np.isfinite(each).all() for each in own.values()):
-            raise UserError(
-                f"--teacher_checkpoint {self.given.location}: answers some rows with no numbers (NaN or infinity)."
-                " Give a teacher whose weights are sound."
-            )
+            raise self._no_numbers()
         logits = {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}
         with artefact.fill() as folder:
             save_file(logits, folder / "logits.safetensors")
