@@ -85,12 +85,14 @@ def token_lengths(base_model: Path, file: Path, max_length: int) -> list[int]:
     return [int(length) for length in encoded["length"]]
 
 
-def count_layers(base_model: Path) -> int:
-    """Layers of an encoder."""
-    return int(AutoConfig.from_pretrained(base_model).num_hidden_layers)
+def layers_of_roles(base_model: Path) -> tuple[int, int]:
+    """Layers that teacher and student adapt: two thirds and half of the encoder's."""
+    total = int(AutoConfig.from_pretrained(base_model).num_hidden_layers)
+    return 2 * total // 3, total // 2
 
 
-def student_shape(base_model: Path, *, layers: int, rank: int, classes: int) -> Shape:
-    """What `step_flops` needs to know of a student on this encoder."""
+def student_shape(base_model: Path, rows: Path, *, layers: int, rank: int) -> Shape:
+    """What `step_flops` needs to know of a student on this encoder and these rows."""
     config = AutoConfig.from_pretrained(base_model)
+    classes = len({label for _, label in read_rows(rows / "train.csv")})
     return Shape(int(config.hidden_size), int(config.intermediate_size), layers, rank, classes)

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from benchmarks import machine
 
-_console = Console()
+_console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 class Report:
