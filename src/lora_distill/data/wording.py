@@ -13,3 +13,12 @@ def listing(names: Iterable[str], limit: int = 10) -> str:
     every = [repr(name if len(name) <= 40 else name[:39] + "…") for name in names]
     more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
     return ", ".join(every[:limit]) + more
+
+
+def byte_size(number: float) -> str:
+    """`83 MB`, `1.5 GB`, in powers of ten."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"

@@ -1,0 +1,241 @@
+"""What only saves time: arrays by the content that they were made from, shared by all runs of a user.
+
+A run computes the same with the cache, without it, and with any part of it. So whatever is wrong with an entry, or with
+the disk, is said and then lived with: the entry is made again, or the run goes on without it.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from lora_distill.store import fingerprint, lock, read_json, whole_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+MOST = 20 * 2**30  # bytes that the cache takes where no limit is given, if half of the free disk is more
+ABOUT = "entry.json"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An array that is written piece by piece, because it may be larger than memory.
+
+    Attributes:
+        shape: of the whole.
+        dtype: of the whole.
+        pieces: of it, in order, along the first axis.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    pieces: Iterable[NDArray[Any]]
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> "Stream":
+        """An array that is there already."""
+        return cls(array.shape, array.dtype, [array])
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A folder with arrays, each a .npy file, and what they are.
+
+    Attributes:
+        folder: where they lie.
+        about: kind, title, recipe, and SHA-256 and size of each file.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """One of them, mapped into memory, read only."""
+        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return array
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(int(file["size"]) for file in self.about["files"].values())
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return str(self.about.get("title", self.about["kind"]))
+
+    @property
+    def last_used(self) -> float:
+        """In seconds since 1970."""
+        return _last_used(self.folder / ABOUT)
+
+
+def cache_folder() -> Path:
+    """`$LORA_DISTILL_CACHE`, else a folder of the user's cache."""
+    return Path(os.environ.get("LORA_DISTILL_CACHE") or user_cache_path("lora_distill"))
+
+
+class Cache:
+    """The entries of one folder.
+
+    Args:
+        folder: need not exist.
+        limit: of all entries together, in bytes; None: half of the free disk, at most MOST.
+    """
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self.folder, self._limit = folder, limit
+        self._whole: set[Path] = set()
+
+    def entries(self) -> list[Entry]:
+        """All of them, the one that was used longest ago first. What is not an entry is removed."""
+        entries = [_read(path.parent) for path in sorted(self.folder.glob(f"*/{ABOUT}"), key=_last_used)]
+        return [entry for entry in entries if entry]
+
+    def find(self, kind: str, recipe: Mapping[str, Any]) -> list[Entry]:
+        """The entries that were made by this recipe. They count as used now; damaged ones are removed."""
+        found = []
+        for folder in self.folder.glob(f"{_name(kind, recipe)}-*"):
+            entry = _read(folder)
+            if entry and self._is_whole(entry):
+                found.append(entry)
+        return sorted(found, key=lambda entry: entry.folder.name)
+
+    def _is_whole(self, entry: Entry) -> bool:
+        """Whether its files are as they were written; asked once in a process."""
+        if entry.folder not in self._whole:
+            for name, file in entry.about["files"].items():
+                path = entry.folder / f"{name}.npy"
+                if not path.is_file() or path.stat().st_size != file["size"] or _sha256(path) != file["sha256"]:
+                    _remove(entry.folder, f"its {path.name} is not as it was written")
+                    return False
+            self._whole.add(entry.folder)
+        os.utime(entry.folder / ABOUT)
+        return True
+
+    def add(
+        self, kind: str, recipe: Mapping[str, Any], part: str, title: str, arrays: Mapping[str, Stream]
+    ) -> Entry | None:
+        """Write an entry, whole or not at all; None, with a warning, where the disk does not take it.
+
+        Args:
+            kind: of entry.
+            recipe: all that the arrays depend on.
+            part: tells apart what one recipe makes.
+            title: what it is, for people.
+            arrays: by name.
+        """
+        folder = self.folder / f"{_name(kind, recipe)}-{part}"
+        try:
+            with whole_folder(folder) as beside:
+                files = {name: _write(beside / f"{name}.npy", array) for name, array in arrays.items()}
+                write_json(beside / ABOUT, {"kind": kind, "title": title, "recipe": dict(recipe), "files": files})
+        except OSError as error:
+            logger.warning("the cache %s takes no more (%s): going on without", self.folder, error.strerror)
+            return None
+        self._whole.add(folder)
+        return _read(folder)
+
+    def room(self) -> int:
+        """Bytes that may still be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            there, free = sum(entry.size for entry in self.entries()), shutil.disk_usage(self.folder).free
+        except OSError as error:
+            logger.warning("no cache in %s: %s", self.folder, error.strerror)
+            return 0
+        limit = min((free + there) // 2, MOST) if self._limit is None else self._limit
+        return max(0, min(limit - there, free))
+
+    def make_room(self, size: int) -> int:
+        """Remove what was used longest ago until `size` bytes may be written; the bytes that may."""
+        room = self.room()
+        for entry in self.entries():
+            if room >= size:
+                break
+            if entry.folder not in self._whole:  # what this process uses stays
+                _remove(entry.folder, "used longest ago, and there must be room")
+                room = self.room()
+        return room
+
+    @contextmanager
+    def lock(self, kind: str, recipe: Mapping[str, Any]) -> Iterator[None]:
+        """Let one process make what others wait for; where nothing can be locked nobody waits."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock(self.folder, _name(kind, recipe)))
+            except OSError:
+                logger.debug("no lock in %s", self.folder)
+            yield
+
+    def clear(self) -> int:
+        """Remove every entry; the bytes that they took."""
+        entries = self.entries()
+        for entry in entries:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+        return sum(entry.size for entry in entries)
+
+
+def _name(kind: str, recipe: Mapping[str, Any]) -> str:
+    return f"{kind}-{fingerprint(dict(recipe))[:16]}"
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has just removed it
+        return 0.0
+
+
+def _read(folder: Path) -> Entry | None:
+    try:
+        entry = Entry(folder, read_json(folder / ABOUT))
+        whole = entry.size >= 0 and folder.name.startswith(_name(entry.about["kind"], entry.about["recipe"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        whole = False
+    if whole:
+        return entry
+    if folder.is_dir():
+        _remove(folder, f"its {ABOUT} is not as it was written")
+    return None
+
+
+def _remove(folder: Path, reason: str) -> None:
+    logger.info("cache: %s removed: %s", folder.name, reason)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, array: Stream) -> dict[str, Any]:
+    header = io.BytesIO()
+    layout = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(header, layout)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        file.write(header.getbuffer())
+        digest.update(header.getbuffer())
+        size = header.tell()
+        for piece in array.pieces:
+            data = piece.tobytes()
+            digest.update(data)
+            size += file.write(data)
+    return {"size": size, "sha256": digest.hexdigest()}

@@ -1,0 +1,170 @@
+"""The cache: whatever happens to it, a run goes on."""
+
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_distill import cache as cache_module
+from lora_distill.cache import Cache, Stream, cache_folder
+
+RECIPE = {"made": "so"}
+ARRAY = np.arange(1000, dtype=np.float32).reshape(100, 10)
+
+
+def add(cache: Cache, part: str = "part", recipe: dict[str, str] = RECIPE, array: np.ndarray = ARRAY) -> None:
+    assert cache.add("kind", recipe, part, "a title", {"data": Stream.of(array)})
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache", limit=100_000)
+
+
+def test_what_was_put_in_comes_out_by_its_recipe(cache: Cache) -> None:
+    pieces = Stream(ARRAY.shape, ARRAY.dtype, (ARRAY[at : at + 7] for at in range(0, 100, 7)))
+    assert cache.add("kind", RECIPE, "part", "a title", {"data": pieces, "more": Stream.of(np.array([b"a", b"bc"]))})
+    (entry,) = Cache(cache.folder).find("kind", RECIPE)
+    found = entry.array("data")
+    assert isinstance(found, np.memmap)
+    assert np.array_equal(found, ARRAY)
+    assert entry.array("more").tolist() == [b"a", b"bc"]
+    assert entry.size == sum(path.stat().st_size for path in entry.folder.glob("*.npy"))
+    assert cache.find("kind", {"made": "otherwise"}) == cache.find("other", RECIPE) == []
+
+
+def test_parts_of_one_recipe_are_found_together(cache: Cache) -> None:
+    add(cache, "b")
+    add(cache, "a", array=ARRAY[:3])
+    assert [len(entry.array("data")) for entry in cache.find("kind", RECIPE)] == [3, 100]
+
+
+def entry_of(cache: Cache) -> Path:
+    (folder,) = cache.folder.glob("kind-*")
+    return folder
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "data.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(folder: Path) -> None:
+    file = folder / "data.npy"
+    contents = bytearray(file.read_bytes())
+    contents[-3] ^= 1
+    file.write_bytes(contents)
+
+
+def lose(folder: Path) -> None:
+    (folder / "data.npy").unlink()
+
+
+def garble(folder: Path) -> None:
+    (folder / "entry.json").write_text("{")
+
+
+def foreign(folder: Path) -> None:
+    about = json.loads((folder / "entry.json").read_text())
+    (folder / "entry.json").write_text(json.dumps(about | {"recipe": {"made": "by others"}}))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, lose, garble, foreign])
+def test_a_damaged_entry_is_noticed_and_removed(cache: Cache, harm: object, caplog: pytest.LogCaptureFixture) -> None:
+    add(cache)
+    folder = entry_of(cache)
+    harm(folder)  # type: ignore[operator]
+    with caplog.at_level(logging.INFO, "lora_distill"):
+        assert Cache(cache.folder).find("kind", RECIPE) == []
+    assert not folder.exists()
+    assert "not as it was written" in caplog.text
+    add(cache)
+    assert len(Cache(cache.folder).find("kind", RECIPE)) == 1
+
+
+def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    def pieces() -> Iterator[np.ndarray]:
+        yield ARRAY[:50]
+        raise OSError(28, "No space left on device")
+
+    assert cache.add("kind", RECIPE, "part", "a title", {"data": Stream(ARRAY.shape, ARRAY.dtype, pieces())}) is None
+    assert "takes no more (No space left on device): going on without" in caplog.text
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_a_cache_without_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    cache = Cache(tmp_path / "file" / "cache")
+    assert cache.room() == cache.make_room(10) == 0
+    assert "no cache in" in caplog.text
+    with cache.lock("kind", RECIPE):
+        assert cache.find("kind", RECIPE) == cache.entries() == []
+
+
+def test_the_limit_is_of_all_entries_together_and_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit=10_000)
+    for number, part in enumerate("abc"):
+        add(cache, part, {"made": part}, ARRAY[:50])
+        os.utime(next(tmp_path.glob(f"*-{part}")) / "entry.json", (number, number))
+    assert 0 < cache.room() < 10_000 - 3 * 2000
+    assert cache.make_room(3000) == cache.room()  # nothing goes: this process has written it all
+    assert Cache(tmp_path).find("kind", {"made": "a"})  # used now
+    fresh = Cache(tmp_path, limit=10_000)
+    assert fresh.make_room(5000) >= 5000
+    assert [entry.folder.name[-1] for entry in fresh.entries()] == ["c", "a"]
+    assert fresh.make_room(50_000) <= 10_000
+    assert fresh.entries() == []
+
+
+def test_the_limit_that_nobody_gave_is_half_of_the_free_disk_or_the_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, expected in ((1000, 500), (10 * cache_module.MOST, cache_module.MOST)):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _, usage=usage: usage)  # type: ignore[attr-defined]
+        assert Cache(tmp_path).room() == expected
+
+
+def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("LORA_DISTILL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/lora_distill")
+
+
+def test_clear(cache: Cache) -> None:
+    add(cache)
+    size = entry_of(cache).joinpath("data.npy").stat().st_size
+    assert cache.clear() == size
+    assert cache.entries() == []
+
+
+def write_and_read(folder: Path, wrong: "multiprocessing.Queue[str]") -> None:
+    for turn in range(30):
+        mine = Cache(folder, limit=10**9)
+        with mine.lock("kind", RECIPE):
+            found = mine.find("kind", RECIPE)
+            if not found:
+                add(mine)
+            elif not np.array_equal(found[0].array("data"), ARRAY):
+                wrong.put("other contents")
+        if turn % 7 == 0:
+            mine.clear()
+
+
+def test_processes_at_once_do_not_break_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    wrong = context.Queue()
+    processes = [context.Process(target=write_and_read, args=(tmp_path, wrong)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert wrong.empty()
