@@ -16,6 +16,7 @@ CLOSED_PORT = "http://127.0.0.1:9"
 # user's cache. One thread each: the tests run side by side, and threads that wait for each other spin.
 _CACHE = tempfile.TemporaryDirectory()
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name, "OMP_NUM_THREADS": "1"}
+os.environ["LORA_DISTILL_CACHE"] = str(Path(_CACHE.name, "activations"))
 quiet()
 
 

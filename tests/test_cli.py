@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lora_distill import __version__, suite
+from lora_distill.cache import Cache, Stream
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
@@ -100,6 +102,7 @@ def test_evaluate_has_what_it_reads_and_nothing_else(
 def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     code = f"""
 import sys
+from lora_distill.cache import Cache, Stream
 from lora_distill.cli import main
 try:
     main(sys.argv[1:])
@@ -161,7 +164,7 @@ def test_what_is_resumed_keeps_its_settings(run: Run, experiments: list[Config],
 def begin(config: Config) -> RunFolder:
     run = RunFolder.of(config)
     request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
-    run.begin(config, {"requested": request})
+    run.begin(config, {"requested": request, "base_model": {"kind": "packaged", "reference": "minilm"}})
     return run
 
 
@@ -298,6 +301,7 @@ def test_what_is_nobody_s_mistake_but_ours_is_not_hidden(
 WITHOUT_TRAINING = f"""
 import sys
 sys.modules |= dict.fromkeys({HEAVY - {"pyarrow"}})  # importing one of these now fails
+from lora_distill.cache import Cache, Stream
 from lora_distill.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -330,3 +334,18 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
         assert ("already finished" in done.stderr) == (arguments[0] != "show")
     assert sorted(tmp_path.rglob("*")) == before
     assert json.loads((finished.path / METRICS).read_text())["exp_name"] == "s-a"
+
+
+def test_the_cache_is_listed_and_cleared(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    assert run("cache", "list") == (0, f"{tmp_path / 'cache'}: 0 bytes.\n", "")
+    Cache(tmp_path / "cache").add("kind", {}, "part", "bert, 3 rows", {"data": Stream.of(np.zeros(1000))})
+    code, out, _ = run("cache", "list")
+    assert code == 0
+    assert re.search(r"bert, 3 rows +20\d\d-\d\d-\d\d \d\d:\d\d +8 kB", out)
+    assert run("cache", "clear") == (0, f"{tmp_path / 'cache'}: 8 kB removed.\n", "")
+    assert not list((tmp_path / "cache").iterdir())
+    code, _, err = run("cache", "burn")
+    assert code == 2
+    assert "list" in err
+    assert "clear" in err

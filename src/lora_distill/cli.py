@@ -90,8 +90,8 @@ def _run(argv: list[str]) -> int:
         raise UserError(f"{fault} See {parser.prog} {arguments.command} --help.")
     log_to_terminal(quiet=getattr(arguments, "quiet", False))
     quiet_libraries()
-    command = {"train": _train, "suite": _suite, "evaluate": _evaluate, "show": _show}[arguments.command]
-    return command(arguments)
+    commands = {"train": _train, "suite": _suite, "evaluate": _evaluate, "show": _show, "cache": _cache}
+    return commands[arguments.command](arguments)
 
 
 def _describe_unknown(argument: str, parser: _Parser, command: str) -> str:
@@ -132,6 +132,9 @@ def _parser() -> _Parser:
 
     show = commands.add_parser("show", help="the results of a finished run")
     show.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+
+    cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
+    cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
     return parser
 
 
@@ -239,6 +242,22 @@ def _show(arguments: argparse.Namespace) -> int:
     console.print(role_table(results))
     console.print(class_table(results))
     _print_results([results])
+    return OK
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from lora_distill.cache import Cache, cache_folder
+    from lora_distill.data.wording import byte_size
+    from lora_distill.reporting.tables import cache_table
+
+    cache = Cache(cache_folder())
+    if arguments.action == "clear":
+        _print_lines(f"{cache.folder}: {byte_size(cache.clear())} removed.")
+        return OK
+    entries = cache.entries()
+    if entries:
+        _console().print(cache_table(entries))
+    _print_lines(f"{cache.folder}: {byte_size(sum(entry.size for entry in entries))}.")
     return OK
 
 

@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -127,6 +128,11 @@ class Config(BaseModel):
     )
     logging_steps: PositiveInt = Field(10, description="steps between two lines of history.jsonl")
 
+    cache_limit: ByteSize | None = Field(
+        None,
+        description="bytes (or 500MB, 20GB) that the cache of frozen layers' outputs may take; half of the free disk,"
+        " at most 20GB, when empty; 0: none",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training; auto: bf16 where the processor computes it in hardware"

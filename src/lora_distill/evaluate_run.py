@@ -21,7 +21,7 @@ from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.preparation import load_data
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import write_json
-from lora_distill.training.logits import predict_logits
+from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import choose_plan
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
         else:
             model, folder, columns = load_adapter(base, names, path / role), base.folder, np.arange(len(names))
         tokens = tokenise(rows.texts, folder, min(trained.max_length, most_tokens(folder)))
-        logits[role] = predict_logits(model.to(device), tokens, f"{role}: {len(labels):,} rows, in fp32")[:, columns]
+        stage = f"{role}: {len(labels):,} rows, in fp32"
+        logits[role] = predict_logits(plain(model.to(device)), tokens, stage)[:, columns]
         facts = {name: value for name, value in original[role].items() if name not in ("test", "validation")}
         results[role] = {"test": classification_metrics(logits[role], labels, names), **facts}
     results |= compare_roles(logits, labels)

@@ -25,7 +25,9 @@ from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
 from lora_distill.run_folder import ENVIRONMENT, LOG, METRICS, RunFolder, changed_since, check_writable
 from lora_distill.store import ARTEFACTS, Artefact, lock, whole_folder, write_json, write_jsonl, write_whole
-from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
+from lora_distill.training.outcome import Outcome
+from lora_distill.training.role import RoleTraining
+from lora_distill.training.teacher_reading import TeacherReading
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +133,9 @@ def _teach(prepared: Prepared, renewed: set[str] | None) -> Outcome:
 
 
 def _distil(prepared: Prepared, role: Role, teacher: Outcome | None, renewed: set[str] | None) -> Outcome:
-    training = RoleTraining(role, prepared.config, prepared.dataset, prepared.base, prepared.plan, teacher)
+    training = RoleTraining(
+        role, prepared.config, prepared.dataset, prepared.base, prepared.plan, prepared.cache, teacher
+    )
     return training.run(prepared.splits, renew=_is_to_renew(training.artefact(), renewed))
 
 

@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lora_distill.cache import Cache, cache_folder
 from lora_distill.config import Config, Role
 from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
-from lora_distill.data.tokens import most_tokens, tokenise
+from lora_distill.data.tokens import Tokens, most_tokens, tokenise
 from lora_distill.data.types import Dataset, Rows
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
@@ -29,9 +30,8 @@ from lora_distill.model.adapter import (
 from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
-from lora_distill.training.loop import Split
 from lora_distill.training.plan import ExecutionPlan, choose_plan
-from lora_distill.training.role import TeacherReading
+from lora_distill.training.teacher_reading import TeacherReading
 
 logger = logging.getLogger(__name__)
 
@@ -60,20 +60,25 @@ class Prepared:
     fallbacks: list[str]
 
     @cached_property
-    def splits(self) -> dict[str, Split]:
+    def splits(self) -> dict[str, Tokens]:
         """Train, validation and test as the base model's tokenizer reads them."""
         splits = self.tokenised(self.base.folder)
-        cut = sum(split.tokens.cut for split in splits.values())
+        cut = sum(tokens.cut for tokens in splits.values())
         if cut:
-            rows = sum(len(split.labels) for split in splits.values())
+            rows = sum(len(tokens) for tokens in splits.values())
             logger.info("%s of %s texts are longer than %s tokens and were cut", cut, rows, self.config.max_length)
         return splits
 
-    def tokenised(self, folder: Path, names: tuple[str, ...] = SPLITS) -> dict[str, Split]:
+    @cached_property
+    def cache(self) -> Cache:
+        """Of what frozen layers give."""
+        return Cache(cache_folder(), self.config.cache_limit)
+
+    def tokenised(self, folder: Path, names: tuple[str, ...] = SPLITS) -> dict[str, Tokens]:
         """Splits as the tokenizer of a model reads them."""
         max_length = min(self.config.max_length, most_tokens(folder))
         rows: dict[str, Rows] = {name: getattr(self.dataset, name) for name in names}
-        return {name: Split(tokenise(each.texts, folder, max_length), each.labels) for name, each in rows.items()}
+        return {name: tokenise(each.texts, folder, max_length) for name, each in rows.items()}
 
     def named(self, exp_name: str) -> "Prepared":
         """The same under a name."""
@@ -107,8 +112,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     teacher = _given_teacher(config, dataset, begun)
     prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
     if teacher:
-        validation = prepared.tokenised(teacher.tokenizer_folder, ("validation",))["validation"]
-        TeacherReading(teacher, config, dataset, plan).check(validation)
+        validation = prepared.tokenised(teacher.tokenizer_folder, ("validation",))
+        TeacherReading(teacher, config, dataset, plan).check(validation["validation"])
     return prepared
 
 

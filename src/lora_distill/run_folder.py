@@ -158,7 +158,8 @@ def changed_since(run: Path, what: str) -> UserError:
 
 
 def _differences(one: Config, other: Config) -> str:
-    settings = Config.model_fields.keys() - {"output_dir", "exp_name"}  # those found the folder
+    # The first two found the folder, and the cache changes no result.
+    settings = Config.model_fields.keys() - {"output_dir", "exp_name", "cache_limit"}
     names = [name for name in Config.model_fields if name in settings and getattr(one, name) != getattr(other, name)]
     return ", ".join(f"{name} {getattr(other, name)!r}, now {getattr(one, name)!r}" for name in names[:3])
 

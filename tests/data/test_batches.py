@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lora_distill.data.batches import WINDOW_BATCHES, assemble, evaluation_order, training_order
+from lora_distill.data.batches import WINDOW_BATCHES, equal_length_groups, evaluation_order, training_order
 from lora_distill.data.tokens import Tokens
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int64))
@@ -54,10 +54,20 @@ def test_a_batch_holds_its_rows_tokens_and_padding_up_to_its_own_longest(
 ) -> None:
     tokens = tokens_of(lengths, pad_id)
     rows = np.random.default_rng(0).permutation(len(lengths))[:7]
-    batch = assemble(tokens, rows)
+    batch = tokens.batch(rows)
     assert batch.input_ids.shape == (len(rows), int(lengths[rows].max()))
     for row, ids, mask in zip(rows, batch.input_ids.numpy(), batch.attention_mask.numpy(), strict=True):
         length = lengths[row]
         assert ids[:length].tolist() == tokens.flat[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()
         assert set(ids[length:].tolist()) <= {pad_id}
         assert mask.tolist() == [1] * length + [0] * (len(mask) - length)
+
+
+@given(lengths=LENGTHS, most=st.integers(1, 200))
+def test_a_group_has_rows_of_one_length_and_every_row_is_in_one(lengths: NDArray[np.int64], most: int) -> None:
+    groups = equal_length_groups(lengths, most)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+    for group in groups:
+        assert len(set(lengths[group].tolist())) == 1
+        assert len(group) == 1 or lengths[group].sum() <= most
+    assert [int(lengths[group[0]]) for group in groups] == sorted(int(lengths[group[0]]) for group in groups)

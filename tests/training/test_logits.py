@@ -5,9 +5,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lora_distill.data.batches import assemble
-from lora_distill.model.adapter import train_mode
-from lora_distill.training.logits import EVALUATION_BATCH, predict_logits
+from lora_distill.training.logits import EVALUATION_BATCH, plain, predict_logits
 from lora_distill.training.loop import Split
 from lora_distill.training.plan import ExecutionPlan
 
@@ -15,23 +13,21 @@ from lora_distill.training.plan import ExecutionPlan
 def test_logits_are_those_of_each_row_alone_in_the_rows_order(
     make_model: Callable[[], PeftModel], training_rows: Split
 ) -> None:
-    model = make_model()
-    train_mode(model)  # dropout must be off all the same
-    logits = predict_logits(model, training_rows.tokens)
+    model = make_model().train()  # dropout must be off all the same
+    logits = predict_logits(plain(model), training_rows.rows)
     assert logits.dtype == np.float32
     assert logits.shape == (48, 2)
     with torch.no_grad():
         for row in range(len(training_rows.labels)):
-            batch = assemble(training_rows.tokens, np.array([row]))
-            alone = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+            alone = model(**training_rows.rows.batch(np.array([row])).inputs()).logits
             assert logits[row] == pytest.approx(alone[0].numpy(), abs=1e-6)
 
 
 def test_precision_is_the_callers(make_model: Callable[[], PeftModel], training_rows: Split) -> None:
     model = make_model()
-    exact = predict_logits(model, training_rows.tokens)
+    exact = predict_logits(plain(model), training_rows.rows)
     with ExecutionPlan("cpu", "bf16", 1).autocast():
-        rounded = predict_logits(model, training_rows.tokens)
+        rounded = predict_logits(plain(model), training_rows.rows)
     assert not np.array_equal(exact, rounded)
     assert rounded == pytest.approx(exact, abs=0.05)
     assert EVALUATION_BATCH > 1

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel
 
 from lora_distill.errors import UserError
+from lora_distill.model.split import SplitClassifier
 from lora_distill.training import loop
 from lora_distill.training.checkpoint import Progress, load_checkpoint, save_checkpoint, snapshot, trainable
 from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, train
@@ -42,7 +43,7 @@ class Trainer:
         self.count += 1
         model = self.make_model()
         progress = train(
-            model,
+            SplitClassifier(model, plan.dtype),
             self.training,
             self.validation,
             role="student",
@@ -64,7 +65,7 @@ def test_it_learns_and_only_lora_and_head_move(trainer: Trainer) -> None:
     model = trainer.make_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     progress = train(
-        model,
+        SplitClassifier(model, torch.float32),
         trainer.training,
         trainer.validation,
         role="teacher",
@@ -112,8 +113,8 @@ def test_the_best_epoch_s_weights_are_kept_or_the_last_s(trainer: Trainer, monke
     seen: list[Weights] = []
     accuracies = iter([0.6, 0.9, 0.9, 0.7] * 2)
 
-    def evaluate(model: PeftModel, _split: Split, progress: Progress, *_: object) -> None:
-        seen.append(snapshot(model))
+    def evaluate(network: SplitClassifier, _split: Split, progress: Progress, *_: object) -> None:
+        seen.append(snapshot(network.model))
         if (accuracy := next(accuracies)) > progress.best_accuracy:
             progress.best_epoch, progress.best_accuracy, progress.best_nll = progress.epoch, accuracy, 0.5
 
@@ -128,7 +129,7 @@ def test_the_best_epoch_s_weights_are_kept_or_the_last_s(trainer: Trainer, monke
 
 
 def test_early_stopping_waits_as_many_epochs_as_it_is_told(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(_model: PeftModel, _split: Split, progress: Progress, *_: object) -> None:
+    def evaluate(_network: SplitClassifier, _split: Split, progress: Progress, *_: object) -> None:
         if progress.epoch == 1:
             progress.best_epoch, progress.best_accuracy, progress.best_nll = 1, 1.0, 0.1
 
@@ -140,12 +141,12 @@ def test_early_stopping_waits_as_many_epochs_as_it_is_told(trainer: Trainer, mon
 
 def test_equal_accuracy_is_decided_by_the_likelihood(make_model: Make, validation_rows: Split) -> None:
     progress = Progress(epoch=1)
-    loop._evaluate(make_model(), validation_rows, progress, "student", CPU)
+    loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student")
     assert progress.best_epoch == 1
     nll = progress.best_nll
     for epoch, known_nll, expected in ((2, nll, 1), (3, nll + 0.1, 3)):
         progress.epoch, progress.best_nll, progress.best_epoch = epoch, known_nll, 1
-        loop._evaluate(make_model(), validation_rows, progress, "student", CPU)
+        loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student")
         assert progress.best_epoch == expected
 
 
@@ -190,7 +191,7 @@ def test_with_alpha_1_the_labels_do_not_matter(trainer: Trainer) -> None:
     soft = SoftLabels(logits, alpha=1.0, temperature=2.0)
     settings = replace(RECIPE, keep_epoch="last")
     first, _ = trainer.run(settings, soft_labels=soft)
-    trainer.training = Split(trainer.training.tokens, 1 - trainer.training.labels)
+    trainer.training = Split(trainer.training.rows, 1 - trainer.training.labels)
     assert same_bits(first, trainer.run(settings, soft_labels=soft)[0])
     assert not same_bits(first, trainer.run(settings)[0])
 

@@ -10,7 +10,9 @@ import pytest
 from torch import nn
 from transformers import XLNetConfig, XLNetForSequenceClassification
 
+from lora_distill.cache import Cache
 from lora_distill.config import Config, Role, make_config
+from lora_distill.data.tokens import tokenise
 from lora_distill.data.types import Dataset, Rows
 from lora_distill.errors import UserError
 from lora_distill.experiment import run_experiment
@@ -20,9 +22,11 @@ from lora_distill.model.given_teacher import GivenTeacher
 from lora_distill.run_folder import RunFolder
 from lora_distill.suite import Suite, run_suite
 from lora_distill.training import role as role_module
-from lora_distill.training.loop import Split
+from lora_distill.training import teacher_reading as reading_module
+from lora_distill.training.outcome import Outcome
 from lora_distill.training.plan import ExecutionPlan
-from lora_distill.training.role import Outcome, RoleTraining, TeacherReading
+from lora_distill.training.role import RoleTraining
+from lora_distill.training.teacher_reading import TeacherReading
 from tests.end_to_end.conftest import small_values, write_rows
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "control")
@@ -30,6 +34,7 @@ BASE = BaseModel("tiny", Path("/tiny"), "folder", "1", "fingerprint of the base"
 NO_ROWS = Rows(np.array([], np.int64), [], np.array([], np.int64))
 DATA = Dataset("rows", NO_ROWS, NO_ROWS, NO_ROWS, ["a", "b"], "fingerprint of the data", {}, [])
 PLAN = ExecutionPlan("cpu", "fp32", 1)
+NO_CACHE = Cache(Path("/none"), 0)
 TEACHER = Outcome("teacher-key", None, {}, [], {}, reused=False)
 
 TRAINING = {
@@ -69,6 +74,7 @@ IDLE = {
     "output_dir": "other",
     "student_budget": 7,
     "no_control": True,
+    "cache_limit": 7,
     "teacher_checkpoint": "other",
     "teacher_label_map": {"a": "b"},
 }
@@ -76,7 +82,13 @@ IDLE = {
 
 def training(role: Role, config: Config | None = None, **parts: Any) -> RoleTraining:  # noqa: ANN401
     teacher = TEACHER if role == "student" else None
-    known: dict[str, Any] = {"dataset": DATA, "base": BASE, "plan": PLAN, "teacher": teacher}
+    known: dict[str, Any] = {
+        "dataset": DATA,
+        "base": BASE,
+        "plan": PLAN,
+        "cache": Cache(Path("/none")),
+        "teacher": teacher,
+    }
     return RoleTraining(role, config or Config(), **(known | parts))
 
 
@@ -151,16 +163,19 @@ def test_a_given_teacher_that_answers_no_numbers_is_refused(
     logits = {name: np.zeros((3, 2), np.float32) for name in ("train", "validation", "test")}
     logits[split][2, 1] = value
     monkeypatch.setattr(GivenTeacher, "load", lambda _: nn.Identity())
-    monkeypatch.setattr(role_module, "_logits", lambda *_: logits)
+    answers = iter([logits["test"], logits["validation"], logits["train"]])
+    monkeypatch.setattr(reading_module, "predict_logits", lambda *_: next(answers))
+    monkeypatch.setattr(reading_module, "plain", lambda model: model)
     given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
     reading = TeacherReading(given, Config(output_dir=str(tmp_path)), DATA, PLAN)
     with pytest.raises(UserError, match="--teacher_checkpoint there: answers some rows with no numbers"):
-        reading.run({})
+        reading.run(dict.fromkeys(("train", "validation", "test"), None))  # type: ignore[arg-type]
     assert not reading.artefact().folder.exists()
 
 
-def test_a_given_teacher_that_reads_padding_as_text_is_refused(tiny_bert: BaseModel, validation_rows: Split) -> None:
-    vocabulary = int(validation_rows.tokens.flat.max()) + 1
+def test_a_given_teacher_that_reads_padding_as_text_is_refused(tiny_bert: BaseModel) -> None:
+    rows = tokenise(["rise", "fall and sink and drop"], tiny_bert.folder, 32)
+    vocabulary = int(rows.flat.max()) + 1
     sizes = {"vocab_size": vocabulary, "d_model": 8, "n_layer": 1, "n_head": 1, "d_inner": 8}
     xlnet = XLNetForSequenceClassification(XLNetConfig(**sizes, initializer_range=1.0)).eval()
     given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
@@ -168,10 +183,10 @@ def test_a_given_teacher_that_reads_padding_as_text_is_refused(tiny_bert: BaseMo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GivenTeacher, "load", lambda _: xlnet)
         with pytest.raises(UserError, match=r"--teacher_checkpoint there: .* reads padding as text"):
-            reading.check(validation_rows)
+            reading.check(rows)
         whole = load_classifier(tiny_bert, ["a", "b"], seed=0).model
         patch.setattr(GivenTeacher, "load", lambda _: whole)
-        reading.check(validation_rows)
+        reading.check(rows)
 
 
 # Sharing

@@ -1,12 +1,12 @@
 """Batches of rows of like length, padded to their own longest row only."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_distill.data.tokens import Tokens
 from lora_distill.seeding import generator
 
 # Rows are sorted by length inside windows of this many batches: long enough that padding nearly vanishes,
@@ -22,11 +22,33 @@ class Batch:
         rows: int64 [B], their positions in the split.
         input_ids: int64 [B, L].
         attention_mask: int64 [B, L], 1 at tokens, 0 at padding.
+        hidden: [B, L, H], what the frozen layers gave; None where that is not at hand.
     """
 
     rows: NDArray[np.int64]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same with its tensors on a device."""
+        hidden = None if self.hidden is None else self.hidden.to(device)
+        return Batch(self.rows, self.input_ids.to(device), self.attention_mask.to(device), hidden)
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What a model of transformers reads."""
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+
+class Batches(Protocol):
+    """N rows that batches can be made of: their tokens, or what frozen layers gave for those."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [N], tokens of each row."""
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """The batch of these rows."""
 
 
 def training_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -48,15 +70,16 @@ def evaluation_order(lengths: NDArray[np.int64], batch_size: int) -> list[NDArra
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
 
-def assemble(tokens: Tokens, rows: NDArray[np.int64]) -> Batch:
-    """The batch of these rows."""
-    lengths = tokens.lengths[rows]
-    columns = np.arange(lengths.max())
-    is_token = columns < lengths[:, None]
-    places = np.where(is_token, tokens.offsets[rows][:, None] + columns, 0)
-    ids = np.where(is_token, tokens.flat[places], tokens.pad_id)
-    return Batch(
-        rows,
-        torch.from_numpy(ids.astype(np.int64)),
-        torch.from_numpy(is_token.astype(np.int64)),
-    )
+def equal_length_groups(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:
+    """Rows of one length each, shortest first, so that none is padded: every row once.
+
+    Args:
+        lengths: int64 [N].
+        most_tokens: of a group, unless one row has more.
+    """
+    order = np.argsort(lengths, kind="stable")
+    groups: list[NDArray[np.int64]] = []
+    for same in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        size = max(1, most_tokens // int(lengths[same[0]])) if len(same) else 1
+        groups += [same[at : at + size] for at in range(0, len(same), size)]
+    return groups

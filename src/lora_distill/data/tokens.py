@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
+
+from lora_distill.data.batches import Batch
 
 TOKENIZER_BATCH = 4096
 # RoBERTa and its kin number positions from the padding id upwards, so they have fewer than their table is long.
@@ -48,6 +51,15 @@ class Tokens:
     def lengths(self) -> NDArray[np.int64]:
         """int64 [N], tokens of each row."""
         return np.diff(self.offsets)
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """The batch of these rows, padded to the longest."""
+        lengths = self.lengths[rows]
+        columns = np.arange(lengths.max())
+        is_token = columns < lengths[:, None]
+        places = np.where(is_token, self.offsets[rows][:, None] + columns, 0)
+        ids = np.where(is_token, self.flat[places], self.pad_id)
+        return Batch(rows, torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(is_token.astype(np.int64)))
 
 
 def most_tokens(folder: Path) -> int:

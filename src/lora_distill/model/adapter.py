@@ -258,16 +258,3 @@ def _assert_adapted(adapted: PeftModel, expected: set[str], fresh: frozenset[str
     unsaved = {name.replace(".default", "") for name in plain} - saved
     if unsaved:
         raise AssertionError(f"trained parameters that would not be saved: {sorted(unsaved)}")
-
-
-def train_mode(model: PeftModel) -> None:
-    """Dropout on from the first adapted layer upwards; what lies below is constant and stays in eval mode."""
-    classifier = model.get_base_model()
-    layers = classifier.get_submodule(layers_path(classifier))
-    trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
-    model.eval()
-    for layer in layers[trained.index(True) :]:
-        layer.train()
-    for name, module in classifier.named_children():
-        if name != classifier.base_model_prefix:
-            module.train()

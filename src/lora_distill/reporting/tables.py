@@ -1,12 +1,15 @@
 """Results as tables for the terminal, and what they mean in words."""
 
+import time
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lora_distill.cache import Entry
 from lora_distill.config import ROLES
+from lora_distill.data.wording import byte_size
 from lora_distill.reporting.sentences import (
     SPEED,
     interval,
@@ -127,6 +130,15 @@ def class_table(results: dict[str, Any]) -> Table:
         scores = [results[role]["test"]["per_class"][name] for role in roles]
         cells = (" ".join(f"{100 * score[part]:5.1f}" for part in ("precision", "recall", "f1")) for score in scores)
         table.add_row(Text(one_line(name)), f"{scores[0]['support']:,}", *cells)
+    return table
+
+
+def cache_table(entries: list[Entry]) -> Table:
+    """One row for each entry of the cache, the one that was used longest ago first."""
+    table = _table("The cache, longest unused first", "Entry", "Last used", "Size")
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+        table.add_row(Text(one_line(entry.title)), used, byte_size(entry.size))
     return table
 
 

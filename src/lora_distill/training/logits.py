@@ -1,42 +1,49 @@
 """A finished model's logits, computed once."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lora_distill.data.batches import Batch, assemble, evaluation_order
-from lora_distill.data.tokens import Tokens
+from lora_distill.data.batches import Batch, Batches, evaluation_order
 from lora_distill.progress import track
 
 EVALUATION_BATCH = 64
 
+# Token ids, or what frozen layers gave for them, to logits [B, C].
+Forward = Callable[[Batch], torch.Tensor]
 
-@torch.inference_mode()
-def batch_logits(model: nn.Module, batch: Batch) -> NDArray[np.float32]:
-    """The logits of B rows, float32 [B, C]; as in `predict_logits`."""
+
+def plain(model: nn.Module) -> Forward:
+    """A sequence classification model as it is, in eval mode, in its own precision or that of an autocast around it."""
     model.eval()
     device = next(model.parameters()).device
-    out = model(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)).logits
-    logits: NDArray[np.float32] = out.float().cpu().numpy()
-    return logits
+
+    def forward(batch: Batch) -> torch.Tensor:
+        logits: torch.Tensor = model(**batch.to(device).inputs()).logits
+        return logits
+
+    return forward
 
 
-def predict_logits(model: nn.Module, tokens: Tokens, stage: str = "") -> NDArray[np.float32]:
+@torch.inference_mode()
+def predict_logits(forward: Forward, batches: Batches, stage: str = "") -> NDArray[np.float32]:
     """The logits of every row, float32 [N, C], in the rows' order.
 
     Args:
-        model: a sequence classification model; put into eval mode. Its precision is the caller's: see
-            `ExecutionPlan.autocast`; outside of it, the model's own.
-        tokens: N rows.
+        forward: of one batch.
+        batches: of N rows.
         stage: named in the progress line; empty shows none.
     """
     logits: NDArray[np.float32] | None = None
-    with track(stage, len(tokens)) as advance:
-        for rows in evaluation_order(tokens.lengths, EVALUATION_BATCH):
-            out = batch_logits(model, assemble(tokens, rows))
+    lengths = batches.lengths
+    with track(stage, len(lengths)) as advance:
+        for rows in evaluation_order(lengths, EVALUATION_BATCH):
+            out = forward(batches.batch(rows)).float().cpu().numpy()
             if logits is None:
-                logits = np.empty((len(tokens), out.shape[1]), np.float32)
+                logits = np.empty((len(lengths), out.shape[1]), np.float32)
             logits[rows] = out
             advance(len(rows))
     if logits is None:

@@ -15,10 +15,9 @@ from peft import PeftModel
 from transformers import get_scheduler
 
 from lora_distill.config import Config
-from lora_distill.data.batches import Batch, assemble, training_order
-from lora_distill.data.tokens import Tokens
+from lora_distill.data.batches import Batch, Batches, training_order
 from lora_distill.errors import UserError
-from lora_distill.model.adapter import train_mode
+from lora_distill.model.split import SplitClassifier
 from lora_distill.progress import track
 from lora_distill.seeding import derive_seed
 from lora_distill.training.checkpoint import (
@@ -59,9 +58,9 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Split:
-    """What a model reads of one split: tokens of N rows, and int64 [N] labels."""
+    """What a model reads of one split: N rows, and int64 [N] labels."""
 
-    tokens: Tokens
+    rows: Batches
     labels: NDArray[np.int64]
 
 
@@ -75,7 +74,7 @@ class SoftLabels:
 
 
 def train(
-    model: PeftModel,
+    network: SplitClassifier,
     training: Split,
     validation: Split,
     *,
@@ -91,7 +90,7 @@ def train(
     Goes on from the last checkpoint under `work`, to the same bits as if it had never stopped.
 
     Args:
-        model: with its adapter attached.
+        network: on the plan's device, with its adapter attached.
         training: rows to learn from.
         validation: rows that choose the best epoch: highest accuracy, then lowest NLL, then the earliest.
         role: names the progress lines and the history.
@@ -104,8 +103,7 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    accelerator = plan.accelerator()
-    model.to(accelerator.device)
+    model, accelerator = network.model, plan.accelerator()
     steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
     optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
     prepared = accelerator.prepare_optimizer(optimizer)
@@ -117,12 +115,11 @@ def train(
             group["lr"] = group["initial_lr"] * rate(progress.step)
 
     while progress.epoch < settings.num_epochs and not _is_out_of_patience(progress, settings):
-        train_mode(model)
-        torch.manual_seed(derive_seed(seed, "dropout", progress.epoch))
+        network.train(derive_seed(seed, "dropout", progress.epoch))
         losses: list[torch.Tensor] = []
         started = time.monotonic()
         for batch in _batches(training, settings, seed, role, progress.epoch):
-            loss = _batch_loss(model, batch, training.labels, soft_labels, plan, accelerator.device)
+            loss = _batch_loss(network, batch, training.labels, soft_labels)
             accelerator.backward(loss)
             norm: torch.Tensor = accelerator.clip_grad_norm_(trainable(model).values(), settings.max_grad_norm)
             prepared.step()
@@ -135,7 +132,7 @@ def train(
             scheduler.step()
         progress.seconds += time.monotonic() - started
         progress.epoch += 1
-        _evaluate(model, validation, progress, role, plan)
+        _evaluate(network, validation, progress, role)
         if progress.best_epoch == progress.epoch or settings.keep_epoch == "last":
             best = snapshot(model)
         save_checkpoint(work, model, optimizer, best, progress)
@@ -163,30 +160,22 @@ def _optimizer(
 def _batches(training: Split, settings: TrainingSettings, seed: int, role: str, epoch: int) -> Iterator[Batch]:
     stage = f"{role}: epoch {epoch + 1} of {settings.num_epochs}"
     with track(stage, len(training.labels)) as advance:
-        for rows in training_order(training.tokens.lengths, settings.batch_size, seed, epoch):
-            yield assemble(training.tokens, rows)
+        for rows in training_order(training.rows.lengths, settings.batch_size, seed, epoch):
+            yield training.rows.batch(rows)
             advance(len(rows))
 
 
 def _batch_loss(
-    model: PeftModel,
-    batch: Batch,
-    labels: NDArray[np.int64],
-    soft_labels: SoftLabels | None,
-    plan: ExecutionPlan,
-    device: torch.device,
+    network: SplitClassifier, batch: Batch, labels: NDArray[np.int64], soft_labels: SoftLabels | None
 ) -> torch.Tensor:
-    with plan.autocast():
-        logits = model(
-            input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)
-        ).logits.float()
-    targets = torch.from_numpy(labels[batch.rows]).to(device)
+    logits = network.logits(batch)
+    targets = torch.from_numpy(labels[batch.rows]).to(logits.device)
     if soft_labels is None:
         return distillation_loss(logits, targets)
     return distillation_loss(
         logits,
         targets,
-        torch.from_numpy(soft_labels.logits[batch.rows]).to(device),
+        torch.from_numpy(soft_labels.logits[batch.rows]).to(logits.device),
         alpha=soft_labels.alpha,
         temperature=soft_labels.temperature,
     )
@@ -215,9 +204,9 @@ def _diverged(role: str, what: str, step: int) -> UserError:
     )
 
 
-def _evaluate(model: PeftModel, validation: Split, progress: Progress, role: str, plan: ExecutionPlan) -> None:
-    with plan.autocast():
-        logits = predict_logits(model, validation.tokens)
+def _evaluate(network: SplitClassifier, validation: Split, progress: Progress, role: str) -> None:
+    network.eval()
+    logits = predict_logits(network.logits, validation.rows)
     if not np.isfinite(logits).all():
         raise _diverged(role, "the logits on validation hold no numbers", progress.step)
     accuracy = float((logits.argmax(axis=1) == validation.labels).mean())

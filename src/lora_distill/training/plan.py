@@ -29,6 +29,11 @@ class ExecutionPlan:
     precision: str
     threads: int
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations and matrix products in training."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
     def as_dict(self) -> dict[str, str | int]:
         """For the run's files and the artefacts' recipes."""
         return asdict(self)

@@ -1,0 +1,222 @@
+"""Encoder layers with less work, for the family of BERT, which normalises after each block.
+
+What the modules of transformers and PEFT leave undone is done here: query, key and value as one product; frozen
+weights converted once, and packed as the processor likes them; no gradients of frozen weights; attention by plain
+products, since torch's fused kernel is slow backwards on a processor; dropout masks from whole random words; of the
+last layer, what the head reads: the first token. The parameters are PEFT's own: saving knows nothing of it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+
+from lora_distill.model.dropout import Dropout
+from lora_distill.model.frozen import Frozen
+
+MASKED = -1e4  # a score whose weight is 0 in every dtype, and which may be added to
+
+
+class LayerNames(NamedTuple):
+    """Where a family keeps the parts of a layer."""
+
+    query: str
+    key: str
+    value: str
+    out: str
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+
+
+_BERT = LayerNames(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    out="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
+_MPNET = _BERT._replace(
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    out="attention.attn.o",
+    attention_norm="attention.LayerNorm",
+)
+_DISTILBERT = LayerNames(
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    out="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    output_norm="output_layer_norm",
+)
+_FAMILIES = {
+    "bert": _BERT,
+    "camembert": _BERT,
+    "distilbert": _DISTILBERT,
+    "electra": _BERT,
+    "mpnet": _MPNET,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+}
+
+
+def find_layer_names(classifier: PreTrainedModel) -> LayerNames | None:
+    """Where the parts of this model's layers are; None where layers cannot be run lean."""
+    return _FAMILIES.get(classifier.config.model_type)
+
+
+class Projection:
+    """One or more linear modules that read the same, as one product; each may carry LoRA."""
+
+    def __init__(self, modules: Sequence[nn.Linear | LoraLinear], dtype: torch.dtype) -> None:
+        plain = [module.base_layer if isinstance(module, LoraLinear) else module for module in modules]
+        self._frozen = Frozen(plain, dtype)
+        self._device = plain[0].weight.device
+        self._widths = [module.out_features for module in plain]
+        self._adapters = [module if isinstance(module, LoraLinear) else None for module in modules]
+        self._dropout = max((a.lora_dropout["default"].p for a in self._adapters if a and _drops(a)), default=0.0)
+
+    def __call__(self, x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """[T, in] to [T, all out]. Modules that share the input share the dropout mask before LoRA's A, too."""
+        y = self._frozen(x)
+        if not any(self._adapters):
+            return y
+        down, up = (factor.to(x.dtype) for factor in self._low_rank())
+        return torch.addmm(y, dropout(x, self._dropout) @ down.t(), up)
+
+    def _low_rank(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A's of all modules [ranks, in], and their B's with the scale as blocks [ranks, all out]."""
+        downs, ups = [], []
+        for width, adapter in zip(self._widths, self._adapters, strict=True):
+            if adapter is None:
+                ups.append(torch.zeros(0, width, device=self._device))
+            else:
+                downs.append(adapter.lora_A["default"].weight)
+                ups.append(adapter.lora_B["default"].weight.t() * adapter.scaling["default"])
+        return torch.cat(downs), torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+
+
+def _drops(adapter: LoraLinear) -> bool:
+    return isinstance(adapter.lora_dropout["default"], nn.Dropout)
+
+
+class LeanLayer:
+    """One layer of an encoder.
+
+    Args:
+        layer: transformers' own.
+        names: where its parts are.
+        config: of the model.
+        dtype: of activations and frozen weights.
+        first_token_only: whether only the first token's output is wanted.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        names: LayerNames,
+        config: PreTrainedConfig,
+        dtype: torch.dtype,
+        *,
+        first_token_only: bool,
+    ) -> None:
+        parts = LayerParts(*(layer.get_submodule(name) for name in names))  # type: ignore[arg-type]
+        reading = (
+            [[parts.query], [parts.key, parts.value]] if first_token_only else [[parts.query, parts.key, parts.value]]
+        )
+        self._reading = [Projection(modules, dtype) for modules in reading]
+        self._out, self._up, self._down = (Projection([part], dtype) for part in (parts.out, parts.up, parts.down))
+        self._norms = parts.attention_norm, parts.output_norm
+        self._first_token_only = first_token_only
+        self._heads = config.num_attention_heads
+        if config.model_type == "distilbert":
+            self._activation = ACT2FN[config.activation]
+            self._rates = (config.attention_dropout, 0.0, config.dropout)
+        else:
+            self._activation = ACT2FN[config.hidden_act]
+            self._rates = (config.attention_probs_dropout_prob, config.hidden_dropout_prob, config.hidden_dropout_prob)
+
+    def __call__(self, hidden: torch.Tensor, bias: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """[B, L, H] to the same, or to [B, 1, H] where only the first token is wanted.
+
+        Args:
+            hidden: what the layer below gave.
+            bias: `attention_bias`.
+            dropout: on or off.
+        """
+        batch, length, width = hidden.shape
+        x = hidden.reshape(-1, width)
+        if self._first_token_only:
+            k, v = self._reading[1](x, dropout).view(batch, length, 2, self._heads, -1).unbind(2)
+            x = hidden[:, 0]
+            q = self._reading[0](x, dropout).view(batch, 1, self._heads, -1)
+            bias = bias[:, :, :1]
+        else:
+            q, k, v = self._reading[0](x, dropout).view(batch, length, 3, self._heads, -1).unbind(2)
+        on_weights, on_out, on_down = self._rates
+        q, k, v = (part.transpose(1, 2) for part in (q / math.sqrt(q.shape[-1]), k, v))
+        weights = dropout((q @ k.transpose(-1, -2) + bias).softmax(-1), on_weights)
+        context = (weights @ v).transpose(1, 2).reshape(-1, width)
+        x = _norm(self._norms[0], x + dropout(self._out(context, dropout), on_out))
+        inner = self._activation(self._up(x, dropout))
+        x = _norm(self._norms[1], x + dropout(self._down(inner, dropout), on_down))
+        return x.view(batch, -1, width)
+
+
+class LayerParts(NamedTuple):
+    """The modules that `LayerNames` names."""
+
+    query: nn.Linear | LoraLinear
+    key: nn.Linear | LoraLinear
+    value: nn.Linear | LoraLinear
+    out: nn.Linear | LoraLinear
+    attention_norm: nn.LayerNorm
+    up: nn.Linear | LoraLinear
+    down: nn.Linear | LoraLinear
+    output_norm: nn.LayerNorm
+
+
+def _norm(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    shape = list(norm.normalized_shape)
+    return functional.layer_norm(x, shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+
+
+@torch.no_grad()
+def attention_bias(classifier: PreTrainedModel, mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """What is added to the attention's scores, [B, 1 or heads, 1 or L, L] in the dtype of `hidden`.
+
+    Args:
+        classifier: may know a bias for positions.
+        mask: int64 [B, L], 0 at padding.
+        hidden: [B, L, H].
+    """
+    bias = (1 - mask[:, None, None, :]).to(hidden.dtype) * MASKED
+    positions = getattr(getattr(classifier.base_model, "encoder", None), "compute_position_bias", None)
+    return bias + positions(hidden[:1]).to(hidden.dtype) if positions else bias
+
+
+def first_token_head(classifier: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits [B, C] from the last layer's output for the first token, [B, 1, H]."""
+    logits: torch.Tensor
+    if classifier.config.model_type == "distilbert":
+        pooled = classifier.dropout(functional.relu(classifier.pre_classifier(hidden[:, 0])))
+        logits = classifier.classifier(pooled)
+    elif classifier.config.model_type == "bert":
+        logits = classifier.classifier(classifier.dropout(classifier.base_model.pooler(hidden)))
+    else:
+        logits = classifier.classifier(hidden)
+    return logits

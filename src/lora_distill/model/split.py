@@ -1,0 +1,173 @@
+"""A classifier in two parts: the frozen layers below the first adapted one, and the rest, which is trained."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from lora_distill.data.batches import Batch
+from lora_distill.model.adapter import layers_path
+from lora_distill.model.dropout import Dropout
+from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
+
+
+class _Reached(Exception):  # noqa: N818 - no error: how a forward pass is left half-way
+    """Carries what a layer would have read."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+class SplitClassifier:
+    """Runs prefix and suffix apart, so that the prefix's outputs can be kept.
+
+    Layers are run lean (`model.lean`) where that knows the family, else as transformers and PEFT do; both compute the
+    same. The prefix's outputs are rounded to `dtype` after each layer, so that it may be entered at any.
+
+    Attributes:
+        model: with its adapter; its parameters are trained in place.
+        dtype: float32 or bfloat16, of activations and matrix products.
+        depth: layers of the prefix; with 0 there is nothing to keep.
+        lean: whether layers are run lean.
+    """
+
+    def __init__(self, model: PeftModel, dtype: torch.dtype, *, lean: bool = True) -> None:
+        self.model, self.dtype = model, dtype
+        self.classifier = model.get_base_model()
+        self._path = layers_path(self.classifier)
+        self._layers: list[nn.Module] = list(self.classifier.get_submodule(self._path))
+        self.depth = self._frozen_depth()
+        self._names = find_layer_names(self.classifier) if lean else None
+        self.lean = self._names is not None
+        self._lean_layers: dict[int, LeanLayer] = {}
+        self._dropout = Dropout()
+
+    def _frozen_depth(self) -> int:
+        shared = len(self._layers) < self.classifier.config.num_hidden_layers  # ALBERT: the same weights everywhere
+        convolves = getattr(self.classifier.base_model, "conv", None)  # the large DeBERTa: past layers, beside them
+        if shared or convolves:
+            return 0
+        trained = [any(p.requires_grad for p in layer.parameters()) for layer in self._layers]
+        # A loaded adapter is frozen as a whole, and shows by its modules where it sits.
+        adapted = [any("lora_" in name for name, _ in layer.named_parameters()) for layer in self._layers]
+        return (trained if any(trained) else adapted).index(True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def train(self, seed: int) -> None:
+        """Dropout on, from the first adapted layer upwards, drawn from the seed."""
+        torch.manual_seed(seed)
+        self.model.eval()
+        for layer in self._layers[self.depth :]:
+            layer.train()
+        for name, module in self.classifier.named_children():
+            if name != self.classifier.base_model_prefix:
+                module.train()
+        self._dropout = Dropout(torch.Generator(self.device).manual_seed(seed))
+
+    def eval(self) -> None:
+        """Dropout off."""
+        self.model.eval()
+        self._dropout = Dropout()
+
+    @torch.no_grad()
+    def prefix(self, batch: Batch, start: int = 0) -> torch.Tensor:
+        """What the frozen layers give, [B, L, H] in `dtype`.
+
+        Args:
+            batch: B rows; its `hidden` is what the first `start` layers gave.
+            start: 0 to `depth`; 0 begins with the token ids.
+        """
+        batch = batch.to(self.device)
+        hidden = (
+            batch.hidden.to(self.dtype) if start and batch.hidden is not None else self._run(batch, 0, None, stop=0)
+        )
+        if not self.lean:
+            return hidden if start == self.depth else self._run(batch, start, hidden, self.depth)
+        bias = attention_bias(self.classifier, batch.attention_mask, hidden)
+        for index in range(start, self.depth):
+            hidden = self._lean_layer(index)(hidden, bias, Dropout())
+        return hidden
+
+    def forget_prefix(self) -> None:
+        """Let go of the memory that only the prefix needs."""
+        for index in range(self.depth):
+            self._lean_layers.pop(index, None)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """float32 [B, C]; where the batch lacks what the frozen layers give, these are run too."""
+        batch = batch.to(self.device)
+        if self._names is None:
+            hidden = batch.hidden if batch.hidden is not None or not self.depth else self.prefix(batch)
+            with self._from(self.depth, hidden), self._autocast():
+                logits: torch.Tensor = self.classifier(**batch.inputs()).logits
+            return logits.float()
+        hidden = self.prefix(batch) if batch.hidden is None else batch.hidden.to(self.dtype)
+        bias = attention_bias(self.classifier, batch.attention_mask, hidden)
+        for index in range(self.depth, len(self._layers)):
+            hidden = self._lean_layer(index)(hidden, bias, self._dropout)
+        with self._autocast():
+            return first_token_head(self.classifier, hidden).float()
+
+    def _lean_layer(self, index: int) -> LeanLayer:
+        if index not in self._lean_layers:
+            if self._names is None:
+                raise AssertionError("this family has no lean layers")
+            is_last = index == len(self._layers) - 1
+            self._lean_layers[index] = LeanLayer(
+                self._layers[index], self._names, self.classifier.config, self.dtype, first_token_only=is_last
+            )
+        return self._lean_layers[index]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def _run(self, batch: Batch, start: int, hidden: torch.Tensor | None, stop: int) -> torch.Tensor:
+        """What comes to layer `stop`, in `dtype`."""
+
+        def leave(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            raise _Reached(arguments[0])
+
+        def round_off(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (arguments[0].to(self.dtype), *arguments[1:])
+
+        hooks = [layer.register_forward_pre_hook(round_off) for layer in self._layers[start:stop]]
+        hooks.append(self._layers[stop].register_forward_pre_hook(leave))
+        try:
+            with self._from(start, hidden), self._autocast():
+                self.classifier(**batch.inputs())
+        except _Reached as reached:
+            return reached.hidden.to(self.dtype)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        raise AssertionError(f"layer {stop} was never reached")
+
+    @contextmanager
+    def _from(self, start: int, hidden: torch.Tensor | None) -> Iterator[None]:
+        """Let a forward pass begin at layer `start`, as if the layers below had given `hidden`."""
+        if hidden is None:
+            yield
+            return
+
+        def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (hidden, *arguments[1:])
+
+        parent_path, _, name = self._path.rpartition(".")
+        parent = self.classifier.get_submodule(parent_path)
+        whole = getattr(parent, name)
+        hook = self._layers[start].register_forward_pre_hook(enter, prepend=True)
+        setattr(parent, name, nn.ModuleList(self._layers[start:]))
+        try:
+            yield
+        finally:
+            setattr(parent, name, whole)
+            hook.remove()

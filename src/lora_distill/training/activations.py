@@ -1,0 +1,197 @@
+"""What the frozen layers give for a row: computed once, kept, and found again by the row's tokens."""
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lora_distill.cache import Cache, Entry, Stream
+from lora_distill.data.batches import Batch, equal_length_groups
+from lora_distill.data.tokens import Tokens
+from lora_distill.data.wording import byte_size, counted
+from lora_distill.model.split import SplitClassifier
+from lora_distill.progress import track
+
+logger = logging.getLogger(__name__)
+
+KIND = "activations"
+GROUP_TOKENS = 4096
+# Matrix products of very few rows take other kernels, which add up in another order.
+LEAST_TOKENS_A_THREAD = 16
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the frozen layers of a network give for the rows of one split.
+
+    A row's are computed without padding and beside rows of its own length only, so that they are the same whatever it
+    is batched with, now or in another run: kept or not makes no difference.
+
+    Attributes:
+        network: whose frozen layers.
+        tokens: N rows.
+        entries: of the cache.
+        entry_of: int64 [N], which of them holds a row; -1: none.
+        place_of: int64 [N], where in it the row's tokens begin.
+    """
+
+    network: SplitClassifier
+    tokens: Tokens
+    entries: list[Entry]
+    entry_of: NDArray[np.int64]
+    place_of: NDArray[np.int64]
+    _mapped: dict[int, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing has to be computed any more."""
+        return self.network.depth == 0 or bool((self.entry_of >= 0).all())
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [N], tokens of each row."""
+        return self.tokens.lengths
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """The batch of these rows, with what the frozen layers give for each: kept, or computed now."""
+        batch = self.tokens.batch(rows)
+        if not self.network.depth:
+            return batch
+        width = self.network.classifier.config.hidden_size
+        hidden = torch.zeros(*batch.input_ids.shape, width, dtype=self.network.dtype)
+        raw = _raw(hidden)
+        is_token = batch.attention_mask.numpy().astype(bool)
+        for number in range(len(self.entries)):
+            chosen = np.flatnonzero(self.entry_of[rows] == number)
+            if chosen.size:
+                places = self.place_of[rows[chosen], None] + np.arange(raw.shape[1])
+                here = is_token[chosen]
+                block = np.zeros((len(chosen), *raw.shape[1:]), raw.dtype)
+                block[here] = self._array(number)[places[here]]
+                raw[chosen] = block
+        missing = np.flatnonzero(self.entry_of[rows] < 0)
+        for group in equal_length_groups(self.tokens.lengths[rows[missing]], GROUP_TOKENS):
+            chosen = missing[group]
+            computed = compute(self.network, self.tokens.batch(rows[chosen]))
+            raw[chosen, : computed.shape[1]] = _raw(computed)
+        return Batch(batch.rows, batch.input_ids, batch.attention_mask, hidden)
+
+    def _array(self, number: int) -> NDArray[Any]:
+        if number not in self._mapped:
+            self._mapped[number] = self.entries[number].array("data")
+        return self._mapped[number]
+
+
+def _raw(hidden: torch.Tensor) -> NDArray[Any]:
+    """The same memory as numpy sees it, which has no bfloat16."""
+    return (hidden.view(torch.uint16) if hidden.dtype == torch.bfloat16 else hidden).numpy()
+
+
+def compute(network: SplitClassifier, batch: Batch, start: int = 0) -> torch.Tensor:
+    """The prefix's outputs, [B, L, H] on the CPU, for B rows of one length L; see `SplitClassifier.prefix`."""
+    rows, length = batch.input_ids.shape
+    repeats = -(-LEAST_TOKENS_A_THREAD * torch.get_num_threads() // (rows * length))
+    if repeats > 1:
+        hidden = None if batch.hidden is None else batch.hidden.repeat(repeats, 1, 1)
+        ids, mask = batch.input_ids.repeat(repeats, 1), batch.attention_mask.repeat(repeats, 1)
+        batch = Batch(np.tile(batch.rows, repeats), ids, mask, hidden)
+    return network.prefix(batch, start)[:rows].cpu()
+
+
+def keep_activations(
+    network: SplitClassifier, tokens: Tokens, cache: Cache, recipe: Mapping[str, Any], stage: str
+) -> Activations:
+    """Let the cache hold what the frozen layers give for these rows, as far as it has room.
+
+    Args:
+        network: whose frozen layers.
+        tokens: N rows.
+        cache: where it is kept.
+        recipe: all that makes the network's layers and decides how they compute.
+        stage: named in the progress line.
+    """
+    if not network.depth:
+        return _locate(network, tokens, np.array([], "S32"), [])
+    keys = row_keys(tokens)
+    recipes = [dict(recipe) | {"depth": depth} for depth in range(network.depth + 1)]
+    with cache.lock(KIND, recipes[network.depth]):
+        entries = cache.find(KIND, recipes[network.depth])
+        kept = _locate(network, tokens, keys, entries)
+        _, first = np.unique(keys, return_index=True)
+        missing = first[kept.entry_of[first] < 0]
+        if missing.size:
+            source, start = kept, 0
+            for depth in range(network.depth - 1, 0, -1):
+                shallower = _locate(network, tokens, keys, cache.find(KIND, recipes[depth]))
+                if (shallower.entry_of[missing] >= 0).all():
+                    source, start = shallower, depth
+                    break
+            entry = _build(source, start, keys, missing, cache, recipes[network.depth], stage)
+            if entry:
+                kept = _locate(network, tokens, keys, [*entries, entry])
+    return kept
+
+
+def row_keys(tokens: Tokens) -> NDArray[np.bytes_]:
+    """Hashes of each row's tokens, 16 bytes in hex, [N]."""
+    rows = (tokens.flat[start:end] for start, end in itertools.pairwise(tokens.offsets))
+    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows], dtype="S32")
+
+
+def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], entries: list[Entry]) -> Activations:
+    found: dict[bytes, tuple[int, int]] = {}
+    for number, entry in enumerate(entries):
+        places = np.concatenate([[0], np.cumsum(entry.array("lengths"))[:-1]])
+        found |= {key: (number, int(place)) for key, place in zip(entry.array("keys").tolist(), places, strict=True)}
+    located = np.array([found.get(key, (-1, 0)) for key in keys.tolist()], dtype=np.int64).reshape(-1, 2)
+    return Activations(network, tokens, entries, located[:, 0], located[:, 1])
+
+
+def _build(
+    source: Activations,
+    start: int,
+    keys: NDArray[np.bytes_],
+    rows: NDArray[np.int64],
+    cache: Cache,
+    recipe: dict[str, Any],
+    stage: str,
+) -> Entry | None:
+    """Compute what is missing, the shortest rows first, for most of them fit where not all do."""
+    network, lengths = source.network, source.tokens.lengths[rows]
+    width, dtype = network.classifier.config.hidden_size, _raw(torch.empty(0, dtype=network.dtype)).dtype
+    room = cache.make_room(int(lengths.sum()) * width * dtype.itemsize) // (width * dtype.itemsize)
+    groups = [rows[group] for group in equal_length_groups(lengths, GROUP_TOKENS)]
+    sizes = np.cumsum([int(source.tokens.lengths[group].sum()) for group in groups])
+    groups = groups[: int(np.searchsorted(sizes, room, side="right"))]
+    if not groups:
+        logger.warning("%s: the cache %s has no room: the frozen layers run in each epoch", stage, cache.folder)
+        return None
+    order = np.concatenate(groups)
+    total = int(source.tokens.lengths[order].sum())
+    logger.info(
+        "%s: frozen layers %d to %d of %s, computed once and kept in %s (%s)",
+        *(stage, start + 1, network.depth, counted(len(order), "row"), cache.folder),
+        byte_size(total * width * dtype.itemsize),
+    )
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        with track(f"{stage}: frozen layers", len(order)) as advance:
+            for group in groups:
+                batch = source.batch(group) if start else source.tokens.batch(group)
+                yield _raw(compute(network, batch, start)).reshape(-1, width)
+                advance(len(group))
+
+    arrays = {
+        "keys": Stream.of(keys[order]),
+        "lengths": Stream.of(source.tokens.lengths[order]),
+        "data": Stream((total, width), dtype, pieces()),
+    }
+    part = hashlib.blake2b(keys[order].tobytes(), digest_size=8).hexdigest()
+    title = f"{network.classifier.config.model_type} {network.depth} layers deep, {counted(len(order), 'row')}"
+    return cache.add(KIND, recipe, part, title, arrays)

@@ -1,0 +1,68 @@
+"""What a role leaves behind, and by what it is known."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import peft
+import tokenizers
+import torch
+import transformers
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+import lora_distill
+from lora_distill.store import Artefact, fingerprint, read_json
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A role's finished model, as what it left behind.
+
+    Attributes:
+        key: names all that made it.
+        adapter: folder in PEFT's format; None for a whole model that was given.
+        logits: float32 [N, C] of each split in the rows' order; of train only the teacher's.
+        history: what history.jsonl holds of it.
+        facts: parameters, seconds and the like, for metrics.json.
+        reused: whether it was there already.
+    """
+
+    key: str
+    adapter: Path | None
+    logits: dict[str, NDArray[np.float32]]
+    history: list[dict[str, Any]]
+    facts: dict[str, Any]
+    reused: bool
+
+
+def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
+    """A finished artefact's contents."""
+    folder = artefact.folder
+    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return Outcome(
+        key=artefact.key,
+        adapter=folder / "adapter" if (folder / "adapter").is_dir() else None,
+        logits=load_file(folder / "logits.safetensors"),
+        history=[json.loads(line) for line in lines],
+        facts=read_json(folder / "facts.json"),
+        reused=reused,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of all code that decides the bits of a result."""
+    modules = (accelerate, lora_distill, np, peft, tokenizers, torch, transformers)
+    return {module.__name__: module.__version__ for module in modules} | {"source": _source()}
+
+
+@cache
+def _source() -> str:
+    """Of the code that decides the bits: a clone changes between two versions of the package."""
+    root = Path(lora_distill.__file__).parent
+    files = [root / "seeding.py", *(file for part in ("data", "model", "training") for file in (root / part).iterdir())]
+    return fingerprint({str(file.relative_to(root)): file.read_text() for file in files if file.suffix == ".py"})

@@ -1,0 +1,137 @@
+"""A teacher that was trained elsewhere, read once."""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+from lora_distill.config import Config
+from lora_distill.data.tokens import Tokens
+from lora_distill.data.types import Dataset
+from lora_distill.errors import UserError
+from lora_distill.model.given_teacher import GivenTeacher, check_order
+from lora_distill.store import Artefact, write_json, write_jsonl
+from lora_distill.training.logits import plain, predict_logits
+from lora_distill.training.outcome import Outcome, read_outcome, versions
+from lora_distill.training.plan import ExecutionPlan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TeacherReading:
+    """All that makes the logits of a teacher that was given.
+
+    Attributes:
+        given: the teacher.
+        config: resolved.
+        dataset: for its fingerprint.
+        plan: where and how to compute.
+    """
+
+    given: GivenTeacher
+    config: Config
+    dataset: Dataset
+    plan: ExecutionPlan
+
+    def artefact(self) -> Artefact:
+        """Where the logits lie."""
+        recipe = {
+            "role": "given teacher",
+            "versions": versions(),
+            "teacher": self.given.fingerprint,
+            "columns": self.given.columns.tolist(),
+            "data": self.dataset.fingerprint,
+            "max_length": self.config.max_length,
+            "plan": self.plan.as_dict(),
+        }
+        return Artefact(Path(self.config.output_dir), "given-teacher", recipe)
+
+    def check(self, validation: Tokens) -> None:
+        """Find out whether it can be used, before anything is written.
+
+        Args:
+            validation: the split as its own tokenizer reads it.
+
+        Raises:
+            UserError: its weights are not whole, or its labels had no names and their order shows to be wrong.
+        """
+        artefact = self.artefact()
+        if artefact.finished:
+            logits = read_outcome(artefact, reused=True).logits["validation"]
+        else:
+            model = self._load()
+            self._check_padding(model, validation)
+            if not self.given.matched_by_index:
+                return
+            with self.plan.autocast():
+                logits = predict_logits(plain(model), validation, "teacher: validation")[:, self.given.columns]
+        if self.given.matched_by_index:
+            check_order(self.given, logits, self.dataset.validation.labels)
+
+    def _check_padding(self, model: nn.Module, tokens: Tokens) -> None:
+        """A model that reads padding as text would answer a row by the length of its neighbours."""
+        short, long = int(tokens.lengths.argmin()), int(tokens.lengths.argmax())
+        with torch.inference_mode():
+            alone, beside = (plain(model)(tokens.batch(np.array(rows)))[0] for rows in ([short], [short, long]))
+        if not alone.isfinite().all():
+            raise self._no_numbers()
+        if not torch.allclose(alone, beside, rtol=0.01, atol=0.01):
+            raise UserError(
+                f"--teacher_checkpoint {self.given.location}: answers a short text otherwise when a longer one stands"
+                " beside it, so it reads padding as text.\nGive a teacher that padding on the right does not change."
+            )
+
+    def _no_numbers(self) -> UserError:
+        return UserError(
+            f"--teacher_checkpoint {self.given.location}: answers some rows with no numbers (NaN or infinity)."
+            " Give a teacher whose weights are sound."
+        )
+
+    def _load(self) -> nn.Module:
+        return self.given.load().to(self.plan.device)
+
+    def run(self, splits: dict[str, Tokens], *, renew: bool = False) -> Outcome:
+        """Let it label every split, unless the store has that already; with `renew`, let it label them again.
+
+        Args:
+            splits: as its own tokenizer reads them.
+            renew: whether to do again what is done.
+        """
+        artefact = self.artefact()
+        with artefact.lock():
+            reused = artefact.finished and not renew
+            if reused:
+                logger.info("teacher: given, as %s; its logits are at hand (%s)", self.given.location, artefact.key)
+            else:
+                logger.info("teacher: given, as %s; it labels every row once", self.given.location)
+                self._read(artefact, splits)
+            outcome = read_outcome(artefact, reused=reused)
+        return replace(outcome, facts=outcome.facts | {"checkpoint": self.given.location})
+
+    def _read(self, artefact: Artefact, splits: dict[str, Tokens]) -> None:
+        started = time.monotonic()
+        model = self._load()
+        own = {"test": predict_logits(plain(model), splits["test"], "teacher: test, in fp32")}
+        with self.plan.autocast():
+            own["validation"] = predict_logits(plain(model), splits["validation"])
+            own["train"] = predict_logits(plain(model), splits["train"], "teacher: soft labels")
+        if not all(np.isfinite(each).all() for each in own.values()):
+            raise self._no_numbers()
+        logits = {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}
+        with artefact.fill() as folder:
+            save_file(logits, folder / "logits.safetensors")
+            write_jsonl(folder / "history.jsonl", [])
+            write_json(
+                folder / "facts.json",
+                {
+                    "trainable_parameters": None,
+                    "total_parameters": sum(p.numel() for p in model.parameters()),
+                    "seconds": time.monotonic() - started,
+                },
+            )

@@ -1,0 +1,160 @@
+"""A classifier run in two parts, lean or not, computes what transformers and PEFT compute."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_distill.data.batches import Batch
+from lora_distill.data.tokens import tokenise
+from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
+from lora_distill.model.base import resolve_base_model
+from lora_distill.model.split import SplitClassifier
+from tests.tiny import FAMILIES
+
+Tiny = Callable[[str], Path]
+TEXTS = [
+    "A short one.",
+    "Another text, which is a good deal longer than the first one is.",
+    "So. Is it?",
+    "Three words more.",
+]
+LEAN = {"bert", "roberta", "distilbert", "mpnet", "electra"}
+
+
+def settings(placement: str = "last", modules: tuple[str, ...] = ()) -> AdapterSettings:
+    return AdapterSettings(4, 8, 1 if placement == "first" else 2, modules, 0.0, placement)
+
+
+def split(folder: Path, adapter: AdapterSettings, dtype: torch.dtype = torch.float32, *, lean: bool) -> SplitClassifier:
+    classifier = load_classifier(resolve_base_model(str(folder)), ["a", "b", "c"], seed=0)
+    layers = classifier.model.config.num_hidden_layers
+    if classifier.model.config.model_type == "albert":
+        adapter = replace(adapter, target_layers=1, placement="last")
+    model = attach_adapter(classifier, adapter, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # at zero, A would have no gradient
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(layers))
+    return SplitClassifier(model, dtype, lean=lean)
+
+
+def batch_of(folder: Path, texts: list[str] = TEXTS) -> Batch:
+    return tokenise(texts, folder, 64).batch(np.arange(len(texts)))
+
+
+def gradients(network: SplitClassifier, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    parameters = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
+    weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+    return dict(zip(parameters, torch.autograd.grad((logits * weights).sum(), list(parameters.values())), strict=True))
+
+
+def assert_close(one: torch.Tensor, other: torch.Tensor, relative: float = 1e-5) -> None:
+    assert float((one - other).detach().abs().max()) <= relative * max(float(other.detach().abs().max()), 1e-6)
+
+
+@pytest.mark.parametrize("placement", ["last", "first"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_logits_and_gradients_as_the_plain_model_s(family: str, placement: str, tiny: Tiny) -> None:
+    folder = tiny(family)
+    batch = batch_of(folder)
+    expected_of = split(folder, settings(placement), lean=False)
+    expected_of.eval()
+    expected = expected_of.model(**batch.inputs()).logits
+    wanted = gradients(expected_of, expected)
+    for lean in (False, True):
+        network = split(folder, settings(placement), lean=lean)
+        network.eval()
+        assert network.lean == (lean and family in LEAN)
+        assert network.depth == (1 if placement == "last" and family != "albert" else 0)
+        kept = replace(batch, hidden=network.prefix(batch)) if network.depth or network.lean else batch
+        for logits in (network.logits(kept), network.logits(batch)):
+            assert_close(logits, expected)
+            found = gradients(network, logits)
+            assert found.keys() == wanted.keys()
+            for name, gradient in found.items():
+                assert_close(gradient, wanted[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "albert"])
+def test_a_prefix_may_go_on_from_a_shallower_one(family: str, dtype: torch.dtype, tiny: Tiny) -> None:
+    """To the same bits: a run must not depend on what the cache happened to hold."""
+    network = split(tiny(family), AdapterSettings(4, 8, 1, (), 0.0, "last"), dtype, lean=True)
+    shallower = split(tiny(family), settings(), dtype, lean=True)
+    for each in (network, shallower):
+        each.eval()
+    assert (network.depth, shallower.depth) == (2, 1)
+    batch = batch_of(tiny(family))
+    half_way = shallower.prefix(batch)
+    assert half_way.dtype == dtype
+    assert torch.equal(network.prefix(replace(batch, hidden=half_way), 1), network.prefix(batch))
+
+
+@pytest.mark.parametrize("family", sorted(LEAN))
+def test_in_bfloat16_lean_layers_are_as_near_to_fp32_as_plain_ones(family: str, tiny: Tiny) -> None:
+    batch = batch_of(tiny(family))
+    exact = split(tiny(family), settings(), lean=False)
+    wanted = gradients(exact, exact.logits(batch))
+    for lean in (False, True):
+        rounded = split(tiny(family), settings(), torch.bfloat16, lean=lean)
+        for name, gradient in gradients(rounded, rounded.logits(batch)).items():
+            assert_close(gradient, wanted[name], relative=0.1)
+
+
+@pytest.mark.parametrize("modules", [("dense",), ("query", "value"), ("query", "key", "value", "dense")])
+def test_lora_may_sit_on_any_linear_module(modules: tuple[str, ...], tiny: Tiny) -> None:
+    batch = batch_of(tiny("roberta"))
+    plain, lean = (split(tiny("roberta"), settings(modules=modules), lean=each) for each in (False, True))
+    wanted, found = (gradients(network, network.logits(batch)) for network in (plain, lean))
+    for name, gradient in found.items():
+        assert_close(gradient, wanted[name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_is_on_from_the_first_adapted_layer_upwards_only(family: str, tiny: Tiny) -> None:
+    network = split(tiny(family), AdapterSettings(4, 8, 1, (), 0.1, "last"), lean=True)
+    network.train(seed=0)
+    training = {
+        name for name, module in network.model.named_modules() if module.training and "ropout" in type(module).__name__
+    }
+    assert any("classifier" in name or ".head." in name or name.endswith(("dropout", "drop")) for name in training)
+    assert any("lora_dropout" in name for name in training)
+    assert not any("embeddings" in name for name in training)
+    if family != "albert":
+        assert not any(f".{index}." in name for name in training for index in range(2))
+        assert any(".2." in name for name in training)
+
+
+@pytest.mark.parametrize("family", ["roberta", "modernbert"])
+def test_dropout_is_drawn_from_the_seed(family: str, tiny: Tiny) -> None:
+    network = split(tiny(family), replace(settings(), dropout=0.1), lean=True)
+    batch = batch_of(tiny(family))
+
+    def drawn(seed: int) -> list[torch.Tensor]:
+        network.train(seed)
+        return [network.logits(batch).detach() for _ in range(2)]
+
+    first, second = drawn(0)
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.stack(drawn(0)), torch.stack([first, second]))
+    assert not torch.equal(drawn(1)[0], first)
+    network.eval()
+    assert torch.equal(network.logits(batch), network.logits(batch))
+
+
+def test_twenty_steps_come_to_the_same(tiny: Tiny) -> None:
+    batch, targets = batch_of(tiny("bert")), torch.tensor([0, 1, 2, 0])
+    ends = []
+    for lean in (False, True):
+        network = split(tiny("bert"), settings(), lean=lean)
+        parameters = [p for p in network.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+        for _ in range(20):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network.logits(batch), targets).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        ends.append(network.logits(batch))
+    assert float((ends[0] - ends[1]).detach().abs().max()) < 1e-3

@@ -1,0 +1,141 @@
+"""What frozen layers give: kept or not, alone or beside others, the same bits."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_distill.cache import Cache
+from lora_distill.data.tokens import Tokens, tokenise
+from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
+from lora_distill.model.base import resolve_base_model
+from lora_distill.model.split import SplitClassifier
+from lora_distill.training.activations import Activations, keep_activations
+from tests.tiny import FAMILIES
+
+Tiny = Callable[[str], Path]
+WORDS = ["orbit", "rocket", "planet", "tulip", "compost", "hedge", "oven", "butter", "recipe"]
+SPLITTING = [family for family in FAMILIES if family != "albert"]
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    draw = np.random.default_rng(seed)
+    return [" ".join(draw.choice(WORDS, size=draw.integers(1, 12))) for _ in range(count)]
+
+
+def network_of(folder: Path, layers: int = 2, dtype: torch.dtype = torch.float32) -> SplitClassifier:
+    classifier = load_classifier(resolve_base_model(str(folder)), ["a", "b"], seed=0)
+    network = SplitClassifier(attach_adapter(classifier, AdapterSettings(4, 8, layers, (), 0.0, "last"), 0), dtype)
+    network.eval()
+    return network
+
+
+def keep(network: SplitClassifier, tokens: Tokens, cache: Cache) -> Activations:
+    return keep_activations(network, tokens, cache, {"dtype": str(network.dtype)}, "test")
+
+
+def hidden_of(activations: Activations, rows: list[int]) -> torch.Tensor:
+    batch = activations.batch(np.array(rows))
+    assert batch.hidden is not None
+    return batch.hidden
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache", 10**9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", SPLITTING)
+def test_kept_or_computed_in_any_company_the_bits_are_the_same(
+    family: str, dtype: torch.dtype, tiny: Tiny, cache: Cache
+) -> None:
+    network = network_of(tiny(family), dtype=dtype)
+    tokens = tokenise(texts(40), tiny(family), 32)
+    kept, computed = keep(network, tokens, cache), keep(network, tokens, Cache(cache.folder, 0))
+    nothing = replace(computed, entries=[], entry_of=np.full(40, -1))
+    assert kept.complete
+    assert not nothing.complete
+    draw = np.random.default_rng(0)
+    for size in (1, 2, 7, 33):
+        rows = draw.permutation(40)[:size].tolist()
+        assert torch.equal(hidden_of(kept, rows), hidden_of(nothing, rows))
+        assert torch.equal(network.logits(kept.batch(np.array(rows))), network.logits(nothing.batch(np.array(rows))))
+    expected = network.prefix(tokens.batch(np.arange(40))).float()
+    is_token = tokens.batch(np.arange(40)).attention_mask.bool()
+    found = hidden_of(kept, list(range(40))).float()
+    assert (found - expected)[is_token].abs().max() < (1e-5 if dtype == torch.float32 else 0.1)
+    assert not found[~is_token].any()
+
+
+def test_only_what_is_missing_is_computed_and_rows_are_known_by_their_tokens(
+    tiny: Tiny, cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = network_of(tiny("bert"))
+    first, more = texts(20, 1), texts(20, 2)
+    keep(network, tokenise(first, tiny("bert"), 32), cache)
+    with caplog.at_level(logging.INFO, "lora_distill"):
+        mixed = keep(network, tokenise([*more, *reversed(first), *more], tiny("bert"), 32), cache)
+    new = len({*more} - {*first})
+    assert f"of {new} rows, computed once" in caplog.text
+    assert mixed.complete
+    assert len(mixed.entries) == 2
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "lora_distill"):
+        keep(network, tokenise(first + more, tiny("bert"), 32), cache)
+    assert not caplog.text
+
+
+def test_a_deeper_prefix_goes_on_from_a_shallower_one_to_the_same_bits(
+    tiny: Tiny, cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = tokenise(texts(30), tiny("mpnet"), 32)
+    shallow, deep = (network_of(tiny("mpnet"), layers, torch.bfloat16) for layers in (2, 1))
+    afresh = keep(deep, tokens, Cache(tmp_path / "other", 10**9))
+    keep(shallow, tokens, cache)
+    with caplog.at_level(logging.INFO, "lora_distill"):
+        gone_on = keep(deep, tokens, cache)
+    assert "frozen layers 2 to 2 of" in caplog.text
+    assert torch.equal(hidden_of(gone_on, list(range(30))), hidden_of(afresh, list(range(30))))
+
+
+def test_without_room_for_all_the_shortest_rows_are_kept(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = network_of(tiny("roberta"))
+    tokens = tokenise(texts(50), tiny("roberta"), 32)
+    whole = keep(network, tokens, Cache(tmp_path / "whole", 10**9))
+    (entry,) = whole.entries
+    part = keep(network, tokens, Cache(tmp_path / "part", entry.array("data").nbytes // 2))
+    kept = part.entry_of >= 0
+    assert 0 < kept.sum() < 50
+    assert tokens.lengths[kept].max() <= tokens.lengths[~kept].min()
+    rows = list(range(50))
+    assert torch.equal(hidden_of(part, rows), hidden_of(whole, rows))
+    none = keep(network, tokens, Cache(tmp_path / "none", 0))
+    assert "has no room: the frozen layers run in each epoch" in caplog.text
+    assert torch.equal(hidden_of(none, rows), hidden_of(whole, rows))
+
+
+def test_a_damaged_entry_is_made_again(tiny: Tiny, cache: Cache) -> None:
+    network = network_of(tiny("roberta"))
+    tokens = tokenise(texts(10), tiny("roberta"), 32)
+    before = hidden_of(keep(network, tokens, cache), [0, 1])
+    (file,) = cache.folder.glob("*/data.npy")
+    file.write_bytes(file.read_bytes()[:-8])
+    after = keep(network, tokens, Cache(cache.folder, 10**9))
+    assert after.complete
+    assert torch.equal(hidden_of(after, [0, 1]), before)
+
+
+def test_where_nothing_is_frozen_below_nothing_is_kept(tiny: Tiny, cache: Cache) -> None:
+    for family, layers in (("albert", 1), ("bert", 3)):
+        network = network_of(tiny(family), layers)
+        activations = keep(network, tokenise(texts(5), tiny(family), 32), cache)
+        assert activations.complete
+        assert activations.batch(np.arange(5)).hidden is None
+    assert not list(cache.folder.glob("*"))
