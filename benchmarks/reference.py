@@ -86,16 +86,7 @@ class Experiment:
             with self.stages.stage("teacher logits"):
                 rows = rows.add_column("teacher_logits", predict_logits(teacher, rows, self.collator))
             teacher = self.teacher = None
-        trainer = Distillation(
-            self.recipe,
-            teacher,
-            model=model,
-            args=training_arguments(self.recipe, work / role),
-            train_dataset=rows,
-            eval_dataset=self.splits["validation"],
-            data_collator=self.collator,
-            compute_metrics=accuracy,
-        )
+        trainer = self.trainer(model, teacher, rows, work / role)
         with self.stages.stage(f"train {role}"):
             trainer.train()
         with self.stages.stage("evaluate"):
@@ -114,6 +105,19 @@ class Experiment:
             "step_rows": clock.rows,
             "step_tokens_computed": clock.computed,
         }
+
+    def trainer(self, model: PeftModel, teacher: PeftModel | None, rows: Dataset, work: Path) -> Distillation:
+        """A Trainer on these training rows that judges its epochs on validation."""
+        return Distillation(
+            self.recipe,
+            teacher,
+            model=model,
+            args=training_arguments(self.recipe, work),
+            train_dataset=rows,
+            eval_dataset=self.splits["validation"],
+            data_collator=self.collator,
+            compute_metrics=accuracy,
+        )
 
 
 def prepare(recipe: Recipe, files: dict[str, Path], rows: int | None, stages: Stages) -> Experiment:

@@ -54,13 +54,12 @@ def train_teacher(settings: Settings, data: Path, work: Path) -> Path:
 def train_student(settings: Settings, rows: Path, teacher: Path, work: Path, number: int) -> Run:
     """Ours: a student alone, of a seed of its own in each round, so that it is trained anew."""
     given = {**settings, "teacher_checkpoint": str(teacher), "seed": number}
-    name = f"{rows.name}-{number}"
+    name = f"{rows.name}-{settings['max_length']}-{number}"
     return ours.train(given, rows, work / "runs", name, "--no_control", cache=work / "cache")
 
 
-def flops_per_row(shape: Shape, base_model: Path, rows: Path, max_length: int) -> float:
-    """What a step needs for a row, in the mean over the training rows."""
-    lengths = token_lengths(base_model, rows / "train.csv", max_length)
+def flops_per_row(shape: Shape, lengths: list[int]) -> float:
+    """What a step needs for a row, in the mean over rows of these lengths."""
     return step_flops(lengths, shape) / len(lengths)
 
 
@@ -79,7 +78,7 @@ def main() -> None:
     with work_folder(arguments.work) as work:
         rows = draw(arguments.data, work / "data", train=arguments.rows, validation=100, test=400)
         shape = student_shape(base_model, rows, layers=int(settings["student_target_layers"]), rank=RANK)
-        need = flops_per_row(shape, base_model, rows, MAX_LENGTH)
+        need = flops_per_row(shape, token_lengths(base_model, rows / "train.csv", MAX_LENGTH))
         runs = _take_turns(arguments, settings, work, rows, shape, peaks)
     best = max(each["bf16"] for each in peaks)
     _report(runs, need / best).finish(
