@@ -314,15 +314,6 @@ def test_the_git_revision_is_that_of_the_source_itself(tmp_path: Path, monkeypat
     assert experiment._git_revision() is None
 
 
-def test_the_processor_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file() and "model name" in cpuinfo.read_text():
-        assert re.search(rf"^model name\s*: {re.escape(experiment._processor())}$", cpuinfo.read_text(), re.MULTILINE)
-    monkeypatch.setattr(Path, "is_file", lambda _: False)
-    monkeypatch.setattr(platform, "processor", lambda: "")
-    assert experiment._processor() == platform.machine()
-
-
 def test_roles_are_compared_on_the_same_rows() -> None:
     labels = np.array([0, 0, 1, 1, 1])
     eye = np.eye(2, dtype=np.float32)

@@ -26,6 +26,7 @@ from lora_distill.reporting.model_card import model_card
 from lora_distill.run_folder import ENVIRONMENT, LOG, METRICS, RunFolder, changed_since, check_writable
 from lora_distill.store import ARTEFACTS, Artefact, lock, whole_folder, write_json, write_jsonl, write_whole
 from lora_distill.training.outcome import Outcome
+from lora_distill.training.plan import processor
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
 
@@ -163,18 +164,9 @@ def _machine() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "git_revision": _git_revision(),
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _git_revision() -> str | None:

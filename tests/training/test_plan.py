@@ -1,31 +1,46 @@
+import platform
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from lora_distill.errors import UserError
-from lora_distill.training.plan import ExecutionPlan, choose_plan
+from lora_distill.training import plan as plan_module
+from lora_distill.training.plan import ExecutionPlan, choose_plan, processor
 
 
-@pytest.mark.parametrize(
-    ("able", "precision"),
-    [
-        ({"avx512_bf16": True}, "bf16"),
-        ({"amx_bf16": True}, "bf16"),
-        ({"avx512_bf16": False, "avx2": True}, "fp32"),
-        ({}, "fp32"),
-    ],
-)
-def test_bf16_is_chosen_only_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], precision: str
+@pytest.mark.parametrize(("times_as_fast", "precision"), [(2.2, "bf16"), (0.1, "fp32"), (1.0, "fp32")])
+def test_bf16_is_chosen_only_where_the_processor_is_faster_with_it_measured_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times_as_fast: float, precision: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    measured: list[torch.dtype] = []
+
+    def seconds(dtype: torch.dtype) -> float:
+        measured.append(dtype)
+        return 1.0 if dtype == torch.bfloat16 else times_as_fast
+
+    monkeypatch.setattr(plan_module, "_seconds", seconds)
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert choose_plan("cpu", "auto").precision == precision
+        assert choose_plan("cpu", "fp32").precision == "fp32"
+    assert measured == [torch.float32, torch.bfloat16]
+    (tmp_path / "cache" / "processors.json").write_text("{")
     assert choose_plan("cpu", "auto").precision == precision
-    assert choose_plan("cpu", "fp32").precision == "fp32"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "file" / "cache"))
+    assert choose_plan("cpu", "auto").precision == precision
+
+
+def test_what_is_measured_is_a_time() -> None:
+    assert plan_module._seconds(torch.float32) > 0
 
 
 def test_bf16_that_was_named_is_used_but_not_silently(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(plan_module, "_bf16_pays", lambda _: False)
     assert choose_plan("cpu", "bf16").precision == "bf16"
     assert "slow" in caplog.text
 
@@ -50,3 +65,12 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_plan("cuda:2", "fp32")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_plan("mps", "auto") == ExecutionPlan("mps", "fp32", torch.get_num_threads())
+
+
+def test_the_processor_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and "model name" in cpuinfo.read_text():
+        assert re.search(rf"^model name\s*: {re.escape(processor())}$", cpuinfo.read_text(), re.MULTILINE)
+    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert processor() == platform.machine()

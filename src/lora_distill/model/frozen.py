@@ -16,7 +16,7 @@ class Frozen:
 
     def __init__(self, modules: Sequence[nn.Linear], dtype: torch.dtype) -> None:
         self._modules, self._dtype = modules, dtype
-        self._packs = modules[0].weight.device.type == "cpu" and dtype == torch.bfloat16 and _can_pack()
+        self._packs = modules[0].weight.device.type == "cpu" and _can_pack()
         # Packed, each direction has a copy of its own, made when it is first needed; the plain one is then of no use.
         self._weight = None if self._packs else self._joined("weight")
         self._bias = self._joined("bias")

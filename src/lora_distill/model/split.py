@@ -102,6 +102,10 @@ class SplitClassifier:
         for index in range(self.depth):
             self._lean_layers.pop(index, None)
 
+    def forget(self) -> None:
+        """Let go of what was made of the model's weights; it is made again when it is needed."""
+        self._lean_layers.clear()
+
     def logits(self, batch: Batch) -> torch.Tensor:
         """float32 [B, C]; where the batch lacks what the frozen layers give, these are run too."""
         batch = batch.to(self.device)

@@ -2,17 +2,23 @@
 
 import logging
 import os
+import platform
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from lora_distill.cache import cache_folder
 from lora_distill.errors import UserError
+from lora_distill.store import read_json, write_json
 
 logger = logging.getLogger(__name__)
+WORTH_IT = 1.2  # times as fast as fp32: in hardware it is 2 or more, without it far less than 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def choose_plan(device: str, precision: str) -> ExecutionPlan:
         UserError: the named device is not there.
     """
     device = _choose_device(device)
-    in_hardware = _has_bf16(device)
+    in_hardware = _has_bf16(device) if device != "cpu" else _bf16_pays(cache_folder())
     if precision == "auto":
         precision = "bf16" if in_hardware else "fp32"
     elif precision == "bf16" and not in_hardware:
@@ -97,7 +103,45 @@ def _choose_device(asked: str) -> str:
 def _has_bf16(device: str) -> bool:
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device == "cpu":
-        able = torch.cpu.get_capabilities()
-        return any(bool(able.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
     return False
+
+
+def _bf16_pays(folder: Path) -> bool:
+    """Whether this processor multiplies matrices faster in bf16: measured once, then remembered in the folder.
+
+    What a processor says it can do is not asked, for some can and are slow at it.
+    """
+    key = f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    file = folder / "processors.json"
+    try:
+        known: dict[str, float] = read_json(file)
+    except (OSError, ValueError):
+        known = {}
+    if not isinstance(known.get(key), float):
+        known[key] = _seconds(torch.float32) / _seconds(torch.bfloat16)
+        try:
+            write_json(file, known)
+        except OSError as error:
+            logger.debug("not remembered in %s: %s", file, error.strerror)
+    return known[key] > WORTH_IT
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    """The least of a few: what else the machine does only adds to it."""
+    matrix = torch.ones(768, 768, dtype=dtype)
+    taken = []
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.nn.functional.linear(matrix, matrix)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -158,6 +158,7 @@ class RoleTraining:
         logits = {"validation": predict_logits(network.logits, rows["validation"])}
         if self.role == "teacher":
             logits["train"] = predict_logits(network.logits, rows["train"], f"{self.role}: soft labels")
+        network.forget()  # both at once would not be needed by anyone
         exact = SplitClassifier(network.model, torch.float32)
         exact.eval()
         kept = self._keep(exact, {"test": test})
