@@ -12,6 +12,8 @@ from lora_distill.data.batches import Batch
 from lora_distill.data.tokens import tokenise
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model
+from lora_distill.model.dropout import Dropout
+from lora_distill.model.lean import attend_by_products, attend_fused
 from lora_distill.model.split import SplitClassifier
 from tests.tiny import FAMILIES
 
@@ -158,3 +160,13 @@ def test_twenty_steps_come_to_the_same(tiny: Tiny) -> None:
             optimizer.step()
         ends.append(network.logits(batch))
     assert float((ends[0] - ends[1]).detach().abs().max()) < 1e-3
+
+
+def test_fused_attention_is_the_same() -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, length, 8, generator=draw) for length in (4, 5, 5))
+    bias = torch.randn(2, 1, 1, 5, generator=draw)
+    by_products, fused = (attend(q, k, v, bias, 0.5, Dropout()) for attend in (attend_by_products, attend_fused))
+    assert_close(fused, by_products)
+    dropped = attend_fused(q, k, v, bias, 0.5, Dropout(draw))
+    assert not torch.allclose(dropped, fused)

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from lora_distill.errors import UserError
 from lora_distill.model.split import SplitClassifier
 from lora_distill.training import loop
 from lora_distill.training.checkpoint import Progress, load_checkpoint, save_checkpoint, snapshot, trainable
-from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, train
+from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, read_ahead, train
 from lora_distill.training.plan import ExecutionPlan
 from tests.training.conftest import CPU, RECIPE
 
@@ -240,3 +240,18 @@ def test_a_checkpoint_holds_the_optimizer_s_moments_and_counters(make_model: Mak
         assert optimizer.state[ours].keys() == fresh.state[theirs].keys()
         assert all(torch.equal(optimizer.state[ours][key], fresh.state[theirs][key]) for key in optimizer.state[ours])
     assert load_checkpoint(tmp_path / "elsewhere", other, fresh) is None
+
+
+def test_reading_ahead_changes_nothing_but_when() -> None:
+    made: list[int] = []
+
+    def make() -> Iterator[int]:
+        for number in range(1, 6):
+            made.append(number)
+            yield number
+
+    seen = []
+    for item in read_ahead(make()):
+        seen.append((item, len(made) >= item))
+    assert seen == [(number, True) for number in range(1, 6)]
+    assert list(read_ahead(iter(()))) == []

@@ -31,9 +31,15 @@ class Batch:
     hidden: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same with its tensors on a device."""
-        hidden = None if self.hidden is None else self.hidden.to(device)
-        return Batch(self.rows, self.input_ids.to(device), self.attention_mask.to(device), hidden)
+        """The same with its tensors on a device; to a GPU they are copied while that computes."""
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            if device.type == "cuda" and tensor.device.type == "cpu":
+                return tensor.pin_memory().to(device, non_blocking=True)
+            return tensor.to(device)
+
+        hidden = None if self.hidden is None else move(self.hidden)
+        return Batch(self.rows, move(self.input_ids), move(self.attention_mask), hidden)
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """What a model of transformers reads."""

@@ -168,13 +168,38 @@ class LeanLayer:
         else:
             q, k, v = self._reading[0](x, dropout).view(batch, length, 3, self._heads, -1).unbind(2)
         on_weights, on_out, on_down = self._rates
-        q, k, v = (part.transpose(1, 2) for part in (q / math.sqrt(q.shape[-1]), k, v))
-        weights = dropout((q @ k.transpose(-1, -2) + bias).softmax(-1), on_weights)
-        context = (weights @ v).transpose(1, 2).reshape(-1, width)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        attend = attend_by_products if x.device.type == "cpu" else attend_fused
+        context = attend(q, k, v, bias, on_weights, dropout).transpose(1, 2).reshape(-1, width)
         x = _norm(self._norms[0], x + dropout(self._out(context, dropout), on_out))
         inner = self._activation(self._up(x, dropout))
         x = _norm(self._norms[1], x + dropout(self._down(inner, dropout), on_down))
         return x.view(batch, -1, width)
+
+
+def attend_by_products(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, rate: float, dropout: Dropout
+) -> torch.Tensor:
+    """Softmax(q k^T / sqrt(D) + bias) v, [B, heads, Q, D], with dropout on the weights.
+
+    Args:
+        q: [B, heads, Q, D].
+        k: [B, heads, L, D].
+        v: [B, heads, L, D].
+        bias: as in `attention_bias`.
+        rate: of dropout.
+        dropout: on or off.
+    """
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2) + bias
+    return dropout(scores.softmax(-1), rate) @ v
+
+
+def attend_fused(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, rate: float, dropout: Dropout
+) -> torch.Tensor:
+    """The same in one kernel, which is slow backwards on a processor and fast elsewhere; it draws from torch's seed."""
+    rate = 0.0 if dropout.generator is None else rate
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate)
 
 
 class LayerParts(NamedTuple):

@@ -4,9 +4,10 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from lora_distill.config import Config
 from lora_distill.data.batches import Batch, Batches, training_order
 from lora_distill.errors import UserError
 from lora_distill.model.split import SplitClassifier
+from lora_distill.profiling import record, stage, steps
 from lora_distill.progress import track
 from lora_distill.seeding import derive_seed
 from lora_distill.training.checkpoint import (
@@ -33,6 +35,7 @@ from lora_distill.training.loss import distillation_loss
 from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def train(
         UserError: the loss is no longer a number.
     """
     model, accelerator = network.model, plan.accelerator()
+    ahead = accelerator.device.type != "cpu"  # else the thread would take time from those that compute
     steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
     optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
     prepared = accelerator.prepare_optimizer(optimizer)
@@ -118,7 +122,7 @@ def train(
         network.train(derive_seed(seed, "dropout", progress.epoch))
         losses: list[torch.Tensor] = []
         started = time.monotonic()
-        for batch in _batches(training, settings, seed, role, progress.epoch):
+        for batch in steps(_batches(training, settings, seed, role, progress.epoch, ahead=ahead), role):
             loss = _batch_loss(network, batch, training.labels, soft_labels)
             accelerator.backward(loss)
             norm: torch.Tensor = accelerator.clip_grad_norm_(trainable(model).values(), settings.max_grad_norm)
@@ -130,9 +134,12 @@ def train(
                 _log_step(progress, role, losses, norm, optimizer.param_groups[0]["lr"])
                 losses.clear()
             scheduler.step()
-        progress.seconds += time.monotonic() - started
+        taken = time.monotonic() - started
+        progress.seconds += taken
+        record(f"{role}: training steps", taken)
         progress.epoch += 1
-        _evaluate(network, validation, progress, role)
+        with stage(f"{role}: validation"):
+            _evaluate(network, validation, progress, role)
         if progress.best_epoch == progress.epoch or settings.keep_epoch == "last":
             best = snapshot(model)
         save_checkpoint(work, model, optimizer, best, progress)
@@ -157,12 +164,25 @@ def _optimizer(
     return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 
-def _batches(training: Split, settings: TrainingSettings, seed: int, role: str, epoch: int) -> Iterator[Batch]:
+def _batches(
+    training: Split, settings: TrainingSettings, seed: int, role: str, epoch: int, *, ahead: bool
+) -> Iterator[Batch]:
     stage = f"{role}: epoch {epoch + 1} of {settings.num_epochs}"
     with track(stage, len(training.labels)) as advance:
-        for rows in training_order(training.rows.lengths, settings.batch_size, seed, epoch):
-            yield training.rows.batch(rows)
-            advance(len(rows))
+        order = training_order(training.rows.lengths, settings.batch_size, seed, epoch)
+        batches = map(training.rows.batch, order)
+        for batch in read_ahead(batches) if ahead else batches:
+            yield batch
+            advance(len(batch.rows))
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as worker:
+        following = worker.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = worker.submit(next, items, None)
+            yield item
 
 
 def _batch_loss(

@@ -18,6 +18,7 @@ from lora_distill.model.base import BaseModel
 from lora_distill.model.budget import check_budget, count_trainable
 from lora_distill.model.saved_adapter import save_adapter
 from lora_distill.model.split import SplitClassifier
+from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.activations import Activations, keep_activations
@@ -93,9 +94,10 @@ class RoleTraining:
         config, role = self.config, self.role
         # Student and control start from the same weights and see the same rows in the same order.
         seed = derive_seed(config.seed, "teacher" if role == "teacher" else "student")
-        classifier = load_classifier(self.base, self.dataset.label_names, seed)
-        total = sum(p.numel() for p in classifier.model.parameters())
-        model = attach_adapter(classifier, AdapterSettings.of(config, role), seed).to(self.plan.device)
+        with stage(f"{role}: load"):
+            classifier = load_classifier(self.base, self.dataset.label_names, seed)
+            total = sum(p.numel() for p in classifier.model.parameters())
+            model = attach_adapter(classifier, AdapterSettings.of(config, role), seed).to(self.plan.device)
         count = count_trainable(model) if role == "teacher" else check_budget(model, config.student_budget)
         soft_labels = None
         if self.teacher:
@@ -116,7 +118,7 @@ class RoleTraining:
             soft_labels=soft_labels,
         )
         logits = self._logits(network, rows, splits["test"])
-        with artefact.fill() as folder:
+        with stage(f"{role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
             save_file(logits, folder / "logits.safetensors")
             write_jsonl(folder / "history.jsonl", progress.history)
@@ -142,10 +144,11 @@ class RoleTraining:
             "threads": self.plan.threads,
             "versions": versions(),
         }
-        kept = {
-            name: keep_activations(network, tokens, self.cache, recipe, f"{self.role}: {name}")
-            for name, tokens in splits.items()
-        }
+        with stage(f"{self.role}: frozen layers"):
+            kept = {
+                name: keep_activations(network, tokens, self.cache, recipe, f"{self.role}: {name}")
+                for name, tokens in splits.items()
+            }
         if all(rows.complete for rows in kept.values()):
             network.forget_prefix()
         return kept
@@ -155,12 +158,14 @@ class RoleTraining:
     ) -> dict[str, NDArray[np.float32]]:
         """The test split's in fp32, as a stranger would get them; the others in the precision of the training."""
         network.eval()
-        logits = {"validation": predict_logits(network.logits, rows["validation"])}
-        if self.role == "teacher":
-            logits["train"] = predict_logits(network.logits, rows["train"], f"{self.role}: soft labels")
+        with stage(f"{self.role}: logits"):
+            logits = {"validation": predict_logits(network.logits, rows["validation"])}
+            if self.role == "teacher":
+                logits["train"] = predict_logits(network.logits, rows["train"], f"{self.role}: soft labels")
         network.forget()  # both at once would not be needed by anyone
         exact = SplitClassifier(network.model, torch.float32)
         exact.eval()
         kept = self._keep(exact, {"test": test})
-        logits["test"] = predict_logits(exact.logits, kept["test"], f"{self.role}: test, in fp32")
+        with stage(f"{self.role}: test in fp32"):
+            logits["test"] = predict_logits(exact.logits, kept["test"], f"{self.role}: test, in fp32")
         return logits

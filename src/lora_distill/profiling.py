@@ -1,0 +1,90 @@
+"""Where the time of a run goes: stage by stage, and in training operator by operator."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lora_distill.store import write_json
+
+PROFILE = "profile.json"
+FIRST_STEP, STEPS = 5, 10  # the steps before fill caches and are no measure
+T = TypeVar("T")
+
+_current: "ContextVar[dict[str, Any] | None]" = ContextVar("profile", default=None)
+
+
+@contextmanager
+def profiled() -> Iterator[dict[str, Any]]:
+    """Measure what runs inside; yields what profile.json will hold.
+
+    `stages`: seconds by name, `total` among them. `operators`: by role, those that took most of a few training steps:
+    name, calls a step, seconds a step in the operator itself, and their share.
+    """
+    profile: dict[str, Any] = {"stages": {}, "operators": {}}
+    token, started = _current.set(profile), time.perf_counter()
+    try:
+        yield profile
+    finally:
+        profile["stages"]["total"] = time.perf_counter() - started
+        _current.reset(token)
+
+
+def record(name: str, seconds: float) -> None:
+    """Count seconds to a stage, where somebody measures."""
+    profile = _current.get()
+    if profile is not None:
+        profile["stages"][name] = profile["stages"].get(name, 0.0) + seconds
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Count the time inside to a stage, where somebody measures."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        record(name, time.perf_counter() - started)
+
+
+def steps(batches: Iterable[T], role: str) -> Iterator[T]:
+    """The same batches; a few of the steps that they are used for are measured, once for each role."""
+    profile = _current.get()
+    if profile is None or role in profile["operators"]:
+        yield from batches
+        return
+    from torch.profiler import profile as torch_profile
+
+    profile["operators"][role] = []
+    watched, number, last = torch_profile(), -1, FIRST_STEP + STEPS - 1
+    for number, batch in enumerate(batches):
+        if number == FIRST_STEP:
+            watched.start()
+        yield batch
+        if number == last:
+            watched.stop()
+            profile["operators"][role] = _busiest(watched, STEPS)
+    if FIRST_STEP <= number < last:
+        watched.stop()
+        profile["operators"][role] = _busiest(watched, number + 1 - FIRST_STEP)
+
+
+def _busiest(watched: Any, count: int) -> list[dict[str, Any]]:  # noqa: ANN401 - torch gives its profiler no types
+    events = sorted(watched.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    return [
+        {
+            "name": event.key,
+            "calls": event.count / count,
+            "seconds": event.self_cpu_time_total / count / 1e6,
+            "share": event.self_cpu_time_total / total,
+        }
+        for event in events[:25]
+    ]
+
+
+def save_profile(profile: dict[str, Any], folder: Path) -> None:
+    """Write profile.json into a run's folder."""
+    write_json(folder / PROFILE, profile)
