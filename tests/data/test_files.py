@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,9 +146,12 @@ def test_dictionary_columns_and_names_with_dots(tmp_path: Path) -> None:
     assert read_table(path, Columns("a.b", "l")).texts == ["x", "y", "x"]
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.csv: no such file"):
+def test_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"none\.csv: no such file\.$"):
         read_table(tmp_path / "none.csv", COLUMNS)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"^none\.csv: no such file in {tmp_path}\.$"):
+        read_table(Path("none.csv"), COLUMNS)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +167,14 @@ def test_unknown_suffix(refusal: Callable[..., str]) -> None:
     message = refusal("x.xlsx", b"PK")
     assert "'.xlsx'" in message
     assert ".csv, .tsv, .jsonl, .parquet" in message
+
+
+def test_a_json_array_and_the_way_out(refusal: Callable[..., str], tmp_path: Path) -> None:
+    message = refusal("my rows.json", '[{"text": "é", "label": 1},\n {"text": "b", "label": 2}]')
+    assert "'.json'" in message
+    command = message.partition("converted so: ")[2].replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert read_table(tmp_path / "my rows.jsonl", COLUMNS).texts == ["é", "b"]
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl", "x.parquet"])
@@ -188,6 +201,27 @@ def test_no_such_column(refusal: Callable[..., str], name: str, content: str, wh
     assert "--text_column" in message
     assert "no column 'label'" in refusal(name, content, Columns("body", "label"))
     assert "--label_column" in refusal(name, content, Columns("body", "label"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.csv", " text;label\nGrüße, alle;1\n", "semicolons, not by commas"),
+        ("x.csv", '"text";"label"\n"Grüße";"1"\n', "semicolons, not by commas"),
+        ("x.csv", "text\tlabel\nGrüße\t1\n", "tabs, not by commas"),
+        ("x.tsv", "text,label\nGrüße,1\n", "commas, not by tabs"),
+    ],
+)
+def test_another_separator(refusal: Callable[..., str], name: str, content: str, said: str, encoding: str) -> None:
+    message = refusal(name, content.encode(encoding))
+    assert message.startswith(f"{name}: the columns are separated by {said}.")
+    assert "as UTF-8, with commas as .csv or with tabs as .tsv" in message
+
+
+def test_other_separators_in_a_name_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label;old\na,b\n")
+    assert read_table(tmp_path / "x.csv", Columns("text", "label;old")).labels == ["b"]
 
 
 def test_one_column_for_both(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lora_distill.data.files import Table
-from lora_distill.data.labels import map_labels, name_labels
+from lora_distill.data.labels import alike_labels, map_labels, name_labels
 from lora_distill.errors import UserError
 
 
@@ -43,6 +43,20 @@ def test_labels_are_mapped_by_name() -> None:
     mapped = map_labels(["b", "a", "b"], ["b", "a"], "x.csv")
     assert mapped.dtype == np.int64
     assert mapped.tolist() == [0, 1, 0]
+
+
+def test_labels_are_mapped_whatever_their_case_where_that_is_unambiguous() -> None:
+    assert map_labels(["Food", "FOOD", "food", "b"], ["b", "food"], "x.csv").tolist() == [1, 1, 1, 0]
+    assert map_labels(["Food", "food"], ["Food", "food"], "x.csv").tolist() == [0, 1]
+    with pytest.raises(UserError, match=r"1 row .*: 'FOOD'\.\nKnown labels: 'Food', 'food'"):
+        map_labels(["FOOD", "food"], ["Food", "food"], "x.csv")
+
+
+def test_labels_that_differ_by_case_only_are_named() -> None:
+    assert alike_labels(["FOOD", "a", "food", "B"]) == [
+        "labels: 'FOOD', 'food' differ by case only and are different classes"
+    ]
+    assert alike_labels(["a", "b"]) == []
 
 
 def test_unknown_labels_are_listed() -> None:

@@ -223,6 +223,17 @@ def test_one_class_only(refusal: Callable[..., str]) -> None:
     assert "train.jsonl: every row has the label 'ham'" in refusal({"train.jsonl": numbered(9, ("ham",))})
 
 
+def test_classes_that_differ_by_case_only_are_noted(tmp_path: Path) -> None:
+    data = load(write(tmp_path / "x.jsonl", numbered(60, ("food", "Food", "sport"))))
+    assert data.notes[0] == "labels: 'Food', 'food' differ by case only and are different classes"
+    assert data.label_names == ["Food", "food", "sport"]
+
+
+def test_one_text_again_and_again_leaves_nothing_to_validate_with(refusal: Callable[..., str]) -> None:
+    message = refusal({"train.jsonl": [("same", "ab"[i % 2]) for i in range(40)]})
+    assert "Take repeated texts out, or add others." in message
+
+
 def test_validation_that_is_a_copy_of_test(refusal: Callable[..., str]) -> None:
     files = {"train": numbered(20), "validation": numbered(4, prefix="t"), "test": numbered(4, prefix="t")}
     message = refusal({f"{name}.jsonl": rows for name, rows in files.items()})

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 # The largest limit that csv takes on every platform; its default of 131,072 characters refuses long texts.
 _LONGEST_FIELD = 2**31 - 1
+
+_SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons"}
 
 
 class Columns(NamedTuple):
@@ -67,7 +70,12 @@ def read_table(path: Path, columns: Columns) -> Table:
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES and path.exists():
-        raise UserError(f"{path}: the suffix {path.suffix!r} is not known. Allowed: {', '.join(SUFFIXES)}.")
+        convert = "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]"
+        fault = f"{path}: the suffix {path.suffix!r} is not known. Allowed: {', '.join(SUFFIXES)}."
+        if suffix == ".json":
+            name = shlex.quote(str(path))
+            fault += f"\nAn array of objects is converted so: python -c '{convert}' < {name} > {name}l"
+        raise UserError(fault)
     data = read_bytes(path)
     if not data.strip():
         raise UserError(f"{path}: the file is empty.")
@@ -76,7 +84,9 @@ def read_table(path: Path, columns: Columns) -> Table:
     elif suffix == ".jsonl":
         raw = _read_jsonl(path, _decode(path, data), columns)
     else:
-        raw = _read_delimited(path, _decode(path, data), columns, "\t" if suffix == ".tsv" else ",")
+        separator = b"\t" if suffix == ".tsv" else b","
+        _check_separator(path, data, separator)
+        raw = _read_delimited(path, _decode(path, data), columns, separator.decode())
     return _check(str(path), raw, columns, hashlib.sha256(data).hexdigest())
 
 
@@ -85,7 +95,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, ValueError):  # a name with NUL in it can be no file's
-        raise UserError(f"{path}: no such file.") from None
+        looked_in = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"{path}: no such file{looked_in}.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
 
@@ -93,6 +104,17 @@ def read_bytes(path: Path) -> bytes:
 def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
     """The labelled texts of an Arrow table."""
     return _check(where, _arrow_values(where, table, columns), columns, "")
+
+
+def _check_separator(path: Path, data: bytes, separator: bytes) -> None:
+    """Refuse another separator. Before the bytes are decoded: a spreadsheet's file may be wrong in both."""
+    names = data.partition(b"\n")[0]
+    found = [name for other, name in _SEPARATORS.items() if other in names]
+    if found and separator not in names:
+        raise UserError(
+            f"{path}: the columns are separated by {found[0]}, not by {_SEPARATORS[separator]}.\n"
+            "Save it, as UTF-8, with commas as .csv or with tabs as .tsv."
+        )
 
 
 def _decode(path: Path, data: bytes) -> str:

@@ -32,14 +32,24 @@ def name_labels(train: Table) -> list[str]:
     return names
 
 
+def alike_labels(label_names: list[str]) -> list[str]:
+    """A sentence on the names that differ by case only; none where there are none."""
+    count = Counter(map(str.casefold, label_names))
+    alike = [name for name in label_names if count[name.casefold()] > 1]
+    return [f"labels: {listing(alike)} differ by case only and are different classes"] if alike else []
+
+
 def map_labels(labels: list[str], label_names: list[str], where: str) -> NDArray[np.int64]:
-    """The index of each label in the label names, int64 [N].
+    """The index of each label in the label names, int64 [N]; case counts where two names differ by it only.
 
     Raises:
         UserError: labels that are not among the names.
     """
-    index = {name: position for position, name in enumerate(label_names)}
-    unknown = Counter(label for label in labels if label not in index)
+    exact = {name: position for position, name in enumerate(label_names)}
+    count = Counter(map(str.casefold, label_names))
+    folded = {name.casefold(): position for name, position in exact.items() if count[name.casefold()] == 1}
+    index = {label: exact.get(label, folded.get(label.casefold())) for label in set(labels)}
+    unknown = Counter(label for label in labels if index[label] is None)
     if unknown:
         raise UserError(
             f"{where}: {counted(sum(unknown.values()), 'row')} with labels that were not trained on: "

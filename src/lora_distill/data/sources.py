@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_distill.data.catalogue import Source, Split, open_source
 from lora_distill.data.files import Columns, Table
-from lora_distill.data.labels import map_labels, name_labels
+from lora_distill.data.labels import alike_labels, map_labels, name_labels
 from lora_distill.data.splits import (
     carve_test,
     carve_validation,
@@ -56,7 +56,7 @@ def load_dataset(
     label_names = _label_names(source)
     splits = {split: _index(table, label_names) for split, table in source.tables.items()}
     where = source.train().where
-    notes = source.notes + _carve_test(splits, test_fraction, label_names, where)
+    notes = source.notes + alike_labels(label_names) + _carve_test(splits, test_fraction, label_names, where)
     own_validation = "validation" in splits
     if not own_validation:
         notes += _carve_validation(splits, validation_fraction, seed)
@@ -156,8 +156,7 @@ def _drop_shared(splits: dict[Split, Rows], label_names: list[str], where: str) 
             notes.append(f"{losing}: {counted(dropped, 'row')} dropped whose text also stands in {keeping}")
     if not splits["validation"]:
         raise UserError(
-            f"{where}: every text of the validation split also stands in test.\n"
-            "Take the repeated texts out of one of them."
+            f"{where}: every text of the validation split also stands in test.\nTake repeated texts out, or add others."
         )
     lost = np.flatnonzero(np.bincount(splits["train"].labels, minlength=len(label_names)) == 0)
     if lost.size:

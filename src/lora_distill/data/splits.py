@@ -75,9 +75,14 @@ def require_rows(labels: NDArray[np.int64], splits: list[str], label_names: list
 
 def drop_shared(rows: Rows, kept: Rows) -> tuple[Rows, int]:
     """The rows whose text does not stand in `kept`, and how many do; white space does not count."""
-    taken = set(map(_collapse, kept.texts))
-    fresh = [i for i, text in enumerate(rows.texts) if _collapse(text) not in taken]
-    return rows.take(np.array(fresh, dtype=np.int64)), len(rows) - len(fresh)
+    fresh = np.flatnonzero(~stand_in(rows.texts, kept))
+    return rows.take(fresh), len(rows) - len(fresh)
+
+
+def stand_in(texts: list[str], *splits: Rows) -> NDArray[np.bool_]:
+    """Whether each text stands in one of the splits, bool [N]; white space does not count."""
+    taken = {_collapse(text) for rows in splits for text in rows.texts}
+    return np.array([_collapse(text) in taken for text in texts], dtype=np.bool_)
 
 
 def limit_train(train: Rows, size: int, seed: int) -> Rows:
