@@ -24,8 +24,8 @@ def classification_metrics(
         Plain numbers and lists, fit for JSON:
 
         - `rows`: N.
-        - `accuracy`, `macro_f1`: shares. Macro F1 is the mean over all C classes; one without rows and without
-          predictions counts as 0.
+        - `accuracy`, `macro_f1`: shares. Macro F1 is the mean over the classes that have rows or predictions, as
+          scikit-learn's is.
         - `nll`: mean negative log-likelihood of the true class, in nats.
         - `ece`: expected calibration error, 0 to 1 (see `_calibration_error`).
         - `brier`: mean squared error of the probabilities, summed over the classes, 0 to 2 (Brier, Verification
@@ -44,10 +44,11 @@ def classification_metrics(
     predicted = logits.argmax(axis=1)
     each = {"labels": range(classes), "zero_division": 0}
     precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, **each)
+    present = np.union1d(labels, predicted)
     return {
         "rows": rows,
         "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[present].mean()),
         "nll": float(-log_probabilities[np.arange(rows), labels].mean()),
         "ece": _calibration_error(probabilities.max(axis=1), predicted == labels),
         "brier": float(((probabilities - np.eye(classes)[labels]) ** 2).sum(axis=1).mean()),
