@@ -212,7 +212,8 @@ def _suite(arguments: argparse.Namespace) -> int:
         _print_lines(
             f"Everything is in {first}, a folder for each experiment.",
             f"Next: lora-distill show {first / outcome.results[0]['exp_name']}",
-            "      lora-distill train --base_model minilm --dataset YOUR_FILE.csv   (columns text, label)",
+            "      lora-distill train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
+            "   (columns text, label)",
         )
     for message in dict.fromkeys(outcome.failures.values()):  # one mistake in the base fails them all
         names = ", ".join(name for name, told in outcome.failures.items() if told == message)
