@@ -58,8 +58,8 @@ def test_kept_or_computed_in_any_company_the_bits_are_the_same(
     tokens = tokenise(texts(40), tiny(family), 32)
     kept, computed = keep(network, tokens, cache), keep(network, tokens, Cache(cache.folder, 0))
     nothing = replace(computed, entries=[], entry_of=np.full(40, -1))
-    assert kept.complete
-    assert not nothing.complete
+    assert kept.at_hand
+    assert not nothing.at_hand
     draw = np.random.default_rng(0)
     for size in (1, 2, 7, 33):
         rows = draw.permutation(40)[:size].tolist()
@@ -82,7 +82,7 @@ def test_only_what_is_missing_is_computed_and_rows_are_known_by_their_tokens(
         mixed = keep(network, tokenise([*more, *reversed(first), *more], tiny("bert"), 32), cache)
     new = len({*more} - {*first})
     assert f"of {new} rows, computed once" in caplog.text
-    assert mixed.complete
+    assert mixed.at_hand
     assert len(mixed.entries) == 2
     caplog.clear()
     with caplog.at_level(logging.INFO, "lora_distill"):
@@ -128,7 +128,7 @@ def test_a_damaged_entry_is_made_again(tiny: Tiny, cache: Cache) -> None:
     (file,) = cache.folder.glob("*/data.npy")
     file.write_bytes(file.read_bytes()[:-8])
     after = keep(network, tokens, Cache(cache.folder, 10**9))
-    assert after.complete
+    assert after.at_hand
     assert torch.equal(hidden_of(after, [0, 1]), before)
 
 
@@ -136,6 +136,6 @@ def test_where_nothing_is_frozen_below_nothing_is_kept(tiny: Tiny, cache: Cache)
     for family, layers in (("albert", 1), ("bert", 3)):
         network = network_of(tiny(family), layers)
         activations = keep(network, tokenise(texts(5), tiny(family), 32), cache)
-        assert activations.complete
+        assert activations.at_hand
         assert activations.batch(np.arange(5)).hidden is None
     assert not list(cache.folder.glob("*"))

@@ -53,6 +53,10 @@ class Batches(Protocol):
     def lengths(self) -> NDArray[np.int64]:
         """int64 [N], tokens of each row."""
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether a batch is only put together, and no model runs for it."""
+
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The batch of these rows."""
 

@@ -52,6 +52,11 @@ class Tokens:
         """int64 [N], tokens of each row."""
         return np.diff(self.offsets)
 
+    @property
+    def at_hand(self) -> bool:
+        """Always."""
+        return True
+
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The batch of these rows, padded to the longest."""
         lengths = self.lengths[rows]

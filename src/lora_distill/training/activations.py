@@ -49,8 +49,8 @@ class Activations:
     _mapped: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     @property
-    def complete(self) -> bool:
-        """Whether nothing has to be computed any more."""
+    def at_hand(self) -> bool:
+        """Whether all is kept, so that nothing has to be computed any more."""
         return self.network.depth == 0 or bool((self.entry_of >= 0).all())
 
     @property

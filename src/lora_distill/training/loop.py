@@ -107,7 +107,8 @@ def train(
         UserError: the loss is no longer a number.
     """
     model, accelerator = network.model, plan.accelerator()
-    ahead = accelerator.device.type != "cpu"  # else the thread would take time from those that compute
+    # On a processor the thread would take its time from those that compute.
+    ahead = accelerator.device.type != "cpu" and training.rows.at_hand
     steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
     optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
     prepared = accelerator.prepare_optimizer(optimizer)

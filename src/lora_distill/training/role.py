@@ -149,7 +149,7 @@ class RoleTraining:
                 name: keep_activations(network, tokens, self.cache, recipe, f"{self.role}: {name}")
                 for name, tokens in splits.items()
             }
-        if all(rows.complete for rows in kept.values()):
+        if all(rows.at_hand for rows in kept.values()):
             network.forget_prefix()
         return kept
 
