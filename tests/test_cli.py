@@ -18,6 +18,7 @@ from lora_distill.cache import Cache, Stream
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
+from lora_distill.program import program
 from lora_distill.run_folder import METRICS, RunFolder
 from lora_distill.store import write_json
 from tests.reporting.sample import sample_results
@@ -176,10 +177,43 @@ def test_it_ends_with_where_everything_is_and_what_to_do_next(run: Run, experime
     assert code == 0
     assert out.splitlines()[-3:] == [
         "Everything is in o/automatic",
-        "Next: lora-distill show o/automatic",
-        "      lora-distill evaluate o/automatic --dataset FILE   (other labelled texts)",
+        f"Next: {program()} show o/automatic",
+        f"      {program()} evaluate o/automatic --dataset FILE   (other labelled texts)",
     ]
     assert err.splitlines() == ["a message", "WARNING: a warning"]
+    assert f"Next: {program()} show 'my runs/automatic'" in run("train", "--output_dir", "my runs")[1]
+
+
+def test_a_suite_given_as_the_settings_of_one_experiment(run: Run, experiments: list[Config], tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"name: s\n{SUITE}")
+    code, _, err = run("train", "--config", "s.yaml")
+    assert (code, experiments) == (2, [])
+    assert err == f"error: s.yaml: holds experiments, so it is a suite. Call: {program()} suite s.yaml\n"
+
+
+def test_a_folder_of_runs_is_shown_as_one_table(run: Run, tmp_path: Path) -> None:
+    for name in ("two", "one", "begun"):
+        path = begin(make_config({"exp_name": name, "output_dir": "o"}, {})).path
+        if name != "begun":
+            write_json(path / METRICS, sample_results() | {"exp_name": "as it was called"})
+    (tmp_path / "o" / ".artefacts").mkdir()
+    (tmp_path / "o" / "notes.txt").write_text("")
+    code, out, err = run("show", "o")
+    assert (code, err) == (0, "")
+    assert re.findall(r"^(?:one|two|begun|as) ", out, re.MULTILINE) == ["one ", "two "]
+    assert out.endswith("\nNot finished: begun\n")
+
+
+def test_a_run_is_shown_under_its_folder_s_name_also_from_within(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = begin(make_config({"exp_name": "mine", "output_dir": "o"}, {})).path
+    write_json(path / METRICS, sample_results() | {"exp_name": "as it was called"})
+    monkeypatch.chdir(path)
+    code, out, _ = run("show", ".")
+    assert code == 0
+    assert "mine: bbc_news" in out
+    assert "as it was called" not in out
 
 
 def test_quiet_leaves_warnings_and_the_result(run: Run, experiments: list[Config]) -> None:
@@ -263,8 +297,10 @@ def test_a_stopped_suite_goes_on_with_the_same_command(
     error = KeyboardInterrupt()
     error.add_note("Go on with: lora-distill train --output_dir o --exp_name s-two --resume")
     fail(monkeypatch, {"s-two": error})
-    code, _, err = run("suite", "s.yaml", "--quiet")
+    code, out, err = run("suite", "s.yaml", "--quiet")
     assert code == 130
+    assert re.findall(r"^s-\w+ ", out, re.MULTILINE) == ["s-one "]
+    assert "Next:" not in out
     assert err.endswith("is kept.\nThe same command goes on.\n")
     assert "--exp_name s-two" not in err
 

@@ -5,6 +5,7 @@ import pytest
 
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
+from lora_distill.program import program
 from lora_distill.run_folder import CONFIG, ENVIRONMENT, METRICS, RunFolder
 from lora_distill.store import write_json
 
@@ -139,11 +140,46 @@ def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
     for config in (moved.requested(), moved.resolved()):
         assert (config.output_dir, config.exp_name) == (str(tmp_path), "named anew")
     moved.admit(config_of(tmp_path, exp_name="named anew"), resume=True, overwrite=False)
-    assert moved.resume_flags() == f"--output_dir {tmp_path} --exp_name 'named anew' --resume"
+    assert moved.resume_command() == f"{program()} train --output_dir {tmp_path} --exp_name 'named anew' --resume"
+    write_json(moved.path / METRICS, {"exp_name": "run"})
+    assert moved.results()["exp_name"] == "named anew"
+
+
+def test_a_run_seen_from_within_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = begin(config_of(tmp_path)).path
+    (path / "student").mkdir()
+    for folder, way in ((path, "."), (path / "student", "..")):
+        monkeypatch.chdir(folder)
+        assert RunFolder(Path(way)).requested().exp_name == "run"
+
+
+def test_a_file_by_another_path_is_the_same_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.csv", "other.csv"):
+        (tmp_path / name).write_text("")
+    for name in ("base", "bbc_news"):
+        (tmp_path / name).mkdir()
+    one = {"dataset": "mine.csv", "base_model": "base", "teacher_checkpoint": "./base"}
+    run = begin(config_of(tmp_path, **one))
+    same = {"dataset": str(tmp_path / "mine.csv"), "base_model": "./base/", "teacher_checkpoint": "base"}
+    run.admit(config_of(tmp_path, **same), resume=True, overwrite=False)
+    for value in ("other.csv", "absent.csv", "x" * 5000):
+        with pytest.raises(UserError, match=r"dataset 'mine\.csv', now"):
+            run.admit(config_of(tmp_path, **one | {"dataset": value}), resume=True, overwrite=False)
+    named = begin(config_of(tmp_path, exp_name="named", dataset="bbc_news"))  # the packaged one
+    with pytest.raises(UserError, match=r"dataset 'bbc_news', now '\./bbc_news'"):
+        named.admit(config_of(tmp_path, exp_name="named", dataset="./bbc_news"), resume=True, overwrite=False)
+
+
+def test_a_run_that_lacks_a_file_is_damaged_and_only_a_whole_one_can_be_overwritten(tmp_path: Path) -> None:
+    run = begin(config_of(tmp_path))
+    (run.path / CONFIG).unlink()
+    with pytest.raises(UserError, match=r"config\.yaml: missing, damaged.*\n.* under another --exp_name"):
+        run.resolved()
 
 
 def test_what_stops_a_run_carries_the_way_to_go_on(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt) as stopped, run.resumable():
         raise KeyboardInterrupt
-    assert stopped.value.__notes__ == [f"Go on with: lora-distill train {run.resume_flags()}"]
+    assert stopped.value.__notes__ == [f"Go on with: {run.resume_command()}"]

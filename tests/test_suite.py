@@ -6,7 +6,7 @@ from lora_distill.config import make_config
 from lora_distill.errors import UserError
 from lora_distill.run_folder import METRICS, RunFolder
 from lora_distill.store import write_json
-from lora_distill.suite import Suite, read_suite, run_suite
+from lora_distill.suite import RENAME, Suite, read_suite, run_suite
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -79,3 +79,6 @@ def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_read(tmp_path:
     outcome = run_suite(Suite("s", {"failing": failing, "finished": finished}))
     assert outcome.results == [results]
     assert "absent.csv" in outcome.failures["failing"]
+    assert run_suite(Suite("s", {"changed": finished.model_copy(update={"alpha": 0.7})})).failures == {
+        "changed": f"{run.path}: holds a run with another config (alpha 0.5, now 0.7).\n{RENAME}"
+    }

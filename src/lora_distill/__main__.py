@@ -1,7 +1,18 @@
-"""`python -m lora_distill`."""
+"""`lora-distill` and `python -m lora_distill`."""
 
 import sys
 
-from lora_distill.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line; also what stops it before that is loaded is told in a line."""
+    try:
+        from lora_distill.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped before anything was begun.\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,34 +3,25 @@
 import argparse
 import errno
 import io
+import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
-from lora_distill import __version__
-from lora_distill.config import Config, make_config, suggest
+from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
+from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
+from lora_distill.program import program
 from lora_distill.progress import log_to_terminal
-from lora_distill.run_folder import RunFolder
+from lora_distill.run_folder import RunFolder, runs_in
 from lora_distill.yaml_file import read_yaml
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 PIPED_WIDTH = 140
-
-
-class _Parser(argparse.ArgumentParser):
-    """Argparse that raises instead of printing its usage, and knows no abbreviations."""
-
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - argparse's own
-        super().__init__(allow_abbrev=False, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        message = message.replace("ignored explicit argument", "takes no value, but was given")
-        raise UserError(f"{message}. See {self.prog} --help.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,86 +74,15 @@ def _say_error(message: str) -> None:
 
 
 def _run(argv: list[str]) -> int:
-    parser = _parser()
+    parser = make_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        fault = _describe_unknown(unknown[0], parser, arguments.command)
+        fault = describe_unknown(unknown[0], parser, arguments.command)
         raise UserError(f"{fault} See {parser.prog} {arguments.command} --help.")
     log_to_terminal(quiet=getattr(arguments, "quiet", False))
     quiet_libraries()
     commands = {"train": _train, "suite": _suite, "evaluate": _evaluate, "show": _show, "cache": _cache}
     return commands[arguments.command](arguments)
-
-
-def _describe_unknown(argument: str, parser: _Parser, command: str) -> str:
-    if not argument.startswith("-"):
-        return f"{argument}: one argument too many."
-    name = argument.partition("=")[0].lstrip("-")
-    known = [flag.lstrip("-") for flag in _flags_of(parser, command)]
-    return f"{argument}: no such flag{suggest(name, known, prefix='--') or '.'}"
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="lora-distill",
-        description="LoRA knowledge distillation for text classification: a small student under a hard budget of"
-        " trainable parameters, and numbers that say whether it was worth it.",
-    )
-    parser.add_argument("--version", action="version", version=f"lora-distill {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    train = commands.add_parser("train", help="one experiment: teacher, student and control")
-    train.add_argument("--config", metavar="FILE", type=Path, help="YAML with the settings below; flags win")
-    either = train.add_mutually_exclusive_group()
-    either.add_argument("--resume", action="store_true", help="go on with the run named by --exp_name")
-    _add_running_flags(train, either)
-    _add_config_flags(train, leave_out=())
-
-    suite = commands.add_parser("suite", help="the experiments of a file, one after the other")
-    suite.add_argument("file", metavar="FILE", type=Path, help="a suite in YAML, such as configs/quickstart.yaml")
-    _add_running_flags(suite, suite)
-    _add_config_flags(suite, leave_out=("exp_name",))
-
-    evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
-    evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
-    evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")
-    for name in ("text_column", "label_column", "device"):
-        _add_config_flag(evaluate, name)
-    evaluate.add_argument("--quiet", action="store_true", help="show warnings and the result only")
-
-    show = commands.add_parser("show", help="the results of a finished run")
-    show.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
-
-    cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
-    cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
-    return parser
-
-
-def _add_running_flags(parser: argparse.ArgumentParser, overwriting: argparse._ActionsContainer) -> None:
-    overwriting.add_argument("--overwrite", action="store_true", help="replace runs of the same name, train again")
-    parser.add_argument("--quiet", action="store_true", help="show warnings and the result only")
-
-
-def _add_config_flags(parser: argparse.ArgumentParser, *, leave_out: tuple[str, ...]) -> None:
-    group = parser.add_argument_group("settings")
-    for name in Config.model_fields:
-        if name not in leave_out:
-            _add_config_flag(group, name)
-
-
-def _add_config_flag(parser: argparse._ActionsContainer, name: str) -> None:
-    field = Config.model_fields[name]
-    text = str(field.description).replace("%", "%%")
-    if field.annotation is bool:
-        parser.add_argument(f"--{name}", action="store_const", const=True, default=argparse.SUPPRESS, help=text)
-        return
-    default = "" if field.default in (None, "", (), {}) else f" (default: {field.default})"
-    parser.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="…", help=text + default)
-
-
-def _flags_of(parser: _Parser, command: str) -> list[str]:
-    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return list(subparsers.choices[command]._option_string_actions)
 
 
 def _given(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
@@ -177,6 +97,9 @@ def _train(arguments: argparse.Namespace) -> int:
     values, origins = _given(arguments)
     if arguments.config:
         file = read_yaml(arguments.config)
+        if "experiments" in file.values:
+            call = f"{program()} suite {shlex.quote(str(arguments.config))}"
+            raise UserError(f"{arguments.config}: holds experiments, so it is a suite. Call: {call}")
         values, origins = file.plain() | values, file.origins() | origins
     config = make_config(values, origins)
     if arguments.resume:
@@ -187,32 +110,34 @@ def _train(arguments: argparse.Namespace) -> int:
             # The run knows its settings; what is given again must agree with them.
             config = run.requested().model_copy(update={name: getattr(config, name) for name in values})
     results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite)
-    folder = Path(config.output_dir) / (config.exp_name or results["exp_name"])
+    folder = Path(config.output_dir) / results["exp_name"]
     _print_results([results])
     _print_lines(
         f"Everything is in {folder}",
-        f"Next: lora-distill show {folder}",
-        f"      lora-distill evaluate {folder} --dataset FILE   (other labelled texts)",
+        f"Next: {program()} show {shlex.quote(str(folder))}",
+        f"      {program()} evaluate {shlex.quote(str(folder))} --dataset FILE   (other labelled texts)",
     )
     return OK
 
 
 def _suite(arguments: argparse.Namespace) -> int:
-    from lora_distill.suite import read_suite, run_suite
+    from lora_distill.suite import SuiteResult, read_suite, run_suite
 
-    suite = read_suite(arguments.file, *_given(arguments))
+    suite, outcome = read_suite(arguments.file, *_given(arguments)), SuiteResult([], {})
     try:
-        outcome = run_suite(suite, overwrite=arguments.overwrite)
+        run_suite(suite, outcome=outcome, overwrite=arguments.overwrite)
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
         raise
+    finally:
+        if outcome.results:
+            _print_results(outcome.results)
     if outcome.results:
-        _print_results(outcome.results)
         first = Path(next(iter(suite.experiments.values())).output_dir)
         _print_lines(
             f"Everything is in {first}, a folder for each experiment.",
-            f"Next: lora-distill show {first / outcome.results[0]['exp_name']}",
-            "      lora-distill train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
+            f"Next: {program()} show {shlex.quote(str(first / outcome.results[0]['exp_name']))}",
+            f"      {program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
             "   (columns text, label)",
         )
     for message in dict.fromkeys(outcome.failures.values()):  # one mistake in the base fails them all
@@ -238,7 +163,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from lora_distill.reporting.tables import class_table, role_table
 
-    results = RunFolder(arguments.run).results()
+    run = RunFolder(arguments.run)
+    runs = [] if run.begun else runs_in(run.path)
+    finished = [each.results() for each in runs if each.finished]
+    if finished:
+        _print_results(finished)
+        if len(finished) < len(runs):
+            _print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
+        return OK
+    results = run.results()
     console = _console()
     console.print(role_table(results))
     console.print(class_table(results))

@@ -4,9 +4,8 @@ import logging
 import platform
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,16 @@ from lora_distill.preparation import Prepared, automatic_name, prepare
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
 from lora_distill.run_folder import ENVIRONMENT, LOG, METRICS, RunFolder, changed_since, check_writable
-from lora_distill.store import ARTEFACTS, Artefact, lock, whole_folder, write_json, write_jsonl, write_whole
+from lora_distill.store import (
+    ARTEFACTS,
+    Artefact,
+    lock,
+    whole_folder,
+    working_seconds,
+    write_json,
+    write_jsonl,
+    write_whole,
+)
 from lora_distill.training.outcome import Outcome
 from lora_distill.training.plan import processor
 from lora_distill.training.role import RoleTraining
@@ -53,23 +61,25 @@ def run_experiment(
     Raises:
         UserError: something that was given is wrong; nothing has been written then.
     """
-    started = time.monotonic()
+    started = working_seconds()
     with run_log() as log_into:
         prepared, begun = _prepare(config, resume=resume, overwrite=overwrite)
         run = RunFolder.of(prepared.config)
         with run.lock(), run.resumable(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
             environment = _begin(run, config, prepared, begun, overwrite=overwrite)
             log_into(run.path / LOG)
-            logger.info("%s: begun; stopped before its end it goes on with: train %s", run.path, run.resume_flags())
+            what = "goes on" if resume else "begun"
+            logger.info("%s: %s; if it is stopped, go on with: %s", run.path, what, run.resume_command())
             renewed = (set() if renewed is None else renewed) if overwrite else None
-            teacher = _teach(prepared, renewed)
-            outcomes: dict[Role, Outcome] = {"teacher": teacher}
-            outcomes["student"] = _distil(prepared, "student", teacher, renewed)
-            if not prepared.config.no_control:
-                outcomes["control"] = _distil(prepared, "control", None, renewed)
-            results = _judge(prepared, outcomes, environment["fallbacks"])
-            results["seconds"] = time.monotonic() - started
-            _save(run, prepared, outcomes, results)
+            with _stopwatch(run, environment, started) as seconds:
+                teacher = _teach(prepared, renewed)
+                outcomes: dict[Role, Outcome] = {"teacher": teacher}
+                outcomes["student"] = _distil(prepared, "student", teacher, renewed)
+                if not prepared.config.no_control:
+                    outcomes["control"] = _distil(prepared, "control", None, renewed)
+                results = _judge(prepared, outcomes, environment["fallbacks"])
+                results["seconds"] = seconds()
+                _save(run, prepared, outcomes, results)
     return results
 
 
@@ -84,6 +94,10 @@ def _prepare(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepared
             environment = _environment(config, prepared)
             RunFolder.of(prepared.config).begin(prepared.config, environment)
         return prepared, environment
+    if run.begun and not (run.finished or resume or overwrite) and run.in_training:
+        raise UserError(
+            f"{run.path}: another process is training this run now.\nWait for its end, or choose another --exp_name."
+        )
     run.admit(config, resume=resume, overwrite=overwrite)
     if overwrite or not run.begun:
         return prepare(config), None
@@ -104,7 +118,8 @@ def _begin(
     if begun:
         if run.environment()["requested"] != begun["requested"]:
             raise UserError(f"{run.path}: another process has begun it anew with other settings. Call again.")
-        environment = begun | _machine()  # what trains from here on; what other versions trained is trained again
+        # The machine is that which trains from here on; what other versions trained is trained again.
+        environment = run.environment() | _machine()
         write_json(run.path / ENVIRONMENT, environment)
         return environment
     run.admit(config, resume=False, overwrite=overwrite)
@@ -113,6 +128,21 @@ def _begin(
     environment = _environment(config, prepared)
     run.begin(prepared.config, environment)
     return environment
+
+
+@contextmanager
+def _stopwatch(run: RunFolder, environment: dict[str, Any], started: float) -> Iterator[Callable[[], float]]:
+    """What the run took, earlier sessions included; a session that is stopped leaves that for the next."""
+
+    def seconds() -> float:
+        return float(environment.get("seconds", 0.0)) + working_seconds() - started
+
+    try:
+        yield seconds
+    except BaseException:
+        with suppress(OSError):
+            write_json(run.path / ENVIRONMENT, environment | {"seconds": seconds()})
+        raise
 
 
 @contextmanager
@@ -246,7 +276,8 @@ def _save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], res
         card = model_card(role=role, results=results, config=config, base=base)
         with whole_folder(run.path / role) as folder:
             if outcome.adapter:
-                shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True)
+                # Not with their modes: safetensors makes files that nobody else may read.
+                shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
             (folder / "README.md").write_text(card, encoding="utf-8")
     columns = {"row_id": dataset.test.ids, "label": dataset.test.labels}
     for role, outcome in outcomes.items():

@@ -4,7 +4,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import yaml
 
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
-from lora_distill.store import ARTEFACTS, lock, read_json, whole_folder, write_json, write_text
+from lora_distill.program import program
+from lora_distill.store import ARTEFACTS, is_locked, lock, read_json, whole_folder, write_json, write_text
 from lora_distill.yaml_file import read_yaml
 
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
+NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name
 
 
 class RunFolder:
@@ -26,7 +28,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path if path.name not in ("", "..") else path.resolve()  # the folder's name is the run's
 
     @classmethod
     def of(cls, config: Config) -> "RunFolder":
@@ -44,7 +46,7 @@ class RunFolder:
         return (self.path / ENVIRONMENT).is_file() and (self.path / CONFIG).is_file()
 
     def results(self) -> dict[str, Any]:
-        """The contents of metrics.json.
+        """The contents of metrics.json, under the name that the folder has now.
 
         Raises:
             UserError: there is no such run, or it has not finished.
@@ -53,14 +55,14 @@ class RunFolder:
             raise UserError(f"{self.path}: no such run. Give the folder of a run, such as outputs/.../<exp_name>.")
         if not self.finished:
             reason = "this run has not finished" if self.begun else "not the folder of a run"
-            way_out = f" Go on with: lora-distill train {self.resume_flags()}" if self.begun else ""
+            way_out = f" Go on with: {self.resume_command()}" if self.begun else ""
             raise UserError(f"{self.path}: {reason}, for it has no {METRICS}.{way_out}")
-        return self._read(METRICS, "exp_name")
+        return self._read(METRICS, "exp_name") | {"exp_name": self.path.name}
 
-    def resume_flags(self) -> str:
-        """What `lora-distill train` needs to go on with this run."""
+    def resume_command(self) -> str:
+        """What goes on with this run."""
         folder, name = shlex.quote(str(self.path.parent)), shlex.quote(self.path.name)
-        return f"--output_dir {folder} --exp_name {name} --resume"
+        return f"{program()} train --output_dir {folder} --exp_name {name} --resume"
 
     def requested(self) -> Config:
         """The config as it was asked for, defaults still known as defaults."""
@@ -70,6 +72,8 @@ class RunFolder:
 
     def resolved(self) -> Config:
         """The config that config.yaml holds: what the run really uses, everything named."""
+        if not (self.path / CONFIG).is_file():
+            raise self._damaged(CONFIG, "missing")
         file = read_yaml(self.path / CONFIG)
         return self._here(make_config(file.plain(), file.origins()))
 
@@ -87,11 +91,15 @@ class RunFolder:
             contents: dict[str, Any] = read_json(self.path / name)
             contents[key]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"{self.path / name}: missing, damaged, or not as it was written ({type(error).__name__}: {error})."
-                "\nPut it back, or train the run again with --overwrite."
-            ) from None
+            raise self._damaged(name, f"{type(error).__name__}: {error}") from None
         return contents
+
+    def _damaged(self, name: str, reason: str) -> UserError:
+        again = "with --overwrite" if self.begun else "under another --exp_name"
+        return UserError(
+            f"{self.path / name}: missing, damaged, or not as it was written ({reason})."
+            f"\nPut it back, or train the run again {again}."
+        )
 
     def admit(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Check that this config may use the folder.
@@ -110,10 +118,7 @@ class RunFolder:
             return
         differing = _differences(config, self.requested())
         if differing and _differences(config, self.resolved()):
-            raise UserError(
-                f"{self.path}: holds a run with another config ({differing}).\n"
-                "Choose another --exp_name, or replace that run with --overwrite."
-            )
+            raise TakenError(f"{self.path}: holds a run with another config ({differing}).")
         if not self.finished and not resume:
             raise UserError(
                 f"{self.path}: this run was begun and has not finished."
@@ -134,14 +139,20 @@ class RunFolder:
         try:
             yield
         except BaseException as error:
-            error.add_note(f"Go on with: lora-distill train {self.resume_flags()}")
+            error.add_note(f"Go on with: {self.resume_command()}")
             raise
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold off other processes that want to run the same."""
-        with lock(self.path.parent / ARTEFACTS, f"run-{self.path.name}"):
-            yield
+        return lock(*self._lock())
+
+    @property
+    def in_training(self) -> bool:
+        """Whether another process holds its lock."""
+        return is_locked(*self._lock())
+
+    def _lock(self) -> tuple[Path, str]:
+        return self.path.parent / ARTEFACTS, f"run-{self.path.name}"
 
     def remove(self) -> None:
         """Remove the folder and all that is in it, if it is a run's."""
@@ -149,19 +160,43 @@ class RunFolder:
             shutil.rmtree(self.path)
 
 
-def changed_since(run: Path, what: str) -> UserError:
+def runs_in(folder: Path) -> list[RunFolder]:
+    """The runs that lie in a folder, by name."""
+    return [run for run in map(RunFolder, sorted(folder.glob("*"))) if run.begun]
+
+
+class TakenError(UserError):
+    """The name is that of a run with another config, or with inputs that have changed since.
+
+    Attributes:
+        reason: without what to do, which in a suite is something else.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}\nChoose another --exp_name, or replace that run with --overwrite.")
+        self.reason = reason
+
+
+def changed_since(run: Path, what: str) -> TakenError:
     """The refusal to mix a run with inputs that it was not begun with."""
-    return UserError(
-        f"{what}: has changed since the run {run} was begun with it."
-        "\nChoose another --exp_name, or train it again with --overwrite."
-    )
+    return TakenError(f"{what}: has changed since the run {run} was begun with it.")
 
 
 def _differences(one: Config, other: Config) -> str:
     # The first two found the folder, and the cache changes no result.
-    settings = Config.model_fields.keys() - {"output_dir", "exp_name", "cache_limit"}
-    names = [name for name in Config.model_fields if name in settings and getattr(one, name) != getattr(other, name)]
+    settings = [name for name in Config.model_fields if name not in ("output_dir", "exp_name", "cache_limit")]
+    names = [name for name in settings if not _is_same(name, getattr(one, name), getattr(other, name))]
     return ", ".join(f"{name} {getattr(other, name)!r}, now {getattr(one, name)!r}" for name in names[:3])
+
+
+def _is_same(name: str, one: Any, other: Any) -> bool:  # noqa: ANN401 - any setting
+    """Whether two values of a setting mean the same: one file or folder has many paths."""
+    if name not in ("dataset", "base_model", "teacher_checkpoint") or not one or not other or {one, other} & NO_PATHS:
+        return bool(one == other)
+    try:
+        return one == other or Path(one).expanduser().samefile(Path(other).expanduser())
+    except (OSError, RuntimeError):  # not there, no name that a file can have, no home
+        return False
 
 
 def check_writable(path: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,6 +103,14 @@ def _flush(file: Path) -> None:
         os.fsync(handle.fileno())
 
 
+_waits: list[float] = []
+
+
+def working_seconds() -> float:
+    """A clock that stands still while this process waits for another's lock."""
+    return time.monotonic() - sum(_waits)
+
+
 @contextmanager
 def lock(folder: Path, name: str) -> Iterator[None]:
     """Hold off other processes that want the same; the system lets go if this one dies."""
@@ -111,11 +120,24 @@ def lock(folder: Path, name: str) -> Iterator[None]:
         held.acquire(timeout=0)
     except Timeout:
         logger.info("waiting for another process that works on %s in %s", name, folder)
+        started = time.monotonic()
         held.acquire()
+        _waits.append(time.monotonic() - started)
     try:
         yield
     finally:
         held.release()
+
+
+def is_locked(folder: Path, name: str) -> bool:
+    """Whether somebody works on it now."""
+    if not (folder / f"{name}.lock").exists():  # which asking would make
+        return False
+    try:
+        with FileLock(folder / f"{name}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 class Artefact:

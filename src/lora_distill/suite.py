@@ -11,11 +11,14 @@ from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
 from lora_distill.model.base import has_changed
-from lora_distill.run_folder import RunFolder, changed_since
+from lora_distill.run_folder import RunFolder, TakenError, changed_since
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
 logger = logging.getLogger(__name__)
 KEYS = ("name", "base", "experiments")
+RENAME = (
+    "Rename the experiment, or the suite, in the file; --overwrite trains all experiments of the suite again instead."
+)
 
 
 @dataclass(frozen=True)
@@ -90,24 +93,33 @@ def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
     if isinstance(value, YamlMapping):
         return value
     if value is not None:
-        faults.append(f"{parent.origin(key)}: must hold `setting: value` lines, not {value!r}.")
+        if key == "experiments":
+            lines = "a line `name: {settings}` for each experiment, such as\nexperiments:\n  mine: {alpha: 0.7}"
+        else:
+            lines = f"`setting: value` lines, not {value!r}."
+        faults.append(f"{parent.origin(key)}: must hold {lines}")
     return YamlMapping(parent.path, {}, {})
 
 
-def run_suite(suite: Suite, *, overwrite: bool = False) -> SuiteResult:
-    """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest."""
-    results: list[dict[str, Any]] = []
-    failures: dict[str, str] = {}
+def run_suite(suite: Suite, *, overwrite: bool = False, outcome: SuiteResult | None = None) -> SuiteResult:
+    """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest.
+
+    Args:
+        suite: as it was read.
+        overwrite: as in `experiment.run_experiment`, for each of them.
+        outcome: is filled and given back; for a caller that may be interrupted.
+    """
+    outcome = outcome or SuiteResult([], {})
     renewed: set[str] = set()
     for number, (name, config) in enumerate(suite.experiments.items(), start=1):
         logger.info("── %s (%d of %d)", name, number, len(suite.experiments))
         try:
             begun = RunFolder.of(config).begun
-            results.append(run_or_read(config, resume=begun, overwrite=overwrite, renewed=renewed))
+            outcome.results.append(run_or_read(config, resume=begun, overwrite=overwrite, renewed=renewed))
         except UserError as error:
-            failures[name] = str(error)
+            outcome.failures[name] = f"{error.reason}\n{RENAME}" if isinstance(error, TakenError) else str(error)
             logger.info("%s failed", name)
-    return SuiteResult(results, failures)
+    return outcome
 
 
 def run_or_read(config: Config, *, resume: bool, overwrite: bool, renewed: set[str] | None = None) -> dict[str, Any]:

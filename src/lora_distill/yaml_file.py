@@ -47,9 +47,7 @@ def read_yaml(path: Path) -> YamlMapping:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
     except (FileNotFoundError, ValueError):  # a name with NUL in it can be no file's
-        raise UserError(
-            f"{path}: no such file. Give a YAML file with a line `setting: value` for each setting."
-        ) from None
+        raise UserError(f"{path}: no such file. Give the path of a YAML file.") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from None
     try:
@@ -58,7 +56,7 @@ def read_yaml(path: Path) -> YamlMapping:
         if node is None:
             return YamlMapping(path, {}, {})
         if not isinstance(node, yaml.MappingNode):
-            raise UserError(f"{path}: must hold `key: value` lines, one setting each.")
+            raise UserError(f"{path}: must hold `key: value` lines.")
         return _mapping(loader, node, path)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

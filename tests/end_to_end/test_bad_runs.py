@@ -105,7 +105,7 @@ EVALUATED: list[tuple[Change, list[str], list[str]]] = [
     (unfinish, [], ["has not finished", "--output_dir . --exp_name run --resume"]),
     (file("metrics.json", "[]"), [], ["metrics.json", "damaged"]),
     (remove("environment.json"), [], ["environment.json", "missing"]),
-    (remove("config.yaml"), [], ["config.yaml", "no such file"]),
+    (remove("config.yaml"), [], ["config.yaml", "missing", "another --exp_name"]),
     (lose_base, [], ["base model ./gone", "no such folder"]),
     (remove("student/adapter_model.safetensors"), [], ["student", "does not fit"]),
     (file("student/adapter_model.safetensors", "junk"), [], ["student", "does not fit"]),

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lora_distill.cli import _parser
 from lora_distill.config import Config
+from lora_distill.flags import make_parser
 from lora_distill.reporting.sentences import standard_error
 from tests.end_to_end.conftest import WORDS, write_rows
 from tests.hub_server import HubServer
@@ -173,7 +173,7 @@ def test_what_it_names_is_there() -> None:
 
 
 def test_every_flag_exists() -> None:
-    parser = _parser()
+    parser = make_parser()
     (subparsers,) = (action for action in parser._actions if action.dest == "command")
     known = {flag for command in dict(subparsers.choices or {}).values() for flag in command._option_string_actions}
     assert set(re.findall(r"--\w+", README)) - known == set()

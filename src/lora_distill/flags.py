@@ -1,0 +1,95 @@
+"""The flags of every command; settings are the config's."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lora_distill import __version__
+from lora_distill.config import Config, suggest
+from lora_distill.errors import UserError
+from lora_distill.program import program
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse that raises instead of printing its usage, and knows no abbreviations."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - argparse's own
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments as a UserError."""
+        message = message.replace("ignored explicit argument", "takes no value, but was given")
+        raise UserError(f"{message}. See {self.prog} --help.")
+
+
+def describe_unknown(argument: str, parser: Parser, command: str) -> str:
+    """What is wrong with an argument that the command does not know."""
+    if not argument.startswith("-"):
+        return f"{argument}: one argument too many."
+    name = argument.partition("=")[0].lstrip("-")
+    known = [flag.lstrip("-") for flag in _flags_of(parser, command)]
+    return f"{argument}: no such flag{suggest(name, known, prefix='--') or '.'}"
+
+
+def make_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog=program(),
+        description="LoRA knowledge distillation for text classification: a small student under a hard budget of"
+        " trainable parameters, and numbers that say whether it was worth it.",
+    )
+    parser.add_argument("--version", action="version", version=f"lora-distill {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="one experiment: teacher, student and control")
+    train.add_argument("--config", metavar="FILE", type=Path, help="YAML with the settings below; flags win")
+    either = train.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help="go on with the run named by --exp_name")
+    _add_running_flags(train, either)
+    _add_config_flags(train, leave_out=())
+
+    suite = commands.add_parser("suite", help="the experiments of a file, one after the other")
+    suite.add_argument("file", metavar="FILE", type=Path, help="a suite in YAML, such as configs/quickstart.yaml")
+    _add_running_flags(suite, suite)
+    _add_config_flags(suite, leave_out=("exp_name",))
+
+    evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
+    evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")
+    for name in ("text_column", "label_column", "device"):
+        _add_config_flag(evaluate, name)
+    evaluate.add_argument("--quiet", action="store_true", help="show warnings and the result only")
+
+    show = commands.add_parser("show", help="the results of a finished run, or of several")
+    show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
+
+    cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
+    cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
+    return parser
+
+
+def _add_running_flags(parser: argparse.ArgumentParser, overwriting: argparse._ActionsContainer) -> None:
+    overwriting.add_argument("--overwrite", action="store_true", help="replace runs of the same name, train again")
+    parser.add_argument("--quiet", action="store_true", help="show warnings and the result only")
+
+
+def _add_config_flags(parser: argparse.ArgumentParser, *, leave_out: tuple[str, ...]) -> None:
+    group = parser.add_argument_group("settings")
+    for name in Config.model_fields:
+        if name not in leave_out:
+            _add_config_flag(group, name)
+
+
+def _add_config_flag(parser: argparse._ActionsContainer, name: str) -> None:
+    field = Config.model_fields[name]
+    text = str(field.description).replace("%", "%%")
+    if field.annotation is bool:
+        parser.add_argument(f"--{name}", action="store_const", const=True, default=argparse.SUPPRESS, help=text)
+        return
+    default = "" if field.default in (None, "", (), {}) else f" (default: {field.default})"
+    parser.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="…", help=text + default)
+
+
+def _flags_of(parser: Parser, command: str) -> list[str]:
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return list(subparsers.choices[command]._option_string_actions)
