@@ -71,6 +71,12 @@ def test_the_log_is_complete_for_a_caller_that_asked_to_see_nothing(done: tuple[
         assert words in log
 
 
+def test_who_may_read_its_files_is_the_umask_s_to_say(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "fresh").touch()
+    modes = {path.stat().st_mode for path in done[0].rglob("*") if path.is_file()}
+    assert modes == {(tmp_path / "fresh").stat().st_mode}
+
+
 def test_predictions_are_by_row_and_by_name(done: tuple[Path, dict[str, Any]], rows: Path) -> None:
     run, results = done
     names = results["data"]["label_names"]
@@ -200,6 +206,35 @@ def test_a_run_that_goes_on_computes_with_the_threads_of_its_plan(
         run_experiment(config, resume=True)
     assert threads == [3]
     assert torch.get_num_threads() == 1
+
+
+def test_a_run_that_goes_on_says_so_and_counts_the_time_of_all_its_sessions(
+    tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experiment, "_teach", stop)
+        run_experiment(config)
+    log, environment = tmp_path / "run" / "train.log", tmp_path / "run" / "environment.json"
+    assert ": begun; if it is stopped, go on with: " in log.read_text()
+    written = json.loads(environment.read_text())
+    assert written["seconds"] > 0
+    environment.write_text(json.dumps(written | {"seconds": 1e6}))
+    results = run_experiment(config, resume=True)
+    assert results["seconds"] > 1e6
+    assert log.read_text().count(": begun;") == log.read_text().count(": goes on; if it is stopped") == 1
+
+
+def test_a_run_that_another_process_is_training_now(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
+    run, *_ = begin_run(config)
+    with run.lock(), pytest.raises(UserError, match=r"run: another process is training this run now\.\nWait"):
+        begin_run(config)
+    with pytest.raises(UserError, match=r"begun and has not finished\.\n--resume"):
+        begin_run(config)
 
 
 def test_a_run_that_is_being_trained_is_overwritten_only_when_that_has_ended(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from lora_distill import store
 from lora_distill.store import (
     Artefact,
     fingerprint,
+    is_locked,
     lock,
     read_json,
     whole_folder,
@@ -173,3 +175,36 @@ with artefact.lock():
     ]
     printed = [process.communicate(timeout=60)[0] for process in processes]
     assert sorted(printed) == ["", "", "made\n"]
+
+
+def test_the_clock_stands_still_while_a_lock_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    held, waited_for = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        nonlocal now
+        with lock(tmp_path, "work"):
+            held.set()
+            assert waited_for.wait(timeout=20)
+            now = 100.0
+
+    monkeypatch.setattr(store, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(store, "_waits", [])
+    monkeypatch.setattr(store.logger, "info", lambda *_: waited_for.set())
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(timeout=20)
+    with lock(tmp_path, "work"):
+        assert store.working_seconds() == 0
+        now = 107.0
+    assert store.working_seconds() == 7
+    holder.join()
+
+
+def test_whether_somebody_works_on_it_can_be_asked_without_a_trace(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path, "work")
+    assert list(tmp_path.iterdir()) == []
+    with lock(tmp_path, "work"):
+        assert is_locked(tmp_path, "work")
+        assert not is_locked(tmp_path, "other")
+    assert not is_locked(tmp_path, "work")

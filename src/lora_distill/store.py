@@ -119,8 +119,8 @@ def lock(folder: Path, name: str) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        logger.info("waiting for another process that works on %s in %s", name, folder)
         started = time.monotonic()
+        logger.info("waiting for another process that works on %s in %s", name, folder)
         held.acquire()
         _waits.append(time.monotonic() - started)
     try:
