@@ -16,7 +16,8 @@ from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
 from lora_distill.model.base import BaseModel, resolve_base_model
-from lora_distill.preparation import Prepared, automatic_name, prepare
+from lora_distill.preparation import Prepared, automatic_name, known_texts, load_data, prepare
+from lora_distill.run_folder import RunFolder
 from tests.end_to_end.conftest import write_rows
 from tests.tiny import tiny_model
 
@@ -181,6 +182,49 @@ def test_the_default_data_fall_back_and_data_that_were_named_do_not(
     for name in ("ag_news", "some/data"):
         with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set"):
             prepare(make_config(settings | {"dataset": name}, {}))
+
+
+# Texts that a run knows
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run on rows of its own."""
+    config = config_of("base", write_rows(tmp_path / "own.csv", 60), output_dir=str(tmp_path), exp_name="run")
+    run = RunFolder.of(config)
+    run.begin(config, {"requested": {}, "data": {"fingerprint": load_data(config).fingerprint}})
+    return run
+
+
+def test_texts_that_a_run_trained_on_or_chose_its_epoch_by_are_counted(run: RunFolder) -> None:
+    own = load_data(run.resolved())
+    assert known_texts(run, own.test.texts, own.validation.texts) == []
+    spaced = [f" {text}\n" for text in own.train.texts[:2]]
+    said = "hold texts that the run trained on or chose its epoch by; on those its models look better than they are"
+    assert known_texts(run, ["new", *spaced, own.validation.texts[0]], []) == [f"3 of 4 test rows {said}"]
+    assert known_texts(run, ["new"], [*spaced, *own.validation.texts[:2]]) == [f"2 of 4 validation rows {said}"]
+    both = known_texts(run, spaced, spaced)
+    assert both == [f"2 of 2 test rows and 2 of 2 validation rows {said}"]
+
+
+def test_a_run_whose_data_are_others_by_now_is_said_to_be_unknown(run: RunFolder, tmp_path: Path) -> None:
+    unknown = ["the run's own data are not where they were, or have changed: whether it knows test rows cannot be told"]
+    write_rows(tmp_path / "own.csv", 63)
+    assert known_texts(run, ["new"], []) == unknown
+    (tmp_path / "own.csv").unlink()
+    assert known_texts(run, ["new"], []) == unknown
+
+
+def test_nothing_is_known_of_what_is_no_run(tmp_path: Path) -> None:
+    assert known_texts(RunFolder(tmp_path), ["new"], ["new"]) == []
+
+
+def test_classes_that_differ_by_case_only_are_warned_of(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "x.csv").write_text("text,label\n" + "".join(f"word {n},{'aAb'[n % 3]}\n" for n in range(60)))
+    prepare(config_of(tiny("roberta"), tmp_path / "x.csv", teacher_target_layers=1, student_target_layers=1))
+    assert warnings_of(caplog) == ["labels: 'A', 'a' differ by case only and are different classes"]
 
 
 # Names

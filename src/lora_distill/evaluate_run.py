@@ -11,14 +11,12 @@ from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
 from lora_distill.data.tokens import most_tokens, tokenise
-from lora_distill.data.wording import counted
-from lora_distill.errors import UserError
 from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.experiment import compare_roles
 from lora_distill.model.base import resolve_again
 from lora_distill.model.given_teacher import open_again
 from lora_distill.model.saved_adapter import load_adapter
-from lora_distill.preparation import load_data
+from lora_distill.preparation import known_texts
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import write_json
 from lora_distill.training.logits import plain, predict_logits
@@ -51,7 +49,9 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     )
     names = original["data"]["label_names"]
     labels = map_labels(rows.labels, names, config.dataset)
-    notes = _known_texts(rows.texts, trained)
+    notes = known_texts(run, rows.texts, [])
+    for note in notes:
+        logger.warning("%s", note)
     device = choose_plan(config.device, "fp32").device
     environment = run.environment()
     base = resolve_again(environment["base_model"])
@@ -76,21 +76,3 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     file = path / f"evaluation-{stem}-{rows.source['revision'][:8]}.json"
     write_json(file, results)
     return results, file
-
-
-def _known_texts(texts: list[str], trained: Config) -> list[str]:
-    """A sentence on the texts that a run has learned from or chosen its epoch by, where it can be found out."""
-    try:
-        dataset = load_data(trained)
-    except UserError:  # the run's own data have been moved
-        return []
-    known = {*dataset.train.texts, *dataset.validation.texts}
-    seen = sum(text in known for text in texts)
-    if not seen:
-        return []
-    note = (
-        f"{counted(seen, 'row')} of {len(texts):,} hold texts that the run trained on or chose its epoch by; on those"
-        " every model looks better than it is"
-    )
-    logger.warning("%s", note)
-    return [note]

@@ -14,6 +14,7 @@ from lora_distill.cache import Cache, cache_folder
 from lora_distill.config import Config, Role
 from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
+from lora_distill.data.splits import stand_in
 from lora_distill.data.tokens import Tokens, most_tokens, tokenise
 from lora_distill.data.types import Dataset, Rows
 from lora_distill.data.wording import counted
@@ -30,6 +31,7 @@ from lora_distill.model.adapter import (
 from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
+from lora_distill.run_folder import RunFolder
 from lora_distill.training.plan import ExecutionPlan, choose_plan
 from lora_distill.training.teacher_reading import TeacherReading
 
@@ -105,11 +107,14 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     else:
         config, base = _base_model(config, fallbacks)
     config, dataset = _dataset(config, fallbacks)
-    for note in dataset.notes:
-        logger.info("%s", note)
     config = _fit_to_model(config, base, dataset)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
     teacher = _given_teacher(config, dataset, begun)
+    if teacher:
+        known = known_texts(RunFolder(teacher.folder.parent), dataset.test.texts, dataset.validation.texts)
+        dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {note}" for note in known)])
+    for note in dataset.notes:
+        logger.log(logging.INFO if note.startswith(SPLITS) else logging.WARNING, "%s", note)
     prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, ("validation",))
@@ -173,6 +178,35 @@ def load_data(config: Config) -> Dataset:
         test_fraction=config.test_fraction,
         max_train_rows=config.max_train_rows,
     )
+
+
+def known_texts(run: RunFolder, test: list[str], validation: list[str]) -> list[str]:
+    """A sentence on texts that a run has learned from or chosen its epoch by; none where there are none.
+
+    Args:
+        run: may be any folder; of what is not a run nothing is known, and nothing said.
+        test: texts to judge its models by.
+        validation: texts to choose by; here those that the run chose its own epoch by do no harm.
+    """
+    if not run.begun:
+        return []
+    try:
+        own = load_data(run.resolved())
+        is_same = own.fingerprint == run.environment()["data"]["fingerprint"]
+    except UserError:
+        is_same = False
+    if not is_same:
+        return [
+            "the run's own data are not where they were, or have changed: whether it knows test rows cannot be told"
+        ]
+    known = {"test": stand_in(test, own.train, own.validation), "validation": stand_in(validation, own.train)}
+    seen = [f"{rows.sum():,} of {len(rows):,} {split} rows" for split, rows in known.items() if rows.any()]
+    if not seen:
+        return []
+    return [
+        f"{' and '.join(seen)} hold texts that the run trained on or chose its epoch by; on those its models look"
+        " better than they are"
+    ]
 
 
 def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[str]) -> Config:

@@ -191,7 +191,7 @@ def test_show_and_evaluate(command: Command, small_run: Path, tmp_path: Path, ro
     assert judged.returncode == 0, judged.stderr
     result = evaluation_of(run)
     (note,) = result["data"]["notes"]
-    assert note.startswith("192 rows of 240 hold texts that the run trained on")
+    assert note.startswith("192 of 240 test rows hold texts that the run trained on")
     assert note in " ".join(judged.stderr.split())
     assert result["data"]["test_rows"] == 240
     assert re.search(r"evaluation-rows-[0-9a-f]{8}\.json", judged.stdout)
