@@ -128,12 +128,27 @@ def test_what_each_role_says_of_itself() -> None:
 def test_the_student_says_what_distillation_was_worth_and_no_more() -> None:
     text = card(alpha=0.7, temperature=3.0)
     assert (
-        "+0.67 points of accuracy, 95% interval [-1.73, +3.07]; these two models, one seed: within what chance" in text
+        "+0.67 points of accuracy, 95% interval [-1.73, +3.07]; these two models, one seed: no difference beyond"
+        in text
     )
     assert "- Loss: 0.3 × cross-entropy with the labels + 0.7 × 3² × KL(teacher, student) at temperature 3 " in text
     assert "- Teacher: LoRA of rank 16 on 8 layers of the same base model" in text
-    assert "merged, exactly as fast as its teacher" in text
+    assert "- Merged, the student is exactly as fast as its teacher" in text
+    assert "0.80 points; always answering 'business' gets 20.00%.\n" in text
+    assert "Warning" not in text
     assert "as fast as" not in card("teacher") + card("control")
+
+
+def test_what_speaks_against_a_role_is_said() -> None:
+    results = sample_results(["a*", "b"])
+    results["teacher"]["test"] |= {"confusion": [[223, 0], [222, 0]], "accuracy": 0.501}
+    for role in ROLES:
+        text = card(role, results=results)
+        assert (
+            "always answering 'a\\*' gets 50.11%.\n- **Warning**: the teacher puts every test row into 'a\\*'.\n"
+            in text
+        )
+        assert "- **Warning**: the teacher is no better than always answering 'a\\*'.\n" in text
 
 
 def test_without_a_control_nothing_is_compared() -> None:

@@ -2,7 +2,16 @@ from typing import Any
 
 import pytest
 
-from lora_distill.reporting.sentences import interval, one_line, percent, points, standard_error, verdict
+from lora_distill.reporting.sentences import (
+    baseline,
+    doubts,
+    interval,
+    one_line,
+    percent,
+    points,
+    standard_error,
+    verdict,
+)
 
 
 def comparison(low: float, high: float, p_value: float, student: int, control: int) -> dict[str, Any]:
@@ -30,15 +39,14 @@ def test_one_line_drops_what_would_break_a_line_or_a_terminal() -> None:
 def test_an_interval_with_zero_in_it_is_chance() -> None:
     said = verdict(comparison(-0.01, 0.02, 0.51, 12, 9))
     assert said == (
-        "within what chance would give these two models (p = 0.51; 12 rows only the student has right, 9 only the "
-        "control)."
+        "no difference beyond chance (p = 0.51; the student alone is right on 12 rows, the control alone on 9)."
     )
 
 
-def test_an_interval_without_zero_is_more_than_chance_for_these_two_models() -> None:
+def test_an_interval_without_zero_is_more_than_chance() -> None:
     said = verdict(comparison(0.01, 0.05, 0.004, 30, 11))
-    assert said.startswith("more than chance would give, for these two models (p = 0.004")
-    assert verdict(comparison(-0.05, -0.01, 0.004, 11, 30)).startswith("more than chance")
+    assert said.startswith("a difference beyond chance (p = 0.004")
+    assert verdict(comparison(-0.05, -0.01, 0.004, 11, 30)).startswith("a difference beyond chance")
 
 
 def test_interval_and_exact_test_may_disagree() -> None:
@@ -49,7 +57,7 @@ def test_interval_and_exact_test_may_disagree() -> None:
 
 @pytest.mark.parametrize(("student", "control", "few"), [(5, 4, True), (5, 5, False), (0, 0, True)])
 def test_fewer_than_ten_rows_is_said(student: int, control: int, few: bool) -> None:
-    assert ("fewer than 10" in verdict(comparison(-0.01, 0.02, 1.0, student, control))) == few
+    assert verdict(comparison(-0.01, 0.02, 1.0, student, control)).endswith("; too few to tell).") == few
 
 
 def test_it_never_says_that_distillation_helped() -> None:
@@ -65,5 +73,48 @@ def test_standard_error() -> None:
 
 
 def test_standard_error_where_every_row_is_right() -> None:
-    assert standard_error(1.0, 100) == "an accuracy of 100.00% on 100 test rows can be 3.00% off (95% bound)"
-    assert "100.00% off" in standard_error(0.0, 2)
+    said = standard_error(1.0, 100)
+    assert said == "an accuracy of 100.00% on 100 test rows shows, with 95% confidence, a true one above 97.05%"
+    # The bound is exact: so many right rows of such a model have a probability of 5%.
+    assert pytest.approx(0.9705, abs=1e-4) == 0.05**0.01
+    assert "a true one below 2.95%" in standard_error(0.0, 100)
+    assert "on 1 test row shows, with 95% confidence, a true one above 5.00%;" in standard_error(1.0, 1)
+
+
+@pytest.mark.parametrize(("rows", "few"), [(2, True), (29, True), (30, False)])
+def test_few_test_rows_are_said_to_be(rows: int, few: bool) -> None:
+    for accuracy in (0.0, 0.5, 1.0):
+        said = standard_error(accuracy, rows)
+        assert said.endswith("; fewer than 30 test rows say next to nothing") == few
+
+
+def with_confusions(**confusions: list[list[int]]) -> dict[str, Any]:
+    """Results of roles that answered so: a list for each true class, in it a count for each answer."""
+    results: dict[str, Any] = {"data": {"label_names": ["a", "b\n"]}}
+    for role, confusion in confusions.items():
+        right, rows = confusion[0][0] + confusion[1][1], sum(map(sum, confusion))
+        results[role] = {"test": {"confusion": confusion, "accuracy": right / rows}}
+    return results
+
+
+def test_the_baseline_is_the_commonest_class_of_the_test_rows() -> None:
+    assert baseline(with_confusions(teacher=[[1, 0], [2, 28]])) == ("b", 30 / 31)
+
+
+def test_models_that_learnt_nothing_are_not_believed() -> None:
+    constant = [[0, 1], [0, 30]]
+    assert doubts(with_confusions(teacher=constant, student=constant, control=constant)) == [
+        "the teacher puts every test row into 'b'",
+        "the student puts every test row into 'b'",
+        "the control puts every test row into 'b'",
+        "the teacher is no better than always answering 'b'",
+    ]
+
+
+def test_a_teacher_that_has_nothing_to_teach_is_not_believed() -> None:
+    good, better = [[8, 2], [0, 10]], [[9, 1], [0, 10]]
+    assert doubts(with_confusions(teacher=good, student=better)) == []
+    assert doubts(with_confusions(teacher=better, student=good, control=good)) == []
+    assert doubts(with_confusions(teacher=good, student=good, control=better)) == [
+        "the teacher is less often right than the control"
+    ]

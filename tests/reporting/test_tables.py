@@ -110,17 +110,34 @@ def test_names_are_shown_as_they_are() -> None:
 
 
 def test_explanation_of_a_suite() -> None:
-    lines = explain(suite())
-    assert lines[0] == ""
-    assert "budget of 1,000,000." in lines[1]
-    assert "these two models, one seed." in lines[2]
-    finding = "within what chance would give these two models (p = 0.71; 16 rows only the student has right, 13 only"
-    assert lines[3].startswith(f"- quickstart-base: {finding}")
-    assert lines[4].startswith(f"- quickstart-temperature-1: {finding}")
-    assert lines[5].startswith("bbc_news: an accuracy of 97.08% on 445 test rows has a standard error of 0.80 points; ")
-    assert lines[5].endswith("for the data has no test split of its own.")
-    assert "merged, exactly as fast as its teacher" in lines[6]
-    assert len(lines) == 7
+    finding = "no difference beyond chance (p = 0.71; the student alone is right on 16 rows, the control alone on 13)."
+    assert explain(suite()) == [
+        "",
+        "Trainable: the student's parameters, of a budget of 1,000,000. Student - control: points, with a 95% interval "
+        "for these two models; one seed. Same as teacher: test rows that both put in one class.",
+        f"- quickstart-base: {finding}",
+        f"- quickstart-temperature-1: {finding}",
+        "bbc_news: an accuracy of 97.08% on 445 test rows has a standard error of 0.80 points; always answering "
+        "'business' gets 20.00%; test: 445 of 2,225 rows, drawn stratified with a fixed seed, for the data has no test "
+        "split of its own.",
+        "Merged, the student is exactly as fast as its teacher: fewer trainable parameters save training and storage "
+        "only.",
+    ]
+
+
+def test_what_speaks_against_the_numbers_comes_before_them() -> None:
+    results = suite()
+    results[1]["teacher"]["test"] |= {"confusion": [[89, 0, 0, 0, 0]] * 5, "accuracy": 0.2}
+    results[1]["data"]["notes"] += ["teacher: 3 of 445 test rows hold texts", "labels: 'a', 'A' differ by case only"]
+    results[1]["data"]["fingerprint"] = "1" * 64
+    lines = explain(results)
+    assert lines[1] == (
+        "WARNING: quickstart-temperature-1: teacher: 3 of 445 test rows hold texts; the teacher puts every test row "
+        "into 'business'; the teacher is no better than always answering 'business'; the teacher is less often right"
+        " than the control."
+    )
+    assert lines[-2].endswith("; labels: 'a', 'A' differ by case only.")
+    assert sum("hold texts" in line or "differ by case" in line for line in lines) == 2
 
 
 def test_explanation_without_a_control_compares_nothing() -> None:

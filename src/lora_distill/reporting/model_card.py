@@ -10,6 +10,8 @@ import yaml
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
 from lora_distill.reporting.sentences import (
     SPEED,
+    baseline,
+    doubts,
     interval,
     one_line,
     percent,
@@ -249,13 +251,16 @@ temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling the Knowledge 
 
 def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     rows, accuracy = results["data"]["test_rows"], results[role]["test"]["accuracy"]
+    commonest, share = baseline(results)
+    warnings = "".join(f"\n- **Warning**: {_md(doubt)}." for doubt in doubts(results))
     speed = f"\n- {SPEED}" if role == "student" and same_backbone(results) else ""
     return f"""## Limits
 
 - Every text gets one of the labels above, whatever it is about.
 - It was judged on the test split above. What it does with other texts, or in another language, was not measured.
 - Of a text it reads at most {config["max_length"]} tokens; the rest is cut.
-- One seed, and {standard_error(accuracy, rows)}.{speed}"""
+- One seed, and {standard_error(accuracy, rows)}; always answering {_md(repr(commonest))} gets {percent(share)}.\
+{warnings}{speed}"""
 
 
 def _md(text: str) -> str:

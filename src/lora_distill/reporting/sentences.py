@@ -4,7 +4,10 @@ import math
 import re
 from typing import Any
 
-FEW_ROWS = 10
+from lora_distill.config import ROLES
+from lora_distill.data.wording import counted
+
+FEW_TEST_ROWS, FEW_DIFFERENT_ROWS = 30, 10
 
 
 def one_line(text: str) -> str:
@@ -33,30 +36,53 @@ def verdict(comparison: dict[str, Any]) -> str:
     low, high = comparison["interval"]
     p, student, control = comparison["p_value"], comparison["only_student_right"], comparison["only_control_right"]
     if low <= 0 <= high:
-        finding = "within what chance would give these two models"
+        finding = "no difference beyond chance"
     elif p < 0.05:
-        finding = "more than chance would give, for these two models"
+        finding = "a difference beyond chance"
     else:
-        finding = (
-            "at the edge of what chance would give these two models: the interval leaves zero out, the test does not"
-        )
-    evidence = f"p = {p:.2g}; {student:,} rows only the student has right, {control:,} only the control"
-    few = (
-        f". So few rows ({student + control}, fewer than {FEW_ROWS}) say little" if student + control < FEW_ROWS else ""
-    )
-    return f"{finding} ({evidence}){few}."
+        finding = "at the edge of chance: the interval leaves zero out, the test does not"
+    evidence = f"p = {p:.2g}; the student alone is right on {counted(student, 'row')}, the control alone on {control:,}"
+    few = "; too few to tell" if student + control < FEW_DIFFERENT_ROWS else ""
+    return f"{finding} ({evidence}{few})."
 
 
 def standard_error(accuracy: float, rows: int) -> str:
     """How uncertain an accuracy is for want of rows: the binomial standard error, in points.
 
-    It is 0 where all rows are right or all are wrong; the rule of three (Hanley and Lippman-Hand, If Nothing Goes
-    Wrong, Is Everything All Right?, 1983) then bounds the true rate with 95% confidence.
+    It is 0 where all rows are right or all are wrong; the exact one-sided bound (Clopper and Pearson, The Use of
+    Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Biometrika 26, 1934) is said then.
     """
-    measured = f"an accuracy of {percent(accuracy)} on {rows:,} test rows"
-    if accuracy in (0, 1):
-        return f"{measured} can be {percent(min(3 / rows, 1))} off (95% bound)"
-    return f"{measured} has a standard error of {100 * math.sqrt(accuracy * (1 - accuracy) / rows):.2f} points"
+    few = f"; fewer than {FEW_TEST_ROWS} test rows say next to nothing" if rows < FEW_TEST_ROWS else ""
+    measured = f"an accuracy of {percent(accuracy)} on {counted(rows, 'test row')}"
+    bound = 0.05 ** (1 / rows)
+    if accuracy == 1:
+        return f"{measured} shows, with 95% confidence, a true one above {percent(bound)}{few}"
+    if accuracy == 0:
+        return f"{measured} shows, with 95% confidence, a true one below {percent(1 - bound)}{few}"
+    return f"{measured} has a standard error of {100 * math.sqrt(accuracy * (1 - accuracy) / rows):.2f} points{few}"
+
+
+def baseline(results: dict[str, Any]) -> tuple[str, float]:
+    """The commonest class of the test rows, and the accuracy of always answering it."""
+    rows = [sum(row) for row in results["teacher"]["test"]["confusion"]]
+    return one_line(results["data"]["label_names"][rows.index(max(rows))]), max(rows) / sum(rows)
+
+
+def doubts(results: dict[str, Any]) -> list[str]:
+    """What speaks against roles that look good: one answer to everything, or a teacher that has nothing to teach."""
+    names = results["data"]["label_names"]
+    said = []
+    for role in (role for role in ROLES if role in results):
+        answers = [sum(column) for column in zip(*results[role]["test"]["confusion"], strict=True)]
+        if max(answers) == sum(answers):
+            said.append(f"the {role} puts every test row into {one_line(names[answers.index(max(answers))])!r}")
+    teacher, control = (results[role]["test"]["accuracy"] if role in results else 0 for role in ("teacher", "control"))
+    name, share = baseline(results)
+    if teacher <= share:
+        said.append(f"the teacher is no better than always answering {name!r}")
+    if teacher < control:
+        said.append("the teacher is less often right than the control")
+    return said
 
 
 def same_backbone(results: dict[str, Any]) -> bool:
@@ -65,6 +91,5 @@ def same_backbone(results: dict[str, Any]) -> bool:
 
 
 SPEED = (
-    "Where the student has its teacher's backbone, it runs, merged, exactly as fast as its teacher: fewer trainable "
-    "parameters save training and storage, not inference."
+    "Merged, the student is exactly as fast as its teacher: fewer trainable parameters save training and storage only."
 )

@@ -1,17 +1,18 @@
 """Results as tables for the terminal, and what they mean in words."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lora_distill.cache import Entry
 from lora_distill.config import ROLES
 from lora_distill.data.wording import byte_size
 from lora_distill.reporting.sentences import (
     SPEED,
+    baseline,
+    doubts,
     interval,
     one_line,
     percent,
@@ -20,6 +21,9 @@ from lora_distill.reporting.sentences import (
     standard_error,
     verdict,
 )
+
+if TYPE_CHECKING:
+    from lora_distill.cache import Entry
 
 ABSENT = "-"
 
@@ -62,16 +66,16 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
     """
     budgets = " or ".join(f"{budget:,}" for budget in sorted({each["student"]["budget"] for each in results}))
     lines = ["", *(f"SUBSTITUTED: {one_line(fallback)}." for each in results for fallback in each["fallbacks"])]
-    lines.append(
-        f"Trainable: the student's parameters, and their share of its budget of {budgets}. Same as teacher: test rows "
-        "that both put in one class."
-    )
+    for each in results:
+        doubted = [one_line(note) for note in each["data"]["notes"] if note.startswith("teacher:")] + doubts(each)
+        if doubted:
+            lines.append(f"WARNING: {one_line(each['exp_name'])}: {'; '.join(doubted)}.")
     compared = [each for each in results if "student_minus_control" in each]
-    if compared:
-        lines.append(
-            "Student - control: points of accuracy with a 95% interval; these two models, one seed. What another seed "
-            "would give it cannot say."
-        )
+    column = " Student - control: points, with a 95% interval for these two models; one seed." if compared else ""
+    lines.append(
+        f"Trainable: the student's parameters, of a budget of {budgets}.{column} Same as teacher: test rows that both"
+        " put in one class."
+    )
     for each in compared:
         lines.append(f"- {one_line(each['exp_name'])}: {verdict(each['student_minus_control'])}")
     lines += _about_data(results)
@@ -81,15 +85,20 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
 
 
 def _about_data(results: list[dict[str, Any]]) -> list[str]:
-    """Once for each data set: how uncertain its test is, and where the test rows are not the data's own split."""
+    """Once for each data set: how uncertain its test is, what is no merit, and what its rows and labels are."""
     first: dict[str, dict[str, Any]] = {}
     for each in results:
         first.setdefault(each["data"]["fingerprint"], each)
     lines = []
     for each in first.values():
-        data, accuracy = each["data"], each["student"]["test"]["accuracy"]
-        notes = [one_line(note) for note in data["notes"] if note.startswith("test:")]  # cards hold the others
-        facts = [standard_error(accuracy, data["test_rows"]), *notes]
+        data, (commonest, share) = each["data"], baseline(each)
+        facts = [
+            standard_error(each["student"]["test"]["accuracy"], data["test_rows"]),
+            f"always answering {commonest!r} gets {percent(share)}",
+            *(
+                one_line(note) for note in data["notes"] if note.startswith(("test:", "labels:"))
+            ),  # cards hold the others
+        ]
         lines.append(f"{one_line(data['name'])}: {'; '.join(facts)}.")
     return lines
 
@@ -133,7 +142,7 @@ def class_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def cache_table(entries: list[Entry]) -> Table:
+def cache_table(entries: list["Entry"]) -> Table:
     """One row for each entry of the cache, the one that was used longest ago first."""
     table = _table("The cache, longest unused first", "Entry", "Last used", "Size")
     for entry in entries:
