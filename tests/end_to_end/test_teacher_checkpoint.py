@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -209,7 +210,7 @@ def test_a_run_on_other_data_with_the_same_labels_in_other_cases(
     header, *lines = rows.read_text().splitlines()
     capital = [f"{line.rpartition(',')[0]},{line.rpartition(',')[2].capitalize()}" for line in lines]
     rows.write_text("\n".join([header, *capital]) + "\n")
-    first = [*flags_of(small_values(tiny_base, rows) | {"exp_name": "first", "num_epochs": 6}), "--no_control"]
+    first = [*flags_of(small_values(tiny_base, rows) | {"exp_name": "first", "num_epochs": 10}), "--no_control"]
     assert call("train", *first).returncode == 0
     first_run = runs(tmp_path) / "first"
     assert metrics_of(first_run)["data"]["label_names"] == ["Garden", "Kitchen", "Space"]
@@ -225,6 +226,33 @@ def test_a_run_on_other_data_with_the_same_labels_in_other_cases(
     assert_refused(given_again, "holds no teacher of its own")
     by_student = call("train", *quick(tiny_base, rows_csv, runs(tmp_path) / "second" / "student", exp_name="fourth"))
     assert by_student.returncode == 0, by_student.stderr
+
+
+def test_a_run_that_has_seen_the_test_rows_is_said_to(
+    small_run: Path, call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path
+) -> None:
+    again = call("train", *quick(tiny_base, rows_csv, small_run))
+    assert again.returncode == 0, again.stderr
+    assert "hold texts" not in again.stderr + again.stdout
+
+    other = call("train", *quick(tiny_base, rows_csv, small_run, exp_name="other", test_fraction=0.4))
+    assert other.returncode == 0, other.stderr
+    (note,) = (n for n in metrics_of(runs(tmp_path) / "other")["data"]["notes"] if n.startswith("teacher: "))
+    assert re.match(r"teacher: \d+ of 96 test rows and \d+ of 14 validation rows hold texts that the run trained", note)
+    for told in (other.stderr, other.stdout, (runs(tmp_path) / "other" / "student" / "README.md").read_text()):
+        assert note in " ".join(told.split())
+    assert f"WARNING: {note}" in " ".join(other.stderr.split())
+
+
+def test_labels_of_texts_to_judge_may_differ_by_case(
+    small_run: Path, call: Command, tmp_path: Path, rows_csv: Path
+) -> None:
+    run = shutil.copytree(small_run, tmp_path / "run")
+    capitals = tmp_path / "capitals.csv"
+    capitals.write_text(rows_csv.read_text().replace(",space\n", ",SPACE\n"))
+    done = call("evaluate", run, "--dataset", capitals)
+    assert done.returncode == 0, done.stderr
+    assert evaluation_of(run)["student"]["test"]["per_class"]["space"]["support"] == 80
 
 
 # A stranger's adapter
@@ -301,7 +329,7 @@ def test_other_labels_are_refused_with_both_lists(
     names = {"0": "space", "1": "cellar", "2": "garden"}
     edit(teacher / "config.json", id2label=names, label2id={name: int(index) for index, name in names.items()})
     refused = call("train", *quick(tiny_base, rows_csv, teacher), "--quiet")
-    lists = "The teacher's: space, cellar, garden. The data's: garden, kitchen, space."
+    lists = "The teacher's: 'space', 'cellar', 'garden'. The data's: 'garden', 'kitchen', 'space'."
     assert_refused(refused, "other labels than the data", lists, "--teacher_label_map")
     assert not (tmp_path / "outputs").exists()
     mended = call("train", *quick(tiny_base, rows_csv, teacher, teacher_label_map="cellar=kitchen"))

@@ -78,8 +78,10 @@ def test_other_labels_are_refused_with_both_lists(theirs: list[str]) -> None:
     with pytest.raises(UserError) as error:
         match_labels(theirs, OURS, {})
     message = str(error.value)
-    assert f"The teacher's: {', '.join(theirs)}. The data's: {', '.join(OURS)}." in message
+    quoted = [", ".join(map(repr, names)) for names in (theirs, OURS)]
+    assert f"The teacher's: {quoted[0]}. The data's: {quoted[1]}." in message
     assert "--teacher_label_map" in message
+    assert "teacher_label_map: {theirs: ours}" in message
     assert len(message.splitlines()) <= 3
 
 
@@ -95,8 +97,11 @@ def test_a_map_settles_it() -> None:
     ("label_map", "unknown"), [({"Mars": "World"}, "'Mars'"), ({"LABEL_0": "Mars", "LABEL_1": "World"}, "'Mars'")]
 )
 def test_a_map_with_labels_that_are_not_there(label_map: dict[str, str], unknown: str) -> None:
-    with pytest.raises(UserError, match=rf"--teacher_label_map: {unknown} is no such label\.\nThe teacher's: LABEL_0"):
+    with pytest.raises(
+        UserError, match=rf"--teacher_label_map: {unknown} is no such label\.\nThe teacher's: 'LABEL_0'"
+    ) as error:
         match_labels(UNNAMED, OURS, label_map)
+    assert "--config file, as teacher_label_map: {theirs: ours}" in str(error.value)
 
 
 def test_a_map_that_gives_two_labels_one_name() -> None:
@@ -198,7 +203,7 @@ def test_a_stranger_s_adapter_has_as_many_labels_as_its_head_and_no_names(adapte
     assert (found.labels, found.matched_by_index) == (UNNAMED, True)
     assert found.base
     assert found.base.folder == tiny("bert")
-    with pytest.raises(UserError, match=r"LABEL_0, LABEL_1, LABEL_2, LABEL_3\. The data's: a, b"):
+    with pytest.raises(UserError, match=r"'LABEL_0', 'LABEL_1', 'LABEL_2', 'LABEL_3'\. The data's: 'a', 'b'"):
         open_teacher(str(adapter), ["a", "b"], {})
 
 

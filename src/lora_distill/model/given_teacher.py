@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
 from lora_distill.hub import fetch_model
 from lora_distill.model.base import BaseModel, brief, hash_files, model_files, resolve_base_model
@@ -248,11 +249,12 @@ def match_labels(theirs: list[str], ours: list[str], label_map: Mapping[str, str
     Raises:
         UserError: they do not fit, or the map names labels that are not there.
     """
+    both = f"The teacher's: {listing(theirs, 50)}. The data's: {listing(ours, 50)}."
     unknown = [name for name in label_map if name not in theirs] + [n for n in label_map.values() if n not in ours]
     if unknown:
         raise UserError(
-            f"--teacher_label_map: {', '.join(map(repr, unknown))} is no such label.\n"
-            f"The teacher's: {', '.join(theirs)}. The data's: {', '.join(ours)}."
+            f"--teacher_label_map: {', '.join(map(repr, unknown))} is no such label.\n{both}\n"
+            "Labels with commas: in a --config file, as teacher_label_map: {theirs: ours}."
         )
     renamed = [label_map.get(name, name) for name in theirs]
     for fold in (str, str.casefold):
@@ -264,8 +266,8 @@ def match_labels(theirs: list[str], ours: list[str], label_map: Mapping[str, str
         logger.warning("the teacher's labels have no names and were taken in the data's order: %s", pairs)
         return np.arange(len(ours)), True
     raise UserError(
-        f"{FLAG}: the teacher has other labels than the data.\nThe teacher's: {', '.join(theirs)}. The data's:"
-        f" {', '.join(ours)}.\nIf they mean the same, say so with --teacher_label_map theirs=ours,theirs=ours."
+        f"{FLAG}: the teacher has other labels than the data.\n{both}\nIf they mean the same, say so with"
+        " --teacher_label_map theirs=ours,… or, in a --config file, teacher_label_map: {theirs: ours}."
     )
 
 
