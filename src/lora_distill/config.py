@@ -174,14 +174,34 @@ def find_faults(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
     return []
 
 
+_REASONS = {
+    "bool_parsing": "is neither true nor false",
+    "byte_size": "is no size",
+    "byte_size_unit": "is no size",
+    "dict_type": "is no mapping",
+    "float_parsing": "is no number",
+    "int_from_float": "is no whole number",
+    "int_parsing": "is no whole number",
+    "string_pattern_mismatch": "is not allowed",
+    "tuple_type": "is no list",
+}
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
 def _describe(fault: dict[str, Any], origins: Mapping[str, str]) -> str:
     name = str(fault["loc"][0])
     where = origins.get(name, name)
     if fault["type"] == "extra_forbidden":
         return f"{where}: no such setting{suggest(name, Config.model_fields)}"
-    reason = re.sub(r"^(Input|String|Value error,) ?", "", fault["msg"])
-    help_text = Config.model_fields[name].description
-    return f"{where}: {repr(fault['input'])[:80]} {reason}. It is: {help_text}."
+    field, reason = Config.model_fields[name], _REASONS.get(fault["type"])
+    if reason:
+        bounds = [
+            f"{_BOUNDS[key]} {getattr(rule, key)}" for rule in field.metadata for key in _BOUNDS if hasattr(rule, key)
+        ]
+        reason += f"; it must be {' and '.join(bounds)}" if bounds else ""
+    else:
+        reason = re.sub(r"^(Input|String|Value error,) ?", "", fault["msg"])
+    return f"{where}: {repr(fault['input'])[:80]} {reason}. It is: {field.description}."
 
 
 def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
