@@ -18,6 +18,7 @@ from lora_distill.hub import quiet as quiet_libraries
 from lora_distill.program import program
 from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder, runs_in
+from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -150,12 +151,22 @@ def _suite(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from lora_distill.evaluate_run import evaluate_run
+    from lora_distill.reporting.sentences import interval, points, verdict
     from lora_distill.reporting.tables import role_table
 
     config = make_config(*_given(arguments))
     with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
         results, path = evaluate_run(arguments.run, config)
     _console().print(role_table(results))
+    if found := results.get("student_minus_control"):
+        _print_lines("", f"Student - control: {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
+    try:
+        write_json(path, results)
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}. So it is not kept.\n"
+            "To keep it, copy the run to where it can be written, and evaluate it there."
+        ) from None
     _print_lines(f"Written to {path}")
     return OK
 

@@ -18,11 +18,11 @@ from lora_distill.model.given_teacher import open_again
 from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.preparation import known_texts
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import write_json
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import choose_plan
 
 logger = logging.getLogger(__name__)
+OF_THE_TRAINING = ("test", "validation", "seconds", "examples_per_second")
 
 
 def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
@@ -33,7 +33,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
         config: of it dataset, text_column, label_column and device are read.
 
     Returns:
-        The results, in the shape of metrics.json with the new rows as "test", and the JSON file they are in.
+        The results, in the shape of metrics.json with the new rows as "test", and the file that they belong in.
 
     Raises:
         UserError: no finished run, data that cannot be read, labels that were not trained on.
@@ -62,17 +62,16 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
             given = open_again(environment["given_teacher"], names, trained.teacher_label_map)
             model, folder, columns = given.load(), given.tokenizer_folder, given.columns
         else:
-            model, folder, columns = load_adapter(base, names, path / role), base.folder, np.arange(len(names))
+            model, folder, columns = load_adapter(base, names, run.path / role), base.folder, np.arange(len(names))
         tokens = tokenise(rows.texts, folder, min(trained.max_length, most_tokens(folder)))
         stage = f"{role}: {len(labels):,} rows, in fp32"
         logits[role] = predict_logits(plain(model.to(device)), tokens, stage)[:, columns]
-        facts = {name: value for name, value in original[role].items() if name not in ("test", "validation")}
+        facts = {name: value for name, value in original[role].items() if name not in OF_THE_TRAINING}
         results[role] = {"test": classification_metrics(logits[role], labels, names), **facts}
     results |= compare_roles(logits, labels)
     results["data"] = {"name": config.dataset, "test_rows": len(labels), "label_names": names, "source": rows.source}
     results["data"]["notes"] = notes
     results["fallbacks"] = original["fallbacks"]
     stem = re.sub(r"[^\w.-]+", "-", Path(config.dataset).stem or config.dataset)
-    file = path / f"evaluation-{stem}-{rows.source['revision'][:8]}.json"
-    write_json(file, results)
+    file = run.path / f"evaluation-{stem}-{rows.source['revision'][:8]}.json"
     return results, file

@@ -182,19 +182,32 @@ def test_data_that_has_changed_since_is_not_taken_for_the_same(
 
 
 def test_show_and_evaluate(command: Command, small_run: Path, tmp_path: Path, rows_csv: Path) -> None:
-    run = tmp_path / "run"
+    run = tmp_path / "renamed"
     shutil.copytree(small_run, run)
     shown = command("show", run)
     assert shown.returncode == 0, shown.stderr
     assert all(role in shown.stdout for role in ROLES)
     judged = command("evaluate", run, "--dataset", rows_csv)
     assert judged.returncode == 0, judged.stderr
+    assert all("renamed: " in each.stdout for each in (shown, judged))
     result = evaluation_of(run)
     (note,) = result["data"]["notes"]
     assert note.startswith("192 of 240 test rows hold texts that the run trained on")
     assert note in " ".join(judged.stderr.split())
     assert result["data"]["test_rows"] == 240
     assert re.search(r"evaluation-rows-[0-9a-f]{8}\.json", judged.stdout)
+    assert "Seconds" in shown.stdout
+    assert "Seconds" not in judged.stdout
+    assert re.search(
+        r"^Student - control: [+-]\d\.\d\d points \[.*\]: no difference beyond chance", judged.stdout, re.M
+    )
+    (file,) = run.glob("evaluation-*.json")
+    file.unlink()
+    file.mkdir()  # even root cannot replace it
+    refused = command("evaluate", run, "--dataset", rows_csv)
+    assert refused.returncode == 2
+    assert refused.stdout == judged.stdout.partition("Written")[0]
+    assert f"error: {file}: Is a directory. So it is not kept.\n" in refused.stderr
 
 
 def test_evaluating_on_the_test_rows_gives_the_run_s_own_numbers(

@@ -111,8 +111,9 @@ def role_table(results: dict[str, Any]) -> Table:
     """
     data = results["data"]
     title = f"{one_line(results['exp_name'])}: {one_line(data['name'])}, {data['test_rows']:,} test rows"
-    headings = ("Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier", "Seconds")
-    table = _table(title, "Role", *headings)
+    headings = ("Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier")
+    timed = "seconds" in results["teacher"]  # an evaluation on other texts trains nothing
+    table = _table(title, "Role", *headings, *(["Seconds"] if timed else []))
     for role in (role for role in ROLES if role in results):
         facts, test = results[role], results[role]["test"]
         parameters = facts["trainable_parameters"]
@@ -121,7 +122,7 @@ def role_table(results: dict[str, Any]) -> Table:
             *(f"{parameters[part]:,}" if parameters else ABSENT for part in ("total", "lora", "head")),
             *(percent(test[metric]) for metric in ("accuracy", "macro_f1")),
             *(f"{test[metric]:.4f}" for metric in ("nll", "ece", "brier")),
-            f"{facts['seconds']:,.0f}",
+            *([f"{facts['seconds']:,.0f}"] if timed else []),
         )
     return table
 
