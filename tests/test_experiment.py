@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import platform
 import re
 import shutil
@@ -22,6 +23,7 @@ from lora_distill.config import Config, Role, make_config
 from lora_distill.errors import UserError
 from lora_distill.experiment import compare_roles, run_experiment
 from lora_distill.preparation import Prepared, prepare
+from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
@@ -149,6 +151,18 @@ def test_of_two_that_begin_under_one_name_one_is_refused(
     monkeypatch.setattr(experiment, "prepare", overtaken)
     with pytest.raises(UserError, match=r"mine: this run was begun .*\n--resume goes on"):
         begin_run(config)
+
+
+def test_what_two_experiments_say_of_one_data_set_is_printed_once(
+    tiny: Tiny, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = logging.getLogger("lora_distill")
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(package, name, getattr(package, name))
+    log_to_terminal(quiet=False)
+    for name in ("one", "two"):
+        begin_run(config_of(tiny("roberta"), rows, tmp_path, exp_name=name))
+    assert capsys.readouterr().err.count("drawn stratified") == 2  # validation and test
 
 
 def test_a_place_that_cannot_be_written_is_found_first_also_without_a_name(

@@ -29,6 +29,19 @@ def test_messages_go_to_standard_error_and_warnings_are_marked(capsys: pytest.Ca
     assert (out, err) == ("", "read [bold]100[/bold] rows\nWARNING: took another model\n")
 
 
+def test_what_experiments_share_is_printed_once_and_is_in_the_log_of_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_terminal(quiet=False)
+    for name in ("one", "two"):
+        with run_log() as log_into:
+            log_into(tmp_path / name)
+            logger.info("test: %s rows", 45, extra=progress.ONCE)
+            logger.info("epoch 1")
+        assert "test: 45 rows" in (tmp_path / name).read_text()
+    assert capsys.readouterr().err == "test: 45 rows\nepoch 1\nepoch 1\n"
+
+
 def test_quiet_leaves_warnings_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
     log_to_terminal(quiet=True)

@@ -31,6 +31,7 @@ from lora_distill.model.adapter import (
 from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
+from lora_distill.progress import ONCE
 from lora_distill.run_folder import RunFolder
 from lora_distill.training.plan import ExecutionPlan, choose_plan
 from lora_distill.training.teacher_reading import TeacherReading
@@ -114,7 +115,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         known = known_texts(RunFolder(teacher.folder.parent), dataset.test.texts, dataset.validation.texts)
         dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {note}" for note in known)])
     for note in dataset.notes:
-        logger.log(logging.INFO if note.startswith(SPLITS) else logging.WARNING, "%s", note)
+        logger.log(logging.INFO if note.startswith(SPLITS) else logging.WARNING, "%s", note, extra=ONCE)
     prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, ("validation",))

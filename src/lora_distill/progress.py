@@ -61,14 +61,24 @@ def _plain_lines(stage: str, total: int) -> Callable[[int], None]:
     return advance
 
 
+ONCE = {"once": True}  # `extra` of a message that the experiments of a suite share
+
+
 class _TerminalHandler(logging.Handler):
     """Prints through the progress line's console, so that a message never breaks a moving line."""
 
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._printed: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message; warnings stand out."""
+        message = record.getMessage()
+        if hasattr(record, "once") and message in self._printed:
+            return
+        self._printed.add(message)
         is_warning = record.levelno >= logging.WARNING
-        text = Text(("WARNING: " if is_warning else "") + record.getMessage())
-        _console.print(text, style="yellow" if is_warning else "")
+        _console.print(Text(("WARNING: " if is_warning else "") + message), style="yellow" if is_warning else "")
 
 
 def log_to_terminal(*, quiet: bool) -> None:
