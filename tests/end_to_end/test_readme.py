@@ -13,9 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from lora_distill.cache import MOST
 from lora_distill.config import Config
 from lora_distill.flags import make_parser
 from lora_distill.reporting.sentences import standard_error
+from lora_distill.suite import read_suite
 from tests.end_to_end.conftest import WORDS, write_rows
 from tests.hub_server import HubServer
 from tests.picture import PICTURE, REPOSITORY, draw, quickstart_results
@@ -51,7 +53,13 @@ def commands() -> list[str]:
 
 def test_every_code_block_has_a_rule() -> None:
     assert commands() == [*COMMANDS, *NOT_RUN]
-    assert [language for language, _ in BLOCKS if language != "sh"] == ["python", "text"]
+    assert [language for language, _ in BLOCKS if language != "sh"] == ["yaml", "python", "text"]
+
+
+def test_the_suite_of_the_example_can_be_read(tmp_path: Path) -> None:
+    (code,) = (code for language, code in BLOCKS if language == "yaml")
+    (tmp_path / "suite.yaml").write_text(code)
+    assert list(read_suite(tmp_path / "suite.yaml", {}, {}).experiments) == ["base", "alpha-0.7"]
 
 
 # A Python that has everything installed already; the scripts of the clone take it for their own .venv's.
@@ -139,7 +147,7 @@ def test_a_reader_can_run_it_all_from_top_to_bottom(clone: Clone) -> None:
 
     (table,) = re.findall(r"^\| in it \| \|\n(?:\|.*\n)+", README, re.MULTILINE)
     written = {name.rstrip("/") for row in table.splitlines()[2:] for name in re.findall(r"`(\S+)`", row.split("|")[1])}
-    assert {path.name for path in (runs / "mine").iterdir()} == written | {evaluation.name}
+    assert {path.name for path in (runs / "mine").iterdir()} == written - {"evaluation-*.json"} | {evaluation.name}
 
 
 def assert_like_the_picture(svg: str) -> None:
@@ -181,6 +189,19 @@ def test_every_flag_exists() -> None:
         program, *arguments = shlex.split(command)
         if program == "python":
             parser.parse_args(["train", *arguments[1:]])
+
+
+def test_what_is_said_of_the_cache_is_so() -> None:
+    assert f"never more than {MOST // 2**30} GiB" in PROSE
+    limit = re.findall(r"`--cache_limit (\S+)` is another limit", PROSE)
+    assert Config(cache_limit=limit[0]).cache_limit == 500 * 10**6
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").iterdir()), ids=str)
+def test_a_suite_opens_with_the_command_that_runs_it(path: Path) -> None:
+    script, *named = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split()
+    default = re.findall(r"^suite=\$clone/(\S+)$", (REPOSITORY / script).read_text(encoding="utf-8"), re.MULTILINE)
+    assert [REPOSITORY / name for name in named or default] == [path]
 
 
 def test_every_default_is_the_config_s() -> None:
