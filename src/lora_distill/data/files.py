@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
-# The largest limit that csv takes on every platform; its default of 131,072 characters refuses long texts.
-_LONGEST_FIELD = 2**31 - 1
-
 _SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons"}
 
 
@@ -108,9 +105,9 @@ def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
 
 def _check_separator(path: Path, data: bytes, separator: bytes) -> None:
     """Refuse another separator. Before the bytes are decoded: a spreadsheet's file may be wrong in both."""
-    names = data.partition(b"\n")[0]
-    found = [name for other, name in _SEPARATORS.items() if other in names]
-    if found and separator not in names:
+    header = data.partition(b"\n")[0]
+    found = [name for other, name in _SEPARATORS.items() if other in header]
+    if found and separator not in header:
         raise UserError(
             f"{path}: the columns are separated by {found[0]}, not by {_SEPARATORS[separator]}.\n"
             "Save it, as UTF-8, with commas as .csv or with tabs as .tsv."
@@ -132,7 +129,7 @@ def _decode(path: Path, data: bytes) -> str:
 
 
 def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> _Raw:
-    csv.field_size_limit(_LONGEST_FIELD)
+    csv.field_size_limit(2**31 - 1)  # as much as every platform takes; the default, 131,072, refuses long texts
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     texts: list[str] = []
