@@ -159,7 +159,8 @@ def _teach(prepared: Prepared, renewed: set[str] | None) -> Outcome:
     if prepared.given_teacher is None:
         return _distil(prepared, "teacher", None, renewed)
     reading = TeacherReading(prepared.given_teacher, prepared.config, prepared.dataset, prepared.plan)
-    splits = prepared.tokenised(prepared.given_teacher.tokenizer_folder)
+    given = prepared.given_teacher
+    splits = prepared.tokenised(given.tokenizer_folder, given.fingerprint)
     return reading.run(splits, renew=_is_to_renew(reading.artefact(), renewed))
 
 

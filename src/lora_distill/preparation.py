@@ -15,7 +15,7 @@ from lora_distill.config import Config, Role
 from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import stand_in
-from lora_distill.data.tokens import Tokens, most_tokens, tokenise
+from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
 from lora_distill.data.types import Dataset, Rows
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
@@ -65,7 +65,7 @@ class Prepared:
     @cached_property
     def splits(self) -> dict[str, Tokens]:
         """Train, validation and test as the base model's tokenizer reads them."""
-        splits = self.tokenised(self.base.folder)
+        splits = self.tokenised(self.base.folder, self.base.fingerprint)
         cut = sum(tokens.cut for tokens in splits.values())
         if cut:
             rows = sum(len(tokens) for tokens in splits.values())
@@ -74,14 +74,20 @@ class Prepared:
 
     @cached_property
     def cache(self) -> Cache:
-        """Of what frozen layers give."""
+        """Of tokens, and of what frozen layers give."""
         return Cache(cache_folder(), self.config.cache_limit)
 
-    def tokenised(self, folder: Path, names: tuple[str, ...] = SPLITS) -> dict[str, Tokens]:
-        """Splits as the tokenizer of a model reads them."""
+    def tokenised(self, folder: Path, model: str, names: tuple[str, ...] = SPLITS) -> dict[str, Tokens]:
+        """Splits as a model's tokenizer reads them.
+
+        Args:
+            folder: of the tokenizer.
+            model: its fingerprint.
+            names: of the splits.
+        """
         max_length = min(self.config.max_length, most_tokens(folder))
         rows: dict[str, Rows] = {name: getattr(self.dataset, name) for name in names}
-        return {name: tokenise(each.texts, folder, max_length) for name, each in rows.items()}
+        return {name: keep_tokens(each.texts, folder, max_length, model, self.cache) for name, each in rows.items()}
 
     def named(self, exp_name: str) -> "Prepared":
         """The same under a name."""
@@ -118,7 +124,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         logger.log(logging.INFO if note.startswith(SPLITS) else logging.WARNING, "%s", note, extra=ONCE)
     prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
     if teacher:
-        validation = prepared.tokenised(teacher.tokenizer_folder, ("validation",))
+        validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
         TeacherReading(teacher, config, dataset, plan).check(validation["validation"])
     return prepared
 

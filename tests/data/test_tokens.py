@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from lora_distill.cache import Cache
 from lora_distill.data import tokens as tokens_module
-from lora_distill.data.tokens import OFFSET_POSITIONS, Tokens, most_tokens, tokenise
+from lora_distill.data.tokens import OFFSET_POSITIONS, Tokens, keep_tokens, most_tokens, tokenise
 from tests.tiny import FAMILIES, POSITIONS
 
 Tiny = Callable[[str], Path]
@@ -152,3 +153,29 @@ def test_a_model_without_a_limit_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
     AutoTokenizer.from_pretrained(tiny("roberta")).save_pretrained(tmp_path)
     AutoConfig.for_model("xlnet", d_model=8, n_head=2, n_layer=1, d_inner=8).save_pretrained(tmp_path)
     assert most_tokens(tmp_path) == POSITIONS
+
+
+def test_tokens_are_kept_and_found_by_texts_model_and_length(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, texts, calls = tiny("bert"), ["A text.", "Another one, which is longer.", ""], []
+
+    def counting(*arguments: object) -> Tokens:
+        calls.append(arguments)
+        return tokenise(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tokens_module, "tokenise", counting)
+    for _ in range(2):
+        kept = keep_tokens(texts, folder, 6, "model", Cache(tmp_path, 10**6))
+        plain = tokenise(texts, folder, 6)
+        assert np.array_equal(kept.flat, plain.flat)
+        assert np.array_equal(kept.offsets, plain.offsets)
+        assert (kept.cut, kept.pad_id) == (plain.cut, plain.pad_id)
+        assert torch.equal(kept.batch(np.arange(3)).input_ids, plain.batch(np.arange(3)).input_ids)
+    assert len(calls) == 1
+    for changed in ((texts[:2], folder, 6, "model"), (texts, folder, 7, "model"), (texts, folder, 6, "other")):
+        keep_tokens(*changed, Cache(tmp_path, 10**6))
+    assert len(calls) == 4
+    keep_tokens(texts, folder, 6, "model", Cache(tmp_path / "none", 0))
+    assert len(calls) == 5
+    assert not list((tmp_path / "none").glob("tokens-*/*"))

@@ -4,11 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
+import transformers
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
 
+from lora_distill.cache import Cache, Stream
 from lora_distill.data.batches import Batch
+from lora_distill.data.wording import counted
+from lora_distill.store import fingerprint
 
 TOKENIZER_BATCH = 4096
 # RoBERTa and its kin number positions from the padding id upwards, so they have fewer than their table is long.
@@ -82,6 +87,35 @@ def most_tokens(folder: Path) -> int:
     if config.model_type in OFFSET_POSITIONS:
         positions -= int(config.pad_token_id) + 1
     return min(positions, limit)
+
+
+def keep_tokens(texts: list[str], tokenizer_folder: Path, max_length: int, model: str, cache: Cache) -> Tokens:
+    """As `tokenise`; what was tokenised before is found in the cache.
+
+    Args:
+        texts: N texts.
+        tokenizer_folder: of the model.
+        max_length: in tokens.
+        model: fingerprint of the files in that folder.
+        cache: where tokens are kept.
+    """
+    versions = {module.__name__: module.__version__ for module in (tokenizers, transformers)}
+    recipe = {"model": model, "max_length": max_length, "texts": fingerprint(texts), "versions": versions}
+    with cache.lock("tokens", recipe):
+        entries = cache.find("tokens", recipe)
+        if entries:
+            cut, pad_id = entries[0].array("cut_and_pad_id").tolist()
+            return Tokens(entries[0].array("flat"), entries[0].array("offsets"), cut, pad_id)
+        tokens = tokenise(texts, tokenizer_folder, max_length)
+        arrays = {
+            "flat": tokens.flat,
+            "offsets": tokens.offsets,
+            "cut_and_pad_id": np.array([tokens.cut, tokens.pad_id]),
+        }
+        if cache.make_room(tokens.flat.nbytes + tokens.offsets.nbytes + 1024) > tokens.flat.nbytes:
+            title = f"tokens, {counted(len(tokens), 'text')}"
+            cache.add("tokens", recipe, "all", title, arrays)
+    return tokens
 
 
 def tokenise(texts: list[str], tokenizer_folder: Path, max_length: int) -> Tokens:

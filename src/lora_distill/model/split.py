@@ -1,5 +1,7 @@
 """A classifier in two parts: the frozen layers below the first adapted one, and the rest, which is trained."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,10 +103,12 @@ class SplitClassifier:
         """Let go of the memory that only the prefix needs."""
         for index in range(self.depth):
             self._lean_layers.pop(index, None)
+        _give_back_memory()
 
     def forget(self) -> None:
         """Let go of what was made of the model's weights; it is made again when it is needed."""
         self._lean_layers.clear()
+        _give_back_memory()
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """float32 [B, C]; where the batch lacks what the frozen layers give, these are run too."""
@@ -175,3 +179,11 @@ class SplitClassifier:
         finally:
             setattr(parent, name, whole)
             hook.remove()
+
+
+def _give_back_memory() -> None:
+    """Let the system have what was freed: glibc keeps it, as long as anything that lies behind it is in use."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim:
+            trim(0)
