@@ -108,9 +108,9 @@ def keep_tokens(texts: list[str], tokenizer_folder: Path, max_length: int, model
             return Tokens(entries[0].array("flat"), entries[0].array("offsets"), cut, pad_id)
         tokens = tokenise(texts, tokenizer_folder, max_length)
         arrays = {
-            "flat": tokens.flat,
-            "offsets": tokens.offsets,
-            "cut_and_pad_id": np.array([tokens.cut, tokens.pad_id]),
+            "flat": Stream.of(tokens.flat),
+            "offsets": Stream.of(tokens.offsets),
+            "cut_and_pad_id": Stream.of(np.array([tokens.cut, tokens.pad_id])),
         }
         if cache.make_room(tokens.flat.nbytes + tokens.offsets.nbytes + 1024) > tokens.flat.nbytes:
             title = f"tokens, {counted(len(tokens), 'text')}"
