@@ -6,6 +6,7 @@ import io
 import shlex
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
+from lora_distill.profiling import PROFILE, profiled
 from lora_distill.program import program
 from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder, runs_in
@@ -93,6 +95,7 @@ def _given(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from lora_distill.reporting.tables import profile_tables
     from lora_distill.suite import run_or_read
 
     values, origins = _given(arguments)
@@ -110,9 +113,14 @@ def _train(arguments: argparse.Namespace) -> int:
         if run.begun:
             # The run knows its settings; what is given again must agree with them.
             config = run.requested().model_copy(update={name: getattr(config, name) for name in values})
-    results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite)
+    with profiled() if arguments.profile else nullcontext() as profile:
+        results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite)
     folder = Path(config.output_dir) / results["exp_name"]
     _print_results([results])
+    if profile:
+        for table in profile_tables(profile):
+            _console().print(table)
+        write_json(folder / PROFILE, profile)
     _print_lines(
         f"Everything is in {folder}",
         f"Next: {program()} show {shlex.quote(str(folder))}",

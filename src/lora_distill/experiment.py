@@ -20,6 +20,7 @@ from lora_distill.errors import UserError
 from lora_distill.evaluation.metrics import agreement, classification_metrics
 from lora_distill.evaluation.significance import paired_difference
 from lora_distill.preparation import Prepared, automatic_name, prepare
+from lora_distill.profiling import stage
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
 from lora_distill.run_folder import ENVIRONMENT, LOG, METRICS, RunFolder, changed_since, check_writable
@@ -63,7 +64,8 @@ def run_experiment(
     """
     started = working_seconds()
     with run_log() as log_into:
-        prepared, begun = _prepare(config, resume=resume, overwrite=overwrite)
+        with stage("prepare"):
+            prepared, begun = _prepare(config, resume=resume, overwrite=overwrite)
         run = RunFolder.of(prepared.config)
         with run.lock(), run.resumable(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
             environment = _begin(run, config, prepared, begun, overwrite=overwrite)

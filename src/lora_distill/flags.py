@@ -45,6 +45,7 @@ def make_parser() -> Parser:
     train.add_argument("--config", metavar="FILE", type=Path, help="YAML with the settings below; flags win")
     either = train.add_mutually_exclusive_group()
     either.add_argument("--resume", action="store_true", help="go on with the run named by --exp_name")
+    train.add_argument("--profile", action="store_true", help="show where the time went, and write profile.json")
     _add_running_flags(train, either)
     _add_config_flags(train, leave_out=())
 

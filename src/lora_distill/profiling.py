@@ -4,10 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, TypeVar
-
-from lora_distill.store import write_json
 
 PROFILE = "profile.json"
 FIRST_STEP, STEPS = 5, 10  # the steps before fill caches and are no measure
@@ -83,8 +80,3 @@ def _busiest(watched: Any, count: int) -> list[dict[str, Any]]:  # noqa: ANN401 
         }
         for event in events[:25]
     ]
-
-
-def save_profile(profile: dict[str, Any], folder: Path) -> None:
-    """Write profile.json into a run's folder."""
-    write_json(folder / PROFILE, profile)

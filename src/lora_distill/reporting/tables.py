@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lora_distill.cache import Entry
 
 ABSENT = "-"
+OPERATORS_SHOWN = 12
 
 
 def results_table(results: list[dict[str, Any]]) -> Table:
@@ -150,6 +151,28 @@ def cache_table(entries: list["Entry"]) -> Table:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
         table.add_row(Text(one_line(entry.title)), used, byte_size(entry.size))
     return table
+
+
+def profile_tables(profile: dict[str, Any]) -> list[Table]:
+    """Where a run's time went: by stage, and within a training step of each role that was trained.
+
+    Args:
+        profile: what profile.json holds.
+    """
+    total = profile["stages"]["total"]
+    stages = _table("Where the time went", "Stage", "Seconds", "Share")
+    named = {name: seconds for name, seconds in profile["stages"].items() if name != "total"}
+    for name, seconds in [*named.items(), ("other", total - sum(named.values())), ("total", total)]:
+        stages.add_row(name, f"{seconds:,.1f}", percent(seconds / total))
+    tables = [stages]
+    for role, operators in profile["operators"].items():
+        table = _table(f"A training step of the {role}", "Operator", "Calls", "Milliseconds", "Share")
+        for each in operators[:OPERATORS_SHOWN]:
+            table.add_row(
+                Text(each["name"]), f"{each['calls']:.0f}", f"{1000 * each['seconds']:,.2f}", percent(each["share"])
+            )
+        tables.append(table)
+    return tables
 
 
 def _table(title: str, first: str, *others: str) -> Table:
