@@ -1,31 +1,34 @@
 """Dropout from whole random words."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_distill.model.dropout import Dropout
+from lora_distill.model.dropout import Dropout, Words, words_by_numpy, words_by_torch
 
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+CPU = torch.device("cpu")
+Source = Callable[[int], Words]
+SOURCES: list[Source] = [words_by_numpy, lambda seed: words_by_torch(seed, CPU)]
 
 
 @given(st.floats(0.01, 0.99), st.integers(1, 5), st.integers(1, 7))
 def test_what_is_kept_is_scaled_so_that_the_mean_stays(rate: float, rows: int, columns: int) -> None:
     x = torch.ones(rows, columns)
-    out = Dropout(generator())(x, rate)
+    out = Dropout.of(0, CPU)(x, rate)
     scale = 65536 / (65536 - round(rate * 65536))
     assert set(out.flatten().tolist()) <= {0.0, torch.tensor(scale).item()}
     assert out.shape == x.shape
 
 
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.001, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_share_that_is_dropped_and_its_independence(rate: float, dtype: torch.dtype) -> None:
+def test_the_share_that_is_dropped_and_its_independence(source: Source, rate: float, dtype: torch.dtype) -> None:
     count = 400_000
-    dropped = Dropout(generator())(torch.ones(count, dtype=dtype), rate) == 0
+    dropped = Dropout(source(0))(torch.ones(count, dtype=dtype), rate) == 0
     error = (rate * (1 - rate) / count) ** 0.5
     assert dropped.float().mean().item() == pytest.approx(rate, abs=5 * error)
     for lag in (1, 2, 3, 4):  # four neighbours come from one word
@@ -38,22 +41,32 @@ def test_the_share_that_is_dropped_and_its_independence(rate: float, dtype: torc
 def test_off_it_gives_back_what_it_was_given() -> None:
     x = torch.ones(3)
     assert Dropout()(x, 0.5) is x
-    assert Dropout(generator())(x, 0.0) is x
+    assert not Dropout().is_on
+    assert Dropout.of(0, CPU)(x, 0.0) is x
+    assert Dropout.of(0, CPU).is_on
 
 
-def test_the_seed_decides_and_no_draw_repeats() -> None:
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_seed_decides_and_no_draw_repeats(source: Source) -> None:
     x = torch.ones(1000)
-    one = Dropout(generator(1))
+    one = Dropout(source(1))
     first, second = one(x, 0.5), one(x, 0.5)
-    again = Dropout(generator(1))
+    again = Dropout(source(1))
     assert torch.equal(again(x, 0.5), first)
     assert torch.equal(again(x, 0.5), second)
     assert not torch.equal(first, second)
+    assert not torch.equal(first, Dropout(source(2))(x, 0.5))
 
 
 def test_gradients_pass_through_what_is_kept() -> None:
     x = torch.ones(1000, requires_grad=True)
-    out = Dropout(generator())(x, 0.25)
+    out = Dropout.of(0, CPU)(x, 0.25)
     out.sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert torch.equal(x.grad, out.detach())
+
+
+def test_a_tensor_that_is_not_contiguous() -> None:
+    x = torch.arange(1.0, 13).view(3, 4).t()
+    out = Dropout.of(0, CPU)(x, 0.5)
+    assert torch.equal(out[out != 0], 2 * x[out != 0])

@@ -198,7 +198,7 @@ def attend_fused(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, rate: float, dropout: Dropout
 ) -> torch.Tensor:
     """The same in one kernel, which is slow backwards on a processor and fast elsewhere; it draws from torch's seed."""
-    rate = 0.0 if dropout.generator is None else rate
+    rate = rate if dropout.is_on else 0.0
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate)
 
 

@@ -73,7 +73,7 @@ class SplitClassifier:
         for name, module in self.classifier.named_children():
             if name != self.classifier.base_model_prefix:
                 module.train()
-        self._dropout = Dropout(torch.Generator(self.device).manual_seed(seed))
+        self._dropout = Dropout.of(seed, self.device)
 
     def eval(self) -> None:
         """Dropout off."""
