@@ -186,8 +186,9 @@ class Cache:
     def clear(self) -> int:
         """Remove every entry; the bytes that they took."""
         entries = self.entries()
-        for entry in entries:
-            shutil.rmtree(entry.folder, ignore_errors=True)
+        half_written = self.folder.glob(".*.part")  # by a process that was killed
+        for folder in (*(entry.folder for entry in entries), *half_written):
+            shutil.rmtree(folder, ignore_errors=True)
         return sum(entry.size for entry in entries)
 
 

@@ -160,8 +160,8 @@ def _enough_memory(device: str) -> Iterator[None]:
 def _teach(prepared: Prepared, renewed: set[str] | None) -> Outcome:
     if prepared.given_teacher is None:
         return _distil(prepared, "teacher", None, renewed)
-    reading = TeacherReading(prepared.given_teacher, prepared.config, prepared.dataset, prepared.plan)
     given = prepared.given_teacher
+    reading = TeacherReading(given, prepared.config, prepared.dataset, prepared.plan, prepared.cache)
     splits = prepared.tokenised(given.tokenizer_folder, given.fingerprint)
     return reading.run(splits, renew=_is_to_renew(reading.artefact(), renewed))
 

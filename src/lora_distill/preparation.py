@@ -125,7 +125,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
-        TeacherReading(teacher, config, dataset, plan).check(validation["validation"])
+        TeacherReading(teacher, config, dataset, plan, prepared.cache).check(validation["validation"])
     return prepared
 
 

@@ -97,12 +97,16 @@ def adapter_source(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 OTHER_NAMES = rewrite("config.json", id2label={"0": "good", "1": "bad"}, label2id={"good": 0, "bad": 1})
 ONE_MORE = rewrite("config.json", id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2})
 WHOLES: list[tuple[Change, list[str], list[str]]] = [
-    (OTHER_NAMES, [], ["other labels", "good, bad", "a, b", "--teacher_label_map"]),
-    (OTHER_NAMES, ["--teacher_label_map", "good=a"], ["other labels", "good, bad"]),
-    (OTHER_NAMES, ["--teacher_label_map", "great=a"], ["--teacher_label_map", "'great' is no such label", "good, bad"]),
-    (OTHER_NAMES, ["--teacher_label_map", "good=c"], ["--teacher_label_map", "'c' is no such label", "a, b"]),
+    (OTHER_NAMES, [], ["other labels", "'good', 'bad'", "'a', 'b'", "--teacher_label_map"]),
+    (OTHER_NAMES, ["--teacher_label_map", "good=a"], ["other labels", "'good', 'bad'"]),
+    (
+        OTHER_NAMES,
+        ["--teacher_label_map", "great=a"],
+        ["'great' is no such label", "'good', 'bad'"],
+    ),
+    (OTHER_NAMES, ["--teacher_label_map", "good=c"], ["--teacher_label_map", "'c' is no such label", "'a', 'b'"]),
     (OTHER_NAMES, ["--teacher_label_map", "good=a,bad=a"], ["other labels"]),
-    (ONE_MORE, [], ["other labels", "a, b, c"]),
+    (ONE_MORE, [], ["other labels", "'a', 'b', 'c'"]),
     (rewrite("config.json", architectures=["BertForMaskedLM"]), [], ["BertForMaskedLM", "not a finished classifier"]),
     (rewrite("config.json", hidden_size=64), [], ["another size", "no finished classifier"]),
     (rewrite("config.json", num_hidden_layers=5), [], ["lack", "no finished classifier"]),

@@ -57,7 +57,7 @@ def test_kept_or_computed_in_any_company_the_bits_are_the_same(
     network = network_of(tiny(family), dtype=dtype)
     tokens = tokenise(texts(40), tiny(family), 32)
     kept, computed = keep(network, tokens, cache), keep(network, tokens, Cache(cache.folder, 0))
-    nothing = replace(computed, entries=[], entry_of=np.full(40, -1))
+    nothing = replace(computed, kept=[], kept_in=np.full(40, -1))
     assert kept.at_hand
     assert not nothing.at_hand
     draw = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def test_only_what_is_missing_is_computed_and_rows_are_known_by_their_tokens(
     new = len({*more} - {*first})
     assert f"of {new} rows, computed once" in caplog.text
     assert mixed.at_hand
-    assert len(mixed.entries) == 2
+    assert len(mixed.kept) == 2
     caplog.clear()
     with caplog.at_level(logging.INFO, "lora_distill"):
         keep(network, tokenise(first + more, tiny("bert"), 32), cache)
@@ -109,9 +109,9 @@ def test_without_room_for_all_the_shortest_rows_are_kept(
     network = network_of(tiny("roberta"))
     tokens = tokenise(texts(50), tiny("roberta"), 32)
     whole = keep(network, tokens, Cache(tmp_path / "whole", 10**9))
-    (entry,) = whole.entries
-    part = keep(network, tokens, Cache(tmp_path / "part", entry.array("data").nbytes // 2))
-    kept = part.entry_of >= 0
+    (array,) = whole.kept
+    part = keep(network, tokens, Cache(tmp_path / "part", array.nbytes // 2))
+    kept = part.kept_in >= 0
     assert 0 < kept.sum() < 50
     assert tokens.lengths[kept].max() <= tokens.lengths[~kept].min()
     rows = list(range(50))

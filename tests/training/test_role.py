@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from torch import nn
 from transformers import XLNetConfig, XLNetForSequenceClassification
 
@@ -123,7 +125,7 @@ def test_data_base_model_plan_and_versions_decide(role: Role, monkeypatch: pytes
         assert key(role, **parts) != before
     for parts in ({"dataset": replace(DATA, name="other", notes=["other"])}, {"base": replace(BASE, name="./tiny")}):
         assert key(role, **parts) == before
-    monkeypatch.setattr(role_module.torch, "__version__", "99.0")  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch, "__version__", "99.0")
     assert key(role) != before
 
 
@@ -139,7 +141,7 @@ def test_a_given_teacher_is_known_by_its_weights_and_the_order_of_its_labels() -
 
     def key_of(given: GivenTeacher = given, **changes: Any) -> str:  # noqa: ANN401
         config = changes.pop("config", Config())
-        parts: dict[str, Any] = {"dataset": DATA, "plan": PLAN, **changes}
+        parts: dict[str, Any] = {"dataset": DATA, "plan": PLAN, "cache": NO_CACHE, **changes}
         return TeacherReading(given, config, **parts).artefact().key
 
     before = key_of()
@@ -167,7 +169,7 @@ def test_a_given_teacher_that_answers_no_numbers_is_refused(
     monkeypatch.setattr(reading_module, "predict_logits", lambda *_: next(answers))
     monkeypatch.setattr(reading_module, "plain", lambda model: model)
     given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
-    reading = TeacherReading(given, Config(output_dir=str(tmp_path)), DATA, PLAN)
+    reading = TeacherReading(given, Config(output_dir=str(tmp_path)), DATA, PLAN, NO_CACHE)
     with pytest.raises(UserError, match="--teacher_checkpoint there: answers some rows with no numbers"):
         reading.run(dict.fromkeys(("train", "validation", "test"), None))  # type: ignore[arg-type]
     assert not reading.artefact().folder.exists()
@@ -179,7 +181,7 @@ def test_a_given_teacher_that_reads_padding_as_text_is_refused(tiny_bert: BaseMo
     sizes = {"vocab_size": vocabulary, "d_model": 8, "n_layer": 1, "n_head": 1, "d_inner": 8}
     xlnet = XLNetForSequenceClassification(XLNetConfig(**sizes, initializer_range=1.0)).eval()
     given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
-    reading = TeacherReading(given, Config(), DATA, PLAN)
+    reading = TeacherReading(given, Config(), DATA, PLAN, NO_CACHE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GivenTeacher, "load", lambda _: xlnet)
         with pytest.raises(UserError, match=r"--teacher_checkpoint there: .* reads padding as text"):
@@ -266,6 +268,24 @@ def test_what_is_shared_is_the_same_in_every_run(suite: Suite, done: dict[str, d
     assert adapter("base", "control") == adapter("teacher", "control") != adapter("student", "control")
     assert adapter("base", "student") != adapter("alpha", "student")
     assert "control" not in done["lonely"]
+
+
+def test_a_run_s_teacher_answers_as_when_it_was_trained(
+    suite: Suite, done: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """It is read with the frozen layers' outputs that its training has left."""
+    first = suite.experiments["base"]
+    again = make_config(
+        first.model_dump(exclude_defaults=True)
+        | {"output_dir": str(tmp_path), "teacher_checkpoint": str(RunFolder.of(first).path), "no_control": True},
+        {},
+    )
+    run_experiment(again)
+    own, given = (
+        pq.read_table(RunFolder.of(config).path / "predictions.parquet")["teacher_logits"].to_pylist()
+        for config in (first, again)
+    )
+    assert own == given
 
 
 def no_training(*_: object, **__: object) -> None:

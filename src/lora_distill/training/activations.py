@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,22 +36,21 @@ class Activations:
     Attributes:
         network: whose frozen layers.
         tokens: N rows.
-        entries: of the cache.
-        entry_of: int64 [N], which of them holds a row; -1: none.
-        place_of: int64 [N], where in it the row's tokens begin.
+        kept: mapped arrays of the cache, [tokens, H] each; bfloat16 as uint16.
+        kept_in: int64 [N], which of them holds a row; -1: none.
+        place: int64 [N], where in it the row's tokens begin.
     """
 
     network: SplitClassifier
     tokens: Tokens
-    entries: list[Entry]
-    entry_of: NDArray[np.int64]
-    place_of: NDArray[np.int64]
-    _mapped: dict[int, NDArray[Any]] = field(default_factory=dict)
+    kept: list[NDArray[Any]]
+    kept_in: NDArray[np.int64]
+    place: NDArray[np.int64]
 
     @property
     def at_hand(self) -> bool:
         """Whether all is kept, so that nothing has to be computed any more."""
-        return self.network.depth == 0 or bool((self.entry_of >= 0).all())
+        return self.network.depth == 0 or bool((self.kept_in >= 0).all())
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -67,25 +66,16 @@ class Activations:
         hidden = torch.zeros(*batch.input_ids.shape, width, dtype=self.network.dtype)
         raw = _raw(hidden)
         is_token = batch.attention_mask.numpy().astype(bool)
-        for number in range(len(self.entries)):
-            chosen = np.flatnonzero(self.entry_of[rows] == number)
-            if chosen.size:
-                places = self.place_of[rows[chosen], None] + np.arange(raw.shape[1])
-                here = is_token[chosen]
-                block = np.zeros((len(chosen), *raw.shape[1:]), raw.dtype)
-                block[here] = self._array(number)[places[here]]
-                raw[chosen] = block
-        missing = np.flatnonzero(self.entry_of[rows] < 0)
+        for number, array in enumerate(self.kept):
+            here = is_token & (self.kept_in[rows] == number)[:, None]
+            places = self.place[rows][:, None] + np.arange(raw.shape[1])
+            raw[here] = array[places[here]]
+        missing = np.flatnonzero(self.kept_in[rows] < 0)
         for group in equal_length_groups(self.tokens.lengths[rows[missing]], GROUP_TOKENS):
             chosen = missing[group]
             computed = compute(self.network, self.tokens.batch(rows[chosen]))
             raw[chosen, : computed.shape[1]] = _raw(computed)
         return Batch(batch.rows, batch.input_ids, batch.attention_mask, hidden)
-
-    def _array(self, number: int) -> NDArray[Any]:
-        if number not in self._mapped:
-            self._mapped[number] = self.entries[number].array("data")
-        return self._mapped[number]
 
 
 def _raw(hidden: torch.Tensor) -> NDArray[Any]:
@@ -124,12 +114,12 @@ def keep_activations(
         entries = cache.find(KIND, recipes[network.depth])
         kept = _locate(network, tokens, keys, entries)
         _, first = np.unique(keys, return_index=True)
-        missing = first[kept.entry_of[first] < 0]
+        missing = first[kept.kept_in[first] < 0]
         if missing.size:
             source, start = kept, 0
             for depth in range(network.depth - 1, 0, -1):
                 shallower = _locate(network, tokens, keys, cache.find(KIND, recipes[depth]))
-                if (shallower.entry_of[missing] >= 0).all():
+                if (shallower.kept_in[missing] >= 0).all():
                     source, start = shallower, depth
                     break
             entry = _build(source, start, keys, missing, cache, recipes[network.depth], stage)
@@ -145,12 +135,18 @@ def row_keys(tokens: Tokens) -> NDArray[np.bytes_]:
 
 
 def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], entries: list[Entry]) -> Activations:
+    kept: list[NDArray[Any]] = []
     found: dict[bytes, tuple[int, int]] = {}
-    for number, entry in enumerate(entries):
-        places = np.concatenate([[0], np.cumsum(entry.array("lengths"))[:-1]])
-        found |= {key: (number, int(place)) for key, place in zip(entry.array("keys").tolist(), places, strict=True)}
+    for entry in entries:
+        try:
+            entry_keys, lengths, data = (entry.array(name) for name in ("keys", "lengths", "data"))
+        except OSError:  # another process has just made room; what is mapped already stays
+            continue
+        places = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
+        found |= {key: (len(kept), place) for key, place in zip(entry_keys.tolist(), places, strict=True)}
+        kept.append(data)
     located = np.array([found.get(key, (-1, 0)) for key in keys.tolist()], dtype=np.int64).reshape(-1, 2)
-    return Activations(network, tokens, entries, located[:, 0], located[:, 1])
+    return Activations(network, tokens, kept, located[:, 0], located[:, 1])
 
 
 def _build(

@@ -4,9 +4,6 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from lora_distill.cache import Cache
@@ -21,11 +18,10 @@ from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
-from lora_distill.training.activations import Activations, keep_activations
-from lora_distill.training.logits import predict_logits
 from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, train
 from lora_distill.training.outcome import Outcome, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.reading import Reading
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +101,8 @@ class RoleTraining:
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
             logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
-        rows = self._keep(network, {name: splits[name] for name in ("train", "validation")})
+        reading = Reading(role, self.base, self.plan, self.cache)
+        rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
         progress = train(
             network,
             Split(rows["train"], self.dataset.train.labels),
@@ -117,7 +114,7 @@ class RoleTraining:
             work=artefact.work,
             soft_labels=soft_labels,
         )
-        logits = self._logits(network, rows, splits["test"])
+        logits = reading.logits(network, rows, splits["test"])
         with stage(f"{role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
             save_file(logits, folder / "logits.safetensors")
@@ -133,39 +130,3 @@ class RoleTraining:
                     "kept_epoch": progress.best_epoch if config.keep_epoch == "best" else progress.epoch,
                 },
             )
-
-    def _keep(self, network: SplitClassifier, splits: dict[str, Tokens]) -> dict[str, Activations]:
-        """The rows of these splits, with what the frozen layers give for them."""
-        recipe = {
-            "base": self.base.fingerprint,
-            "dtype": str(network.dtype).removeprefix("torch."),
-            "lean": network.lean,
-            "device": network.device.type,
-            "threads": self.plan.threads,
-            "versions": versions(),
-        }
-        with stage(f"{self.role}: frozen layers"):
-            kept = {
-                name: keep_activations(network, tokens, self.cache, recipe, f"{self.role}: {name}")
-                for name, tokens in splits.items()
-            }
-        if all(rows.at_hand for rows in kept.values()):
-            network.forget_prefix()
-        return kept
-
-    def _logits(
-        self, network: SplitClassifier, rows: dict[str, Activations], test: Tokens
-    ) -> dict[str, NDArray[np.float32]]:
-        """The test split's in fp32, as a stranger would get them; the others in the precision of the training."""
-        network.eval()
-        with stage(f"{self.role}: logits"):
-            logits = {"validation": predict_logits(network.logits, rows["validation"])}
-            if self.role == "teacher":
-                logits["train"] = predict_logits(network.logits, rows["train"], f"{self.role}: soft labels")
-        network.forget()  # both at once would not be needed by anyone
-        exact = SplitClassifier(network.model, torch.float32)
-        exact.eval()
-        kept = self._keep(exact, {"test": test})
-        with stage(f"{self.role}: test in fp32"):
-            logits["test"] = predict_logits(exact.logits, kept["test"], f"{self.role}: test, in fp32")
-        return logits

@@ -7,18 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from peft import PeftModel
 from safetensors.numpy import save_file
 from torch import nn
 
+from lora_distill.cache import Cache
 from lora_distill.config import Config
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
 from lora_distill.errors import UserError
 from lora_distill.model.given_teacher import GivenTeacher, check_order
+from lora_distill.model.split import SplitClassifier
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.outcome import Outcome, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.reading import Reading
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +37,14 @@ class TeacherReading:
         config: resolved.
         dataset: for its fingerprint.
         plan: where and how to compute.
+        cache: of what the frozen layers give.
     """
 
     given: GivenTeacher
     config: Config
     dataset: Dataset
     plan: ExecutionPlan
+    cache: Cache
 
     def artefact(self) -> Artefact:
         """Where the logits lie."""
@@ -87,6 +94,20 @@ class TeacherReading:
                 " beside it, so it reads padding as text.\nGive a teacher that padding on the right does not change."
             )
 
+    def _logits(self, model: nn.Module, splits: dict[str, Tokens]) -> dict[str, NDArray[np.float32]]:
+        """Of every split, in the order of its own labels."""
+        if self.given.base and self.given.is_ours and isinstance(model, PeftModel):
+            network = SplitClassifier(model, self.plan.dtype)
+            network.eval()
+            reading = Reading("teacher", self.given.base, self.plan, self.cache)
+            rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
+            return reading.logits(network, rows, splits["test"])
+        logits = {"test": predict_logits(plain(model), splits["test"], "teacher: test, in fp32")}
+        with self.plan.autocast():
+            logits["validation"] = predict_logits(plain(model), splits["validation"])
+            logits["train"] = predict_logits(plain(model), splits["train"], "teacher: soft labels")
+        return logits
+
     def _no_numbers(self) -> UserError:
         return UserError(
             f"--teacher_checkpoint {self.given.location}: answers some rows with no numbers (NaN or infinity)."
@@ -117,10 +138,7 @@ class TeacherReading:
     def _read(self, artefact: Artefact, splits: dict[str, Tokens]) -> None:
         started = time.monotonic()
         model = self._load()
-        own = {"test": predict_logits(plain(model), splits["test"], "teacher: test, in fp32")}
-        with self.plan.autocast():
-            own["validation"] = predict_logits(plain(model), splits["validation"])
-            own["train"] = predict_logits(plain(model), splits["train"], "teacher: soft labels")
+        own = self._logits(model, splits)
         if not all(np.isfinite(each).all() for each in own.values()):
             raise self._no_numbers()
         logits = {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}

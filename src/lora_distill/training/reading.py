@@ -1,0 +1,74 @@
+"""What an adapted encoder reads: rows with the frozen layers' outputs, and the logits of a finished one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lora_distill.cache import Cache
+from lora_distill.config import Role
+from lora_distill.data.tokens import Tokens
+from lora_distill.model.base import BaseModel
+from lora_distill.model.split import SplitClassifier
+from lora_distill.profiling import stage
+from lora_distill.training.activations import Activations, keep_activations
+from lora_distill.training.logits import predict_logits
+from lora_distill.training.outcome import versions
+from lora_distill.training.plan import ExecutionPlan
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a role's rows are read.
+
+    Attributes:
+        role: names the stages.
+        base: the encoder below the adapter.
+        plan: where and how to compute.
+        cache: of what the frozen layers give.
+    """
+
+    role: Role
+    base: BaseModel
+    plan: ExecutionPlan
+    cache: Cache
+
+    def rows(self, network: SplitClassifier, splits: dict[str, Tokens]) -> dict[str, Activations]:
+        """The rows of these splits, with what the frozen layers give for them."""
+        recipe = {
+            "base": self.base.fingerprint,
+            "dtype": str(network.dtype).removeprefix("torch."),
+            "lean": network.lean,
+            "device": network.device.type,
+            "threads": self.plan.threads,
+            "versions": versions(),
+        }
+        with stage(f"{self.role}: frozen layers"):
+            kept = {
+                name: keep_activations(network, tokens, self.cache, recipe, f"{self.role}: {name}")
+                for name, tokens in splits.items()
+            }
+        if all(rows.at_hand for rows in kept.values()):
+            network.forget_prefix()
+        return kept
+
+    def logits(
+        self, network: SplitClassifier, rows: dict[str, Activations], test: Tokens
+    ) -> dict[str, NDArray[np.float32]]:
+        """A finished network's, float32 [N, C] for each split; of train only the teacher's.
+
+        The test split's in fp32, as a stranger would get them; the others in the precision of the training.
+        """
+        network.eval()
+        with stage(f"{self.role}: logits"):
+            logits = {"validation": predict_logits(network.logits, rows["validation"])}
+            if self.role == "teacher":
+                logits["train"] = predict_logits(network.logits, rows["train"], f"{self.role}: soft labels")
+        network.forget()  # both at once would not be needed by anyone
+        exact = SplitClassifier(network.model, torch.float32)
+        exact.eval()
+        kept = self.rows(exact, {"test": test})
+        with stage(f"{self.role}: test in fp32"):
+            logits["test"] = predict_logits(exact.logits, kept["test"], f"{self.role}: test, in fp32")
+        return logits
