@@ -104,27 +104,16 @@ def test_a_report_holds_machine_and_rounds(tmp_path: Path, capsys: pytest.Captur
     assert times(3.0, 2.0) == "1.50x"
 
 
-LONG = pytest.mark.benchmark  # minutes, for what the first one shows
-
-
-@pytest.mark.slow
+@pytest.mark.benchmark
 @pytest.mark.parametrize(
     ("command", "options"),
     [
         ("steps", ["--rows", "48", "--slow_rows", "16", "--variants", "trainer"]),
-        *(
-            pytest.param(command, options, marks=LONG)
-            for command, options in (
-                ("whole", ["--figure", "experiment", "--rows", "32", "--epochs", "1", "--test_rows", "40"]),
-                ("whole", ["--figure", "seed", "--rows", "32", "--epochs", "1", "--test_rows", "40"]),
-                (
-                    "whole",
-                    ["--figure", "suite", "--rows", "32", "--epochs", "1", "--sampled", "1"],
-                ),
-                ("growth", ["--sizes", "32", "--tokens", "16", "32", "--token_rows", "32"]),
-                ("accuracy", ["--rows", "32", "--test_rows", "40", "--epochs", "1", "--precisions", "fp32"]),
-            )
-        ),
+        ("whole", ["--figure", "experiment", "--rows", "32", "--epochs", "1", "--test_rows", "40"]),
+        ("whole", ["--figure", "seed", "--rows", "32", "--epochs", "1", "--test_rows", "40"]),
+        ("whole", ["--figure", "suite", "--rows", "32", "--epochs", "1", "--sampled", "1"]),
+        ("growth", ["--sizes", "32", "--tokens", "16", "32", "--token_rows", "32"]),
+        ("accuracy", ["--rows", "32", "--test_rows", "40", "--epochs", "1", "--precisions", "fp32"]),
     ],
 )
 def test_each_command_runs_and_writes(command: str, options: list[str], ag_news: Path, tmp_path: Path) -> None:
