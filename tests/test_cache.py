@@ -117,8 +117,27 @@ def test_the_limit_is_of_all_entries_together_and_what_was_used_longest_ago_goes
     fresh = Cache(tmp_path, limit=10_000)
     assert fresh.make_room(5000) >= 5000
     assert [entry.folder.name[-1] for entry in fresh.entries()] == ["c", "a"]
-    assert fresh.make_room(50_000) <= 10_000
+    assert fresh.make_room(10_000) == 10_000
     assert fresh.entries() == []
+
+
+def test_what_can_never_fit_removes_nothing(tmp_path: Path) -> None:
+    add(Cache(tmp_path, 10_000))
+    for limit, size in ((0, 1), (0, 10**9), (10_000, 10_001)):
+        assert Cache(tmp_path, limit).make_room(size) < size
+    assert len(Cache(tmp_path).entries()) == 1
+    assert Cache(tmp_path, 10_000).limit == 10_000
+
+
+def test_an_entry_of_another_user_is_used_all_the_same(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    add(cache)
+    monkeypatch.setattr(os, "utime", refuse)
+    assert len(Cache(cache.folder).find("kind", RECIPE)) == 1
+    monkeypatch.setattr(cache_module, "_sha256", refuse)  # it goes while it is read
+    assert Cache(cache.folder).find("kind", RECIPE) == []
 
 
 def test_the_limit_that_nobody_gave_is_half_of_the_free_disk_or_the_most(

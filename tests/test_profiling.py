@@ -1,5 +1,6 @@
 """Where the time goes is counted by stage and, of some steps, by operator; and costs nothing where nobody asks."""
 
+import pytest
 import torch
 
 from lora_distill.profiling import FIRST_STEP, STEPS, profiled, record, stage, steps
@@ -30,9 +31,9 @@ def test_some_steps_of_each_role_are_watched_once_and_none_is_lost() -> None:
         batches = list(range(count))
         with profiled() as profile:
             assert work(batches, "teacher") == batches
-            first = profile["operators"]["teacher"]
+            first = profile["operators"].get("teacher", [])
             assert work(batches, "teacher") == batches
-            assert profile["operators"]["teacher"] is first
+            assert profile["operators"].get("teacher", []) == first
         found = {each["name"]: each for each in first}
         assert ("aten::mm" in found) == (count > FIRST_STEP)
         if found:
@@ -62,3 +63,15 @@ def test_it_is_shown_with_what_no_stage_holds() -> None:
         ["total", "10.0", "100.00%"],
     ]
     assert render(role, 100).splitlines()[-1].split() == ["aten::mm", "2", "1.50", "25.00%"]
+
+
+def test_a_step_that_fails_ends_the_watch() -> None:
+    def fail() -> None:
+        for batch in steps(list(range(20)), "teacher"):
+            if batch == FIRST_STEP:
+                raise ValueError
+
+    with profiled():
+        with pytest.raises(ValueError, match=""):
+            fail()
+        assert work(list(range(20)), "student") == list(range(20))

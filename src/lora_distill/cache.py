@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Entry:
 
 def cache_folder() -> Path:
     """`$LORA_DISTILL_CACHE`, else a folder of the user's cache."""
-    return Path(os.environ.get("LORA_DISTILL_CACHE") or user_cache_path("lora_distill"))
+    return Path(os.environ.get("LORA_DISTILL_CACHE") or user_cache_path("lora_distill")).expanduser()
 
 
 class Cache:
@@ -121,11 +121,16 @@ class Cache:
         if entry.folder not in self._whole:
             for name, file in entry.about["files"].items():
                 path = entry.folder / f"{name}.npy"
-                if not path.is_file() or path.stat().st_size != file["size"] or _sha256(path) != file["sha256"]:
+                try:
+                    whole = path.stat().st_size == file["size"] and _sha256(path) == file["sha256"]
+                except OSError:  # it is gone, or not for this user to read
+                    whole = False
+                if not whole:
                     _remove(entry.folder, f"its {path.name} is not as it was written")
                     return False
             self._whole.add(entry.folder)
-        os.utime(entry.folder / ABOUT)
+        with suppress(OSError):  # it may be another user's
+            os.utime(entry.folder / ABOUT)
         return True
 
     def add(
@@ -151,21 +156,35 @@ class Cache:
         self._whole.add(folder)
         return _read(folder)
 
+    @property
+    def limit(self) -> int:
+        """Bytes that all entries together may take."""
+        return self._room()[1]
+
     def room(self) -> int:
         """Bytes that may still be written."""
+        return self._room()[0]
+
+    def _room(self) -> tuple[int, int]:
+        """What may still be written, and what may lie here in all."""
+        if self._limit == 0:
+            return 0, 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             there, free = sum(entry.size for entry in self.entries()), shutil.disk_usage(self.folder).free
         except OSError as error:
             logger.warning("no cache in %s: %s", self.folder, error.strerror)
-            return 0
+            return 0, 0
         limit = min((free + there) // 2, MOST) if self._limit is None else self._limit
-        return max(0, min(limit - there, free))
+        return max(0, min(limit - there, free)), limit
 
     def make_room(self, size: int) -> int:
-        """Remove what was used longest ago until `size` bytes may be written; the bytes that may."""
-        room = self.room()
-        for entry in self.entries():
+        """Remove what was used longest ago until `size` bytes may be written; the bytes that may.
+
+        Nothing is removed for what would not fit into an empty cache either.
+        """
+        room, limit = self._room()
+        for entry in self.entries() if size <= limit else ():
             if room >= size:
                 break
             if entry.folder not in self._whole:  # what this process uses stays
@@ -189,6 +208,8 @@ class Cache:
         half_written = self.folder.glob(".*.part")  # by a process that was killed
         for folder in (*(entry.folder for entry in entries), *half_written):
             shutil.rmtree(folder, ignore_errors=True)
+        for file in self.folder.glob("*.json"):  # what was measured on this machine
+            file.unlink(missing_ok=True)
         return sum(entry.size for entry in entries)
 
 

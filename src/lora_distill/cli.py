@@ -117,7 +117,7 @@ def _train(arguments: argparse.Namespace) -> int:
         results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite)
     folder = Path(config.output_dir) / results["exp_name"]
     _print_results([results])
-    if profile:
+    if profile and profile["operators"]:  # else nothing was trained, and what is there stays
         for table in profile_tables(profile):
             _console().print(table)
         write_json(folder / PROFILE, profile)

@@ -104,7 +104,7 @@ def _prepare(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepared
     if overwrite or not run.begun:
         return prepare(config), None
     begun = run.environment()
-    prepared = prepare(run.resolved(), begun)
+    prepared = prepare(run.resolved().model_copy(update={"cache_limit": config.cache_limit}), begun)
     if prepared.dataset.fingerprint != begun["data"]["fingerprint"]:
         raise changed_since(run.path, prepared.dataset.name)
     return prepared, begun

@@ -54,18 +54,23 @@ def steps(batches: Iterable[T], role: str) -> Iterator[T]:
         return
     from torch.profiler import profile as torch_profile
 
-    profile["operators"][role] = []
-    watched, number, last = torch_profile(), -1, FIRST_STEP + STEPS - 1
-    for number, batch in enumerate(batches):
-        if number == FIRST_STEP:
-            watched.start()
-        yield batch
-        if number == last:
+    watched, running, count = torch_profile(), False, 0
+    try:
+        for number, batch in enumerate(batches):
+            if number == FIRST_STEP:
+                profile["operators"][role] = []
+                watched.start()
+                running = True
+            yield batch
+            count += running
+            if running and count == STEPS:
+                watched.stop()
+                running = False
+    finally:
+        if running:
             watched.stop()
-            profile["operators"][role] = _busiest(watched, STEPS)
-    if FIRST_STEP <= number < last:
-        watched.stop()
-        profile["operators"][role] = _busiest(watched, number + 1 - FIRST_STEP)
+        if count:
+            profile["operators"][role] = _busiest(watched, count)
 
 
 def _busiest(watched: Any, count: int) -> list[dict[str, Any]]:  # noqa: ANN401 - torch gives its profiler no types

@@ -38,6 +38,16 @@ def test_the_share_that_is_dropped_and_its_independence(source: Source, rate: fl
         assert dropped[place::4].float().mean().item() == pytest.approx(rate, abs=10 * error)
 
 
+def test_in_bfloat16_the_mean_stays_too() -> None:
+    out = Dropout.of(0, CPU)(torch.full((400_000,), 3.0, dtype=torch.bfloat16), 0.1)
+    kept = out[out != 0].float()
+    assert kept.unique().tolist() == [torch.tensor(3 / 0.9).bfloat16().item()]
+
+
+def test_a_rate_of_nearly_one() -> None:
+    assert Dropout.of(0, CPU)(torch.ones(1000), 0.9999999).isfinite().all()
+
+
 def test_off_it_gives_back_what_it_was_given() -> None:
     x = torch.ones(3)
     assert Dropout()(x, 0.5) is x

@@ -1,20 +1,26 @@
 """A classifier run in two parts, lean or not, computes what transformers and PEFT compute."""
 
+import copy
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from lora_distill.data.batches import Batch
 from lora_distill.data.tokens import tokenise
+from lora_distill.model import frozen
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.model.dropout import Dropout
 from lora_distill.model.lean import attend_by_products, attend_fused
-from lora_distill.model.split import SplitClassifier
+from lora_distill.model.split import SplitClassifier, is_plain_lora
 from tests.tiny import FAMILIES
 
 Tiny = Callable[[str], Path]
@@ -170,3 +176,41 @@ def test_fused_attention_is_the_same() -> None:
     assert_close(fused, by_products)
     dropped = attend_fused(q, k, v, bias, 0.5, Dropout.of(0, torch.device("cpu")))
     assert not torch.allclose(dropped, fused)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"use_dora": True}, {"lora_bias": True}, {"bias": "all"}, {"modules_to_save": ["query"]}]
+)
+def test_another_kind_of_adapter_is_not_run_lean(odd: dict[str, Any], tiny: Tiny) -> None:
+    model = load_classifier(resolve_base_model(str(tiny("roberta"))), ["a", "b"], seed=0).model
+    plain: dict[str, Any] = {"task_type": "SEQ_CLS", "target_modules": ["value"]}
+    assert is_plain_lora(get_peft_model(copy.deepcopy(model), LoraConfig(**plain)))
+    assert not is_plain_lora(get_peft_model(copy.deepcopy(model), LoraConfig(**plain | odd)))
+    embedded = LoraConfig(task_type="SEQ_CLS", target_modules=["value", "word_embeddings"])
+    assert not is_plain_lora(get_peft_model(copy.deepcopy(model), embedded))
+
+
+def test_a_model_that_reads_from_left_to_right_is_not_run_lean(tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copytree(tiny("roberta"), tmp_path / "causal")
+    settings_file = tmp_path / "causal" / "config.json"
+    settings_file.write_text(json.dumps(json.loads(settings_file.read_text()) | {"is_decoder": True}))
+    network = split(tmp_path / "causal", settings(), lean=True)
+    assert not network.lean
+    batch = batch_of(tiny("roberta"))
+    network.eval()
+    assert_close(network.logits(batch), network.model(**batch.inputs()).logits)
+
+
+def test_where_weights_cannot_be_packed_plain_products_do(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of(tiny("roberta"))
+    packed = split(tiny("roberta"), settings(), lean=True)
+    wanted = gradients(packed, packed.logits(batch))
+    monkeypatch.setattr(frozen, "_can_pack", lambda _: False)
+    plain = split(tiny("roberta"), settings(), lean=True)
+    for name, gradient in gradients(plain, plain.logits(batch)).items():
+        assert_close(gradient, wanted[name])
+
+
+def test_a_weight_that_is_trained_is_not_taken_for_a_frozen_one() -> None:
+    with pytest.raises(AssertionError, match="is trained"):
+        frozen.Frozen([torch.nn.Linear(4, 4)], torch.float32)

@@ -14,27 +14,30 @@ from lora_distill.training.plan import ExecutionPlan, choose_plan, processor
 def test_bf16_is_chosen_only_where_the_processor_is_faster_with_it_measured_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times_as_fast: float, precision: str
 ) -> None:
-    measured: list[torch.dtype] = []
+    measured: list[float] = []
 
-    def seconds(dtype: torch.dtype) -> float:
-        measured.append(dtype)
-        return 1.0 if dtype == torch.bfloat16 else times_as_fast
+    def measure() -> float:
+        measured.append(times_as_fast)
+        return times_as_fast
 
-    monkeypatch.setattr(plan_module, "_seconds", seconds)
+    monkeypatch.setattr(plan_module, "_times_as_fast", measure)
     monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    assert choose_plan("cpu", "fp32").precision == "fp32"
+    assert measured == []
     for _ in range(2):
         assert choose_plan("cpu", "auto").precision == precision
-        assert choose_plan("cpu", "fp32").precision == "fp32"
-    assert measured == [torch.float32, torch.bfloat16]
-    (tmp_path / "cache" / "processors.json").write_text("{")
-    assert choose_plan("cpu", "auto").precision == precision
+    assert len(measured) == 1
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "cache" / "processors.json").write_text(damaged)
+        assert choose_plan("cpu", "auto").precision == precision
+    assert len(measured) == 4
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "file" / "cache"))
     assert choose_plan("cpu", "auto").precision == precision
 
 
 def test_what_is_measured_is_a_time() -> None:
-    assert plan_module._seconds(torch.float32) > 0
+    assert plan_module._times_as_fast() > 0
 
 
 def test_bf16_that_was_named_is_used_but_not_silently(

@@ -1,6 +1,9 @@
 """Texts as token ids: one flat array and offsets, for any number of rows."""
 
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +55,7 @@ class Tokens:
         """N."""
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """int64 [N], tokens of each row."""
         return np.diff(self.offsets)
@@ -100,19 +103,26 @@ def keep_tokens(texts: list[str], tokenizer_folder: Path, max_length: int, model
         cache: where tokens are kept.
     """
     versions = {module.__name__: module.__version__ for module in (tokenizers, transformers)}
-    recipe = {"model": model, "max_length": max_length, "texts": fingerprint(texts), "versions": versions}
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    recipe = {
+        "model": model,
+        "max_length": max_length,
+        "texts": fingerprint(texts),
+        "versions": versions | {"source": source},
+    }
     with cache.lock("tokens", recipe):
-        entries = cache.find("tokens", recipe)
-        if entries:
-            cut, pad_id = entries[0].array("cut_and_pad_id").tolist()
-            return Tokens(entries[0].array("flat"), entries[0].array("offsets"), cut, pad_id)
+        for entry in cache.find("tokens", recipe):
+            with suppress(OSError):  # another process has just made room
+                cut, pad_id = entry.array("cut_and_pad_id").tolist()
+                return Tokens(entry.array("flat"), entry.array("offsets"), cut, pad_id)
         tokens = tokenise(texts, tokenizer_folder, max_length)
         arrays = {
             "flat": Stream.of(tokens.flat),
             "offsets": Stream.of(tokens.offsets),
             "cut_and_pad_id": Stream.of(np.array([tokens.cut, tokens.pad_id])),
         }
-        if cache.make_room(tokens.flat.nbytes + tokens.offsets.nbytes + 1024) > tokens.flat.nbytes:
+        size = tokens.flat.nbytes + tokens.offsets.nbytes + 1024
+        if cache.make_room(size) >= size:
             title = f"tokens, {counted(len(tokens), 'text')}"
             cache.add("tokens", recipe, "all", title, arrays)
     return tokens

@@ -34,10 +34,10 @@ class Dropout:
         if self._words is None or rate == 0:
             return x
         bits = self._words(math.ceil(x.numel() / 4))[: x.numel()].view(x.shape)
-        dropped = round(rate * 65536)
+        dropped = min(round(rate * 65536), 65535)
         # Compared straight into the dtype of x: by way of a boolean it would take four times as long.
         mask = torch.ge(bits, dropped - 32768, out=torch.empty(x.shape, dtype=x.dtype, device=x.device))
-        return x * mask.mul_(65536 / (65536 - dropped))
+        return (x * mask).mul_(65536 / (65536 - dropped))  # the scale has no exact place in a bfloat16 mask
 
 
 def words_by_numpy(seed: int) -> Words:

@@ -1,13 +1,14 @@
 """Matrix products with weights that are never trained, as the processor likes them."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-# The packed form of a weight depends on the rows that are expected: 32 texts of 54 tokens. It serves any number.
+# The packed form of a weight depends on the rows that are expected: 32 texts of 54 tokens. Others cost a little speed.
 EXPECTED_ROWS = 1728
 
 
@@ -15,8 +16,10 @@ class Frozen:
     """The weight [out, in] and bias [out] of one or more linear modules, converted once."""
 
     def __init__(self, modules: Sequence[nn.Linear], dtype: torch.dtype) -> None:
+        if any(parameter.requires_grad for module in modules for parameter in module.parameters(recurse=False)):
+            raise AssertionError("a weight that is trained must not be taken for a frozen one")
         self._modules, self._dtype = modules, dtype
-        self._packs = modules[0].weight.device.type == "cpu" and _can_pack()
+        self._packs = modules[0].weight.device.type == "cpu" and _can_pack(dtype)
         # Packed, each direction has a copy of its own, made when it is first needed; the plain one is then of no use.
         self._weight = None if self._packs else self._joined("weight")
         self._bias = self._joined("bias")
@@ -63,10 +66,15 @@ class _Product(torch.autograd.Function):
         return ctx.frozen.backward(gradient), None
 
 
-def _can_pack() -> bool:
-    # What torch's own inductor compiles linear layers to. It has no public name, so a torch without it is served too.
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    return bool(torch._C._has_mkldnn) and all(hasattr(torch.ops.mkldnn, name) for name in names)
+@cache
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch and this processor have what inductor compiles linear layers to. It has no public name."""
+    try:
+        weight = torch.ops.mkldnn._reorder_linear_weight(torch.ones(32, 32, dtype=dtype), EXPECTED_ROWS)
+        _packed_product(torch.ones(32, 32, dtype=dtype), weight, None)
+    except (AttributeError, RuntimeError):
+        return False
+    return bool(torch.backends.mkldnn.enabled)
 
 
 def _packed_product(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -58,11 +58,6 @@ class GivenTeacher:
         """Where its tokenizer lies."""
         return self.base.folder if self.base else self.folder
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is an adapter that this program saved, of the one kind that it trains."""
-        return self.base is not None and (self.folder / LABELS_FILE).is_file()
-
     def recorded(self) -> dict[str, Any]:
         """For environment.json: enough to find this very teacher again."""
         return {name: getattr(self, name) for name in ("location", "reference", "revision", "fingerprint")}

@@ -20,6 +20,7 @@ from transformers.activations import ACT2FN
 from lora_distill.model.dropout import Dropout
 from lora_distill.model.frozen import Frozen
 
+SHORT = 256  # tokens; beyond, a row's scores are worth saving where nothing goes backwards
 MASKED = -1e4  # a score whose weight is 0 in every dtype, and which may be added to
 
 
@@ -76,6 +77,8 @@ _FAMILIES = {
 
 def find_layer_names(classifier: PreTrainedModel) -> LayerNames | None:
     """Where the parts of this model's layers are; None where layers cannot be run lean."""
+    if getattr(classifier.config, "is_decoder", False):  # each token then reads those before it only
+        return None
     return _FAMILIES.get(classifier.config.model_type)
 
 
@@ -169,7 +172,8 @@ class LeanLayer:
             q, k, v = self._reading[0](x, dropout).view(batch, length, 3, self._heads, -1).unbind(2)
         on_weights, on_out, on_down = self._rates
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        attend = attend_by_products if x.device.type == "cpu" else attend_fused
+        by_products = x.device.type == "cpu" and (torch.is_grad_enabled() or length <= SHORT)
+        attend = attend_by_products if by_products else attend_fused
         context = attend(q, k, v, bias, on_weights, dropout).transpose(1, 2).reshape(-1, width)
         x = _norm(self._norms[0], x + dropout(self._out(context, dropout), on_out))
         inner = self._activation(self._up(x, dropout))

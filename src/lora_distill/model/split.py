@@ -1,16 +1,19 @@
 """A classifier in two parts: the frozen layers below the first adapted one, and the rest, which is trained."""
 
-import ctypes
-import sys
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from lora_distill.data.batches import Batch
+from lora_distill.memory import give_back_memory
 from lora_distill.model.adapter import layers_path
 from lora_distill.model.dropout import Dropout
 from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
@@ -27,8 +30,12 @@ class _Reached(Exception):  # noqa: N818 - no error: how a forward pass is left 
 class SplitClassifier:
     """Runs prefix and suffix apart, so that the prefix's outputs can be kept.
 
-    Layers are run lean (`model.lean`) where that knows the family, else as transformers and PEFT do; both compute the
-    same. The prefix's outputs are rounded to `dtype` after each layer, so that it may be entered at any.
+    Layers are run lean (`model.lean`) where that knows the family and the adapter is plain LoRA, else as transformers
+    and PEFT do. In fp32 without dropout both compute the same. With dropout, lean query, key and value share the mask
+    before LoRA's A, where PEFT draws three; in bfloat16, lean hidden states and norms are rounded, where autocast keeps
+    some in fp32. The prefix's outputs are rounded to `dtype` after each layer, so that it may be entered at any.
+
+    A forward pass that is not lean swaps the model's list of layers: one thread at a time.
 
     Attributes:
         model: with its adapter; its parameters are trained in place.
@@ -43,7 +50,7 @@ class SplitClassifier:
         self._path = layers_path(self.classifier)
         self._layers: list[nn.Module] = list(self.classifier.get_submodule(self._path))
         self.depth = self._frozen_depth()
-        self._names = find_layer_names(self.classifier) if lean else None
+        self._names = find_layer_names(self.classifier) if lean and is_plain_lora(model) else None
         self.lean = self._names is not None
         self._lean_layers: dict[int, LeanLayer] = {}
         self._dropout = Dropout()
@@ -103,12 +110,13 @@ class SplitClassifier:
         """Let go of the memory that only the prefix needs."""
         for index in range(self.depth):
             self._lean_layers.pop(index, None)
-        _give_back_memory()
+        give_back_memory()
 
     def forget(self) -> None:
         """Let go of what was made of the model's weights; it is made again when it is needed."""
         self._lean_layers.clear()
-        _give_back_memory()
+        gc.collect()  # models before this one hold themselves in circles
+        give_back_memory()
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """float32 [B, C]; where the batch lacks what the frozen layers give, these are run too."""
@@ -181,9 +189,18 @@ class SplitClassifier:
             hook.remove()
 
 
-def _give_back_memory() -> None:
-    """Let the system have what was freed: glibc keeps it, as long as anything that lies behind it is in use."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim:
-            trim(0)
+def is_plain_lora(model: PeftModel) -> bool:
+    """Whether the adapter is of the kind that this program trains: plain LoRA on layers, and the head as a whole."""
+    settings = model.peft_config.get("default")
+    if type(settings) is not LoraConfig or len(model.peft_config) > 1 or settings.bias != "none":
+        return False
+    classifier = model.get_base_model()
+    inside, layers = f"{classifier.base_model_prefix}.", f"{layers_path(classifier)}."
+    for name, module in classifier.named_modules():
+        if isinstance(module, LoraLayer):
+            odd = module.lora_variant or module.merged or any(module.lora_bias.values()) or settings.fan_in_fan_out
+            if odd or type(module) is not LoraLinear or not name.startswith(layers):
+                return False
+        if isinstance(module, ModulesToSaveWrapper) and name.startswith(inside) and "pooler" not in name:
+            return False
+    return True

@@ -161,14 +161,19 @@ def _build(
     """Compute what is missing, the shortest rows first, for most of them fit where not all do."""
     network, lengths = source.network, source.tokens.lengths[rows]
     width, dtype = network.classifier.config.hidden_size, _raw(torch.empty(0, dtype=network.dtype)).dtype
-    room = cache.make_room(int(lengths.sum()) * width * dtype.itemsize) // (width * dtype.itemsize)
+    row_bytes = keys.itemsize + lengths.itemsize
+    wanted = int(lengths.sum()) * width * dtype.itemsize + len(rows) * row_bytes
+    room = (cache.make_room(min(wanted, cache.limit)) - len(rows) * row_bytes) // (width * dtype.itemsize)
     groups = [rows[group] for group in equal_length_groups(lengths, GROUP_TOKENS)]
     sizes = np.cumsum([int(source.tokens.lengths[group].sum()) for group in groups])
     groups = groups[: int(np.searchsorted(sizes, room, side="right"))]
     if not groups:
-        logger.warning("%s: the cache %s has no room: the frozen layers run in each epoch", stage, cache.folder)
+        logger.warning("%s: the cache %s has no room: the frozen layers run each time", stage, cache.folder)
         return None
     order = np.concatenate(groups)
+    if len(order) < len(rows):
+        left = counted(len(rows) - len(order), "row")
+        logger.warning("%s: the cache %s has no room for %s: those run each time", stage, cache.folder, left)
     total = int(source.tokens.lengths[order].sum())
     logger.info(
         "%s: frozen layers %d to %d of %s, computed once and kept in %s (%s)",

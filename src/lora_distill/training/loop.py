@@ -18,6 +18,7 @@ from transformers import get_scheduler
 from lora_distill.config import Config
 from lora_distill.data.batches import Batch, Batches, training_order
 from lora_distill.errors import UserError
+from lora_distill.memory import give_back_memory
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import record, stage, steps
 from lora_distill.progress import track
@@ -36,6 +37,7 @@ from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+GIVE_BACK_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def train(
         UserError: the loss is no longer a number.
     """
     model, accelerator = network.model, plan.accelerator()
+    parameters = list(trainable(model).values())
     # On a processor the thread would take its time from those that compute.
     ahead = accelerator.device.type != "cpu" and training.rows.at_hand
     steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
@@ -126,7 +129,7 @@ def train(
         for batch in steps(_batches(training, settings, seed, role, progress.epoch, ahead=ahead), role):
             loss = _batch_loss(network, batch, training.labels, soft_labels)
             accelerator.backward(loss)
-            norm: torch.Tensor = accelerator.clip_grad_norm_(trainable(model).values(), settings.max_grad_norm)
+            norm: torch.Tensor = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
             prepared.step()
             prepared.zero_grad()
             progress.step += 1
@@ -135,6 +138,8 @@ def train(
                 _log_step(progress, role, losses, norm, optimizer.param_groups[0]["lr"])
                 losses.clear()
             scheduler.step()
+            if progress.step % GIVE_BACK_STEPS == 0:
+                give_back_memory()
         taken = time.monotonic() - started
         progress.seconds += taken
         record(f"{role}: training steps", taken)

@@ -1,6 +1,7 @@
 """Where and how a run computes: chosen once, saved with the run, kept when it resumes."""
 
 import logging
+import math
 import os
 import platform
 import time
@@ -81,10 +82,12 @@ def choose_plan(device: str, precision: str) -> ExecutionPlan:
         UserError: the named device is not there.
     """
     device = _choose_device(device)
+    if precision == "fp32":
+        return ExecutionPlan(device, precision, torch.get_num_threads())
     in_hardware = _has_bf16(device) if device != "cpu" else _bf16_pays(cache_folder())
     if precision == "auto":
         precision = "bf16" if in_hardware else "fp32"
-    elif precision == "bf16" and not in_hardware:
+    elif not in_hardware:
         logger.warning("bf16 was asked for, but %s has no hardware for it: expect it to be slow", device)
     return ExecutionPlan(device, precision, torch.get_num_threads())
 
@@ -111,14 +114,16 @@ def _bf16_pays(folder: Path) -> bool:
 
     What a processor says it can do is not asked, for some can and are slow at it.
     """
-    key = f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    key = f"{machine(torch.device('cpu'))}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     file = folder / "processors.json"
     try:
         known: dict[str, float] = read_json(file)
     except (OSError, ValueError):
         known = {}
+    if not isinstance(known, dict):
+        known = {}
     if not isinstance(known.get(key), float):
-        known[key] = _seconds(torch.float32) / _seconds(torch.bfloat16)
+        known[key] = _times_as_fast()
         try:
             write_json(file, known)
         except OSError as error:
@@ -126,15 +131,23 @@ def _bf16_pays(folder: Path) -> bool:
     return known[key] > WORTH_IT
 
 
-def _seconds(dtype: torch.dtype) -> float:
-    """The least of a few: what else the machine does only adds to it."""
-    matrix = torch.ones(768, 768, dtype=dtype)
-    taken = []
-    for _ in range(5):
-        started = time.perf_counter()
-        torch.nn.functional.linear(matrix, matrix)
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+def _times_as_fast() -> float:
+    """Matrix products in bf16 against those in fp32, in turns and the best of each: what else runs only adds to it."""
+    best = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+    for _ in range(10):
+        for dtype in best:
+            matrix = torch.ones(768, 768, dtype=dtype)
+            started = time.perf_counter()
+            torch.nn.functional.linear(matrix, matrix)
+            best[dtype] = min(best[dtype], time.perf_counter() - started)
+    return best[torch.float32] / best[torch.bfloat16]
+
+
+def machine(device: torch.device) -> str:
+    """What computes, by name."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type}, {processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def processor() -> str:

@@ -15,7 +15,7 @@ from lora_distill.profiling import stage
 from lora_distill.training.activations import Activations, keep_activations
 from lora_distill.training.logits import predict_logits
 from lora_distill.training.outcome import versions
-from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.plan import ExecutionPlan, machine
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Reading:
             "base": self.base.fingerprint,
             "dtype": str(network.dtype).removeprefix("torch."),
             "lean": network.lean,
-            "device": network.device.type,
+            "machine": machine(network.device),
             "threads": self.plan.threads,
             "versions": versions(),
         }

@@ -18,7 +18,7 @@ from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
 from lora_distill.errors import UserError
 from lora_distill.model.given_teacher import GivenTeacher, check_order
-from lora_distill.model.split import SplitClassifier
+from lora_distill.model.split import SplitClassifier, is_plain_lora
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.outcome import Outcome, read_outcome, versions
@@ -96,7 +96,7 @@ class TeacherReading:
 
     def _logits(self, model: nn.Module, splits: dict[str, Tokens]) -> dict[str, NDArray[np.float32]]:
         """Of every split, in the order of its own labels."""
-        if self.given.base and self.given.is_ours and isinstance(model, PeftModel):
+        if self.given.base and isinstance(model, PeftModel) and is_plain_lora(model):
             network = SplitClassifier(model, self.plan.dtype)
             network.eval()
             reading = Reading("teacher", self.given.base, self.plan, self.cache)
