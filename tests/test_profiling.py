@@ -69,9 +69,9 @@ def test_a_step_that_fails_ends_the_watch() -> None:
     def fail() -> None:
         for batch in steps(list(range(20)), "teacher"):
             if batch == FIRST_STEP:
-                raise ValueError
+                raise RuntimeError("a step failed")
 
     with profiled():
-        with pytest.raises(ValueError, match=""):
+        with pytest.raises(RuntimeError, match="a step failed"):
             fail()
         assert work(list(range(20)), "student") == list(range(20))

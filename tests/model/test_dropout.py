@@ -41,7 +41,7 @@ def test_the_share_that_is_dropped_and_its_independence(source: Source, rate: fl
 def test_in_bfloat16_the_mean_stays_too() -> None:
     out = Dropout.of(0, CPU)(torch.full((400_000,), 3.0, dtype=torch.bfloat16), 0.1)
     kept = out[out != 0].float()
-    assert kept.unique().tolist() == [torch.tensor(3 / 0.9).bfloat16().item()]
+    assert set(kept.tolist()) == {torch.tensor(3 / 0.9).bfloat16().item()}
 
 
 def test_a_rate_of_nearly_one() -> None:
