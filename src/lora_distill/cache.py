@@ -46,11 +46,6 @@ class Stream:
         """An array that is there already."""
         return cls(array.shape, array.dtype, [array])
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
 
 @dataclass(frozen=True)
 class Entry:

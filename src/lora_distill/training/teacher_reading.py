@@ -98,7 +98,6 @@ class TeacherReading:
         """Of every split, in the order of its own labels."""
         if self.given.base and isinstance(model, PeftModel) and is_plain_lora(model):
             network = SplitClassifier(model, self.plan.dtype)
-            network.eval()
             reading = Reading("teacher", self.given.base, self.plan, self.cache)
             rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
             return reading.logits(network, rows, splits["test"])
