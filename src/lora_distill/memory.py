@@ -1,16 +1,36 @@
-"""Memory that was freed, given back."""
+"""How the process keeps the memory that it works with, on Linux; elsewhere nothing is done."""
 
 import ctypes
+import os
 import sys
+from ctypes import CDLL
+
+KERNELS = "64"  # the products of one batch's shape are about 30
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+GIBI = 2**30
+
+
+def bound_memory() -> None:
+    """Keep few compiled kernels, and what was freed; to be called before torch's first matrix product.
+
+    oneDNN compiles a kernel for each shape and keeps 1024 of them, about 2 MB each; batches differ in length, so within
+    an epoch that is several times of what a step needs. And glibc gives large tensors back to the system at each step
+    and takes them again, page by page.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
+    library = _glibc()
+    if library:
+        library.mallopt(M_MMAP_THRESHOLD, GIBI)
+        library.mallopt(M_TRIM_THRESHOLD, 2 * GIBI - 1)
 
 
 def give_back_memory() -> None:
-    """Let the system have what is no longer used.
+    """Let the system have what was freed: to be called where another model comes, which needs other sizes."""
+    library = _glibc()
+    if library:
+        library.malloc_trim(0)
 
-    Batches differ in length, so what glibc has freed lies in pieces between what is in use, and it keeps them: within a
-    few hundred steps that is several times of what a step needs.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim:
-            trim(0)
+
+def _glibc() -> CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "malloc_trim") else None  # musl has none

@@ -18,7 +18,6 @@ from transformers import get_scheduler
 from lora_distill.config import Config
 from lora_distill.data.batches import Batch, Batches, training_order
 from lora_distill.errors import UserError
-from lora_distill.memory import give_back_memory
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import record, stage, steps
 from lora_distill.progress import track
@@ -37,7 +36,6 @@ from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-GIVE_BACK_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -138,8 +136,6 @@ def train(
                 _log_step(progress, role, losses, norm, optimizer.param_groups[0]["lr"])
                 losses.clear()
             scheduler.step()
-            if progress.step % GIVE_BACK_STEPS == 0:
-                give_back_memory()
         taken = time.monotonic() - started
         progress.seconds += taken
         record(f"{role}: training steps", taken)

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 
 from lora_distill.cache import cache_folder
 from lora_distill.errors import UserError
+from lora_distill.memory import bound_memory
 from lora_distill.store import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def choose_plan(device: str, precision: str) -> ExecutionPlan:
     Raises:
         UserError: the named device is not there.
     """
+    bound_memory()
     device = _choose_device(device)
     if precision == "fp32":
         return ExecutionPlan(device, precision, torch.get_num_threads())
