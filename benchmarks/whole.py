@@ -74,7 +74,7 @@ class Bench:
     def suite(self) -> Sides:
         """Eight experiments: one suite of ours, eight processes of the reference."""
         experiments = eight(*layers_of_roles(Path(str(self.settings["base_model"]))))
-        contents = {"name": "eight", "base": dict(self.settings), "experiments": experiments}
+        contents = {"name": "eight", "base": dict(self.settings), "seeds": 1, "experiments": experiments}
 
         def run_ours(number: int) -> Run:
             fresh = self.work / f"round-{number}"

@@ -33,7 +33,7 @@ def quickstart_results(folder: Path) -> list[dict[str, Any]]:
     Args:
         folder: that the suite was run in.
     """
-    experiments = read_suite(REPOSITORY / "configs" / "quickstart.yaml", {}, {}).experiments.values()
+    experiments = read_suite(REPOSITORY / "configs" / "quickstart.yaml", {}, {}).runs.values()
     return [RunFolder(folder / config.output_dir / config.exp_name).results() for config in experiments]
 
 

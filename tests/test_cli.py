@@ -238,7 +238,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]) -> N
     monkeypatch.setattr(suite, "run_or_read", run_or_read)
 
 
-SUITE = "experiments: {one: {}, two: {}, three: {}}\n"
+SUITE = "seeds: 1\nexperiments: {one: {}, two: {}, three: {}}\n"
 
 
 def test_a_suite_of_which_some_failed(
@@ -357,7 +357,7 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
     config = make_config({"exp_name": "s-a", "output_dir": str(tmp_path / "o"), "alpha": 0.9}, {})
     finished = begin(config)
     write_json(finished.path / METRICS, sample_results() | {"exp_name": "s-a"})
-    (tmp_path / "s.yaml").write_text("base: {alpha: 0.9}\nexperiments: {a: {}}\n")
+    (tmp_path / "s.yaml").write_text("seeds: 1\nbase: {alpha: 0.9}\nexperiments: {a: {}}\n")
     before = sorted(tmp_path.rglob("*"))
     for arguments in (
         ["show", finished.path],

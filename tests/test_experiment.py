@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from lora_distill import experiment, store
-from lora_distill.config import Config, Role, make_config
+from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
-from lora_distill.experiment import compare_roles, run_experiment
+from lora_distill.experiment import run_experiment
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder
@@ -361,23 +361,3 @@ def test_the_git_revision_is_that_of_the_source_itself(tmp_path: Path, monkeypat
     assert experiment._git_revision() == f"{git('rev-parse', 'HEAD')}-dirty"
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert experiment._git_revision() is None
-
-
-def test_roles_are_compared_on_the_same_rows() -> None:
-    labels = np.array([0, 0, 1, 1, 1])
-    eye = np.eye(2, dtype=np.float32)
-    logits: dict[Role, np.ndarray] = {
-        "teacher": eye[[0, 0, 1, 1, 1]],
-        "student": eye[[0, 0, 1, 1, 0]],
-        "control": eye[[0, 1, 0, 1, 1]],
-    }
-    comparison = compare_roles(logits, labels)
-    rates = {name: each["rate"] for name, each in comparison["agreement"].items()}
-    assert rates == {"student_teacher": 0.8, "control_teacher": 0.6}
-    difference = comparison["student_minus_control"]
-    assert difference["accuracy"] == pytest.approx(0.2)
-    assert (difference["only_student_right"], difference["only_control_right"], difference["rows"]) == (2, 1, 5)
-    assert difference["interval"][0] < 0.2 < difference["interval"][1]
-    assert difference["p_value"] == 1.0
-    del logits["control"]
-    assert "student_minus_control" not in compare_roles(logits, labels)

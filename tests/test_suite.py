@@ -21,7 +21,7 @@ def test_experiments_are_the_base_with_overrides_and_flags_win(tmp_path: Path) -
     file = write(tmp_path, "base: {alpha: 0.1, seed: 3}\nexperiments:\n  one:\n  two: {alpha: 0.9, seed: 4}\n")
     suite = read_suite(file, {"seed": "7"}, {"seed": "--seed"})
     assert suite.name == "mine"
-    found = {name: (config.exp_name, config.alpha, config.seed) for name, config in suite.experiments.items()}
+    found = {name: (config.exp_name, config.alpha, config.seed) for name, config in suite.runs.items()}
     assert found == {"one": ("mine-one", 0.1, 7), "two": ("mine-two", 0.9, 7)}
 
 
@@ -57,14 +57,14 @@ def test_a_file_without_experiments(tmp_path: Path) -> None:
 
 def test_the_suites_that_are_shipped_are_whole() -> None:
     quickstart = read_suite(CONFIGS / "quickstart.yaml", {}, {})
-    assert list(quickstart.experiments) == ["base", "alpha-0.7", "temperature-1", "student-r4"]
-    assert {config.base_model for config in quickstart.experiments.values()} == {"minilm"}
+    assert list(quickstart.runs) == ["base", "alpha-0.7", "temperature-1", "student-r4"]
+    assert {config.base_model for config in quickstart.runs.values()} == {"minilm"}
     full = read_suite(CONFIGS / "ag_news.yaml", {}, {})
     assert len(full.experiments) == 8
-    assert full.experiments["teacher-r32"].teacher_lora_r == 32
-    assert full.experiments["teacher-10-layers"].teacher_target_layers == 10
-    assert full.experiments["student-r4"].student_target_layers == 4
-    assert full.experiments["bert"].base_model == "bert-base-uncased"
+    assert full.runs["teacher-r32-seed-0"].teacher_lora_r == 32
+    assert full.runs["teacher-10-layers-seed-4"].teacher_target_layers == 10
+    assert full.runs["student-r4-seed-2"].student_target_layers == 4
+    assert full.runs["bert-seed-1"].base_model == "bert-base-uncased"
 
 
 def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_read(tmp_path: Path) -> None:
@@ -76,9 +76,88 @@ def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_read(tmp_path:
     run.begin(finished, {"requested": request, "base_model": {"kind": "packaged", "reference": "minilm"}})
     results = {"exp_name": "s-finished", "data": {"source": {"kind": "packaged"}}}
     write_json(run.path / METRICS, results)
-    outcome = run_suite(Suite("s", {"failing": failing, "finished": finished}))
+    outcome = run_suite(Suite("s", {"failing": failing, "finished": finished}, {}))
     assert outcome.results == [results]
     assert "absent.csv" in outcome.failures["failing"]
-    assert run_suite(Suite("s", {"changed": finished.model_copy(update={"alpha": 0.7})})).failures == {
+    assert run_suite(Suite("s", {"changed": finished.model_copy(update={"alpha": 0.7})}, {})).failures == {
         "changed": f"{run.path}: holds a run with another config (alpha 0.5, now 0.7).\n{RENAME}"
     }
+
+
+def test_experiments_run_with_five_seeds_a_round_at_a_time(tmp_path: Path) -> None:
+    suite = read_suite(write(tmp_path, "experiments:\n  one:\n  two: {seed: 9}\n"), {}, {})
+    assert list(suite.runs) == ["one-seed-0", "two", *(f"one-seed-{seed}" for seed in range(1, 5))]
+    assert [config.seed for config in suite.runs.values()] == [0, 9, 1, 2, 3, 4]
+    assert suite.experiments == {"one": [f"one-seed-{seed}" for seed in range(5)], "two": ["two"]}
+    assert suite.runs["one-seed-3"].exp_name == "mine-one-seed-3"
+
+
+@pytest.mark.parametrize(("seeds", "found"), [("2", [0, 1]), ("[7, 3]", [7, 3]), ("1", [0])])
+def test_seeds_are_listed_or_counted(tmp_path: Path, seeds: str, found: list[int]) -> None:
+    suite = read_suite(write(tmp_path, f"seeds: {seeds}\nexperiments:\n  one:\n"), {}, {})
+    assert [config.seed for config in suite.runs.values()] == found
+
+
+@pytest.mark.parametrize("seeds", ["0", "[]", "[1, 1]", "[-1]", "many", "true", "[true]", "1.5", "{a: 1}"])
+def test_what_is_no_list_of_seeds(tmp_path: Path, seeds: str) -> None:
+    with pytest.raises(UserError, match="line 1: seeds: must say how many seeds"):
+        read_suite(write(tmp_path, f"seeds: {seeds}\nexperiments:\n  one:\n"), {}, {})
+
+
+def test_a_grid_multiplies(tmp_path: Path) -> None:
+    experiments = "experiments:\n  one:\n  two: {student_lora_r: 4}\n"
+    grid = "grid:\n  alpha: [0.3, 0.7]\n  target_modules: [[q, v], []]\n"
+    suite = read_suite(write(tmp_path, f"seeds: 1\n{experiments}{grid}"), {}, {})
+    assert list(suite.runs)[:4] == [
+        "one-alpha-0.3-target_modules-q+v",
+        "one-alpha-0.3-target_modules-",
+        "one-alpha-0.7-target_modules-q+v",
+        "one-alpha-0.7-target_modules-",
+    ]
+    assert len(suite.runs) == 8
+    last = suite.runs["two-alpha-0.7-target_modules-q+v"]
+    assert (last.alpha, last.target_modules, last.student_lora_r) == (0.7, ("q", "v"), 4)
+
+
+def test_a_grid_needs_no_experiments(tmp_path: Path) -> None:
+    suite = read_suite(write(tmp_path, "seeds: 1\ngrid: {alpha: [0.3, 0.7]}\n"), {}, {})
+    assert [config.exp_name for config in suite.runs.values()] == ["mine-alpha-0.3", "mine-alpha-0.7"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ("[alpha]", "line 1: grid: must hold a list of values for each setting"),
+        ("{alpha: 0.3}", "line 1: alpha: must hold a list of values"),
+        ("{alpha: []}", "line 1: alpha: must hold a list of values"),
+        ("{alpha: [0.3, 2]}", "line 1: alpha: 2 "),
+        ("{alhpa: [0.3]}", "did you mean alpha"),
+        ("{alpha: [0.3, 0.3]}", "alpha-0.3 comes twice"),
+        ("{exp_name: [a, b]}", "names its runs itself"),
+    ],
+)
+def test_what_is_no_grid(tmp_path: Path, grid: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        read_suite(write(tmp_path, f"grid: {grid}\n"), {}, {})
+    assert said in str(error.value)
+
+
+def test_a_flag_for_what_the_suite_varies(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--alpha: the suite varies it: .*line 1: alpha"):
+        read_suite(write(tmp_path, "grid: {alpha: [0.3, 0.7]}\n"), {"alpha": "0.5"}, {"alpha": "--alpha"})
+
+
+def test_only_some_experiments(tmp_path: Path) -> None:
+    suite = read_suite(write(tmp_path, "seeds: 2\nexperiments: {base: {}}\ngrid: {alpha: [0.3, 0.7]}\n"), {}, {})
+    some = suite.only("*-0.7")
+    assert list(some.runs) == ["base-alpha-0.7-seed-0", "base-alpha-0.7-seed-1"]
+    assert list(some.experiments) == ["base-alpha-0.7"]
+    with pytest.raises(UserError, match=r"--only x\*: no experiment is called so. There are base-alpha-0.3, base-"):
+        suite.only("x*")
+
+
+def test_the_first_failure_stops_the_rest_where_that_is_asked_for(tmp_path: Path) -> None:
+    settings = {"output_dir": str(tmp_path), "dataset": str(tmp_path / "absent.csv"), "base_model": "minilm"}
+    runs = {name: make_config({**settings, "exp_name": f"s-{name}"}, {}) for name in ("one", "two")}
+    assert list(run_suite(Suite("s", runs, {}), fail_fast=True).failures) == ["one"]
+    assert list(run_suite(Suite("s", runs, {})).failures) == ["one", "two"]

@@ -19,7 +19,7 @@ from lora_distill.hub import quiet as quiet_libraries
 from lora_distill.profiling import PROFILE, profiled
 from lora_distill.program import program
 from lora_distill.progress import log_to_terminal
-from lora_distill.run_folder import RunFolder, runs_in
+from lora_distill.run_folder import RunFolder, group_by_seed, runs_in
 from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
 
@@ -133,18 +133,23 @@ def _suite(arguments: argparse.Namespace) -> int:
     from lora_distill.suite import SuiteResult, read_suite, run_suite
 
     suite, outcome = read_suite(arguments.file, *_given(arguments)), SuiteResult([], {})
+    if arguments.only:
+        suite = suite.only(arguments.only)
     try:
-        run_suite(suite, outcome=outcome, overwrite=arguments.overwrite)
+        run_suite(suite, outcome=outcome, overwrite=arguments.overwrite, fail_fast=arguments.fail_fast)
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
         raise
     finally:
         if outcome.results:
-            _print_results(outcome.results)
+            evidence = _print_evidence(suite.groups(), outcome.results)
     if outcome.results:
-        first = Path(next(iter(suite.experiments.values())).output_dir)
+        first = Path(next(iter(suite.runs.values())).output_dir)
+        if evidence:
+            write_json(first / f"{suite.name}.json", {"suite": suite.name} | evidence)
+            _print_lines(f"Written to {first / suite.name}.json")
         _print_lines(
-            f"Everything is in {first}, a folder for each experiment.",
+            f"Everything is in {first}, a folder for each run.",
             f"Next: {program()} show {shlex.quote(str(first / outcome.results[0]['exp_name']))}",
             f"      {program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
             "   (columns text, label)",
@@ -184,9 +189,9 @@ def _show(arguments: argparse.Namespace) -> int:
 
     run = RunFolder(arguments.run)
     runs = [] if run.begun else runs_in(run.path)
-    finished = [each.results() for each in runs if each.finished]
+    finished = [each for each in runs if each.finished]
     if finished:
-        _print_results(finished)
+        _print_evidence(group_by_seed(finished), [each.results() for each in finished])
         if len(finished) < len(runs):
             _print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
         return OK
@@ -221,6 +226,22 @@ def _print_results(results: list[dict[str, Any]]) -> None:
     console.print(results_table(results))
     for line in explain(results):
         console.print(line, markup=False, highlight=False)
+
+
+def _print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Every run, where each experiment has one seed; else what they show over seeds, which is given back for a file."""
+    if all(len(runs) == 1 for runs in groups.values()):
+        _print_results(results)
+        return None
+    from lora_distill.evidence import as_json, gather
+    from lora_distill.reporting.tables import evidence_table, explain_evidence
+
+    evidence = gather(groups)
+    console = _console()
+    console.print(evidence_table(evidence))
+    for line in explain_evidence(evidence, results):
+        console.print(line, markup=False, highlight=False)
+    return as_json(evidence)
 
 
 def _print_lines(*lines: str) -> None:

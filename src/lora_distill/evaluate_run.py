@@ -11,8 +11,8 @@ from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
 from lora_distill.data.tokens import most_tokens, tokenise
+from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.metrics import classification_metrics
-from lora_distill.experiment import compare_roles
 from lora_distill.model.base import resolve_again
 from lora_distill.model.given_teacher import open_again
 from lora_distill.model.saved_adapter import load_adapter

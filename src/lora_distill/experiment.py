@@ -10,20 +10,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
-from lora_distill.evaluation.metrics import agreement, classification_metrics
-from lora_distill.evaluation.significance import paired_difference
+from lora_distill.evaluation.comparison import compare_roles
+from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.preparation import Prepared, automatic_name, prepare
 from lora_distill.profiling import stage
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
-from lora_distill.run_folder import ENVIRONMENT, LOG, METRICS, RunFolder, changed_since, check_writable
+from lora_distill.run_folder import (
+    ENVIRONMENT,
+    LOG,
+    METRICS,
+    PREDICTIONS,
+    RunFolder,
+    changed_since,
+    check_writable,
+)
 from lora_distill.store import (
     ARTEFACTS,
     Artefact,
@@ -245,33 +252,6 @@ def _judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[st
     return results
 
 
-def compare_roles(logits: dict[Role, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
-    """Agreement with the teacher, and student minus control.
-
-    Args:
-        logits: float32 [N, C] of each role on the same rows.
-        labels: int64 [N].
-    """
-    comparison: dict[str, Any] = {
-        "agreement": {
-            f"{role}_teacher": agreement(each, logits["teacher"]) for role, each in logits.items() if role != "teacher"
-        }
-    }
-    if "control" in logits:
-        right = {role: each.argmax(axis=1) == labels for role, each in logits.items()}
-        difference = paired_difference(right["student"], right["control"])
-        comparison["student_minus_control"] = {
-            "accuracy": difference.difference,
-            "interval": [difference.low, difference.high],
-            "p_value": difference.p_value,
-            "test": "Agresti-Min interval, McNemar's exact test; these two models, one seed",
-            "only_student_right": difference.only_first_right,
-            "only_control_right": difference.only_second_right,
-            "rows": difference.rows,
-        }
-    return comparison
-
-
 def _save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:
     """Write what the run leaves, metrics.json last."""
     dataset, config, base = prepared.dataset, prepared.config.model_dump(mode="json"), prepared.base.recorded()
@@ -288,6 +268,6 @@ def _save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], res
         columns[f"{role}_logits"] = pa.array(list(logits), type=pa.list_(pa.float32(), logits.shape[1]))
         columns[f"{role}_prediction"] = logits.argmax(axis=1)
     table = pa.table(columns)
-    write_whole(run.path / "predictions.parquet", lambda beside: pq.write_table(table, beside))
+    write_whole(run.path / PREDICTIONS, lambda beside: pq.write_table(table, beside))
     write_jsonl(run.path / "history.jsonl", [line for outcome in outcomes.values() for line in outcome.history])
     write_json(run.path / METRICS, results)

@@ -51,6 +51,8 @@ def make_parser() -> Parser:
 
     suite = commands.add_parser("suite", help="the experiments of a file, one after the other")
     suite.add_argument("file", metavar="FILE", type=Path, help="a suite in YAML, such as configs/quickstart.yaml")
+    suite.add_argument("--only", metavar="PATTERN", help="run the experiments with such names only, as in 'alpha-*'")
+    suite.add_argument("--fail_fast", action="store_true", help="stop at the first experiment that fails")
     _add_running_flags(suite, suite)
     _add_config_flags(suite, leave_out=("exp_name",))
 

@@ -1,5 +1,6 @@
 """The folder of one experiment: its state, and what is written into it."""
 
+import re
 import shlex
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from lora_distill.store import ARTEFACTS, is_locked, lock, read_json, whole_fold
 from lora_distill.yaml_file import read_yaml
 
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
+PREDICTIONS = "predictions.parquet"
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name
 
 
@@ -163,6 +165,24 @@ class RunFolder:
 def runs_in(folder: Path) -> list[RunFolder]:
     """The runs that lie in a folder, by name."""
     return [run for run in map(RunFolder, sorted(folder.glob("*"))) if run.begun]
+
+
+def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
+    """Put finished runs together that differ in nothing but the seed, under the name that is left without it."""
+    alike: dict[str, dict[int, RunFolder]] = {}
+    for run in runs:
+        config = run.resolved()
+        settings = config.model_dump_json(exclude={"seed", "exp_name", "output_dir", "cache_limit"})
+        key = settings + str(run.results()["data"]["source"].get("revision"))
+        if config.seed in alike.get(key, {}):  # the same run twice says nothing new
+            key = run.path.name
+        alike.setdefault(key, {})[config.seed] = run
+    groups: dict[str, list[RunFolder]] = {}
+    for each in alike.values():
+        first = next(iter(each.values())).path.name
+        name = re.sub(r"-seed-\d+$", "", first) if len(each) > 1 else first
+        groups[first if name in groups else name] = list(each.values())
+    return groups
 
 
 class TakenError(UserError):

@@ -1,8 +1,11 @@
 """Many experiments from one file: read whole, run one after the other, resumable."""
 
+import itertools
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from lora_distill.run_folder import RunFolder, TakenError, changed_since
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
 logger = logging.getLogger(__name__)
-KEYS = ("name", "base", "experiments")
+KEYS = ("name", "base", "experiments", "grid", "seeds")
+SEEDS = 5  # what chance does to a training is seen in no fewer
 RENAME = (
     "Rename the experiment, or the suite, in the file; --overwrite trains all experiments of the suite again instead."
 )
@@ -23,15 +27,33 @@ RENAME = (
 
 @dataclass(frozen=True)
 class Suite:
-    """Experiments by name, each config complete.
+    """Runs by name, each config complete.
 
     Attributes:
         name: begins the name of every run.
-        experiments: in the order of the file.
+        runs: all experiments with the first seed, then all with the second.
+        experiments: names of the runs of each experiment, a run for each seed.
     """
 
     name: str
-    experiments: dict[str, Config]
+    runs: dict[str, Config]
+    experiments: dict[str, list[str]]
+
+    def groups(self) -> dict[str, list[RunFolder]]:
+        """The runs' folders by experiment."""
+        return {name: [RunFolder.of(self.runs[run]) for run in runs] for name, runs in self.experiments.items()}
+
+    def only(self, pattern: str) -> "Suite":
+        """The experiments whose names fit, `*` and `?` standing for any letters and any letter.
+
+        Raises:
+            UserError: none does.
+        """
+        fitting = {name: runs for name, runs in self.experiments.items() if fnmatchcase(name, pattern)}
+        if not fitting:
+            raise UserError(f"--only {pattern}: no experiment is called so. There are {', '.join(self.experiments)}.")
+        chosen = {run for runs in fitting.values() for run in runs}
+        return Suite(self.name, {run: config for run, config in self.runs.items() if run in chosen}, fitting)
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,11 @@ class SuiteResult:
 
 
 def read_suite(path: Path, flags: Mapping[str, str], flag_origins: Mapping[str, str]) -> Suite:
-    """Read a suite file: `base`, settings of all; `experiments`, named overrides; `name`, else the file's own.
+    """Read a suite file.
+
+    It holds `base`, settings of all; `experiments`, named overrides; `grid`, lists of values whose combinations
+    multiply the experiments; `seeds`, a list or how many, five if not given, with each of which every experiment runs
+    that sets no `seed` of its own; `name`, else the file's own.
 
     Args:
         path: a YAML file.
@@ -64,28 +90,88 @@ def read_suite(path: Path, flags: Mapping[str, str], flag_origins: Mapping[str, 
         for key in file.values
         if key not in KEYS
     ]
-    base, experiments = (_section(file, key, faults) for key in ("base", "experiments"))
+    base, experiments, grid = (_section(file, key, faults) for key in ("base", "experiments", "grid"))
+    seeds = _seeds(file, faults)
+    faults += [f"{flag_origins[key]}: the suite varies it: {grid.origin(key)}" for key in grid.values if key in flags]
     name = str(file.values.get("name", path.stem))
-    if not experiments.values and not faults:
+    if not experiments.values and not grid.values and not faults:
         faults.append(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
-    configs: dict[str, Config] = {}
-    for experiment in experiments.values:
-        overrides = _section(experiments, experiment, faults)
-        values = base.values | overrides.values | dict(flags)
-        origins = base.origins() | overrides.origins() | dict(flag_origins)
-        if "exp_name" in values:
-            faults.append(f"{origins['exp_name']}: a suite names its runs itself, after its experiments.")
-        else:
-            plain = {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in values.items()}
-            plain["exp_name"] = f"{name}-{experiment}"
-            origins["exp_name"] = experiments.origin(experiment)
-            found = find_faults(plain, origins)
-            faults += [fault for fault in found if fault not in faults]
-            if not found:
-                configs[experiment] = Config(**plain)
+    found: dict[str, Config] = {}
+    for experiment, place, values, origins in _expand(experiments, grid, faults):
+        settings = base.values | values | dict(flags)
+        places = {"exp_name": place} | base.origins() | origins | dict(flag_origins)
+        if "exp_name" in settings:
+            faults.append(f"{places['exp_name']}: a suite names its runs itself, after its experiments.")
+            continue
+        plain = {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in settings.items()}
+        plain["exp_name"] = f"{name}-{experiment}"
+        here = find_faults(plain, places)
+        faults += [fault for fault in here if fault not in faults]
+        if not here:
+            found[experiment] = Config(**plain)
     if faults:
         raise UserError("\n".join(faults))
-    return Suite(name, configs)
+    return _with_seeds(name, found, seeds)
+
+
+def _with_seeds(name: str, experiments: Mapping[str, Config], seeds: list[int]) -> Suite:
+    """Whole rounds of seeds, so that a suite that is stopped has compared its experiments on something."""
+    runs: dict[str, Config] = {}
+    names: dict[str, list[str]] = {experiment: [] for experiment in experiments}
+    for number, seed in enumerate(seeds):
+        for experiment, config in experiments.items():
+            has_its_own = "seed" in config.model_fields_set
+            if has_its_own and number:
+                continue
+            changes: dict[str, Any] = {} if has_its_own else {"seed": seed}
+            run = experiment if has_its_own or len(seeds) == 1 else f"{experiment}-seed-{seed}"
+            runs[run] = config.model_copy(update=changes | {"exp_name": f"{name}-{run}"})
+            names[experiment].append(run)
+    return Suite(name, runs, names)
+
+
+def _expand(
+    experiments: YamlMapping, grid: YamlMapping, faults: list[str]
+) -> Iterator[tuple[str, str, dict[str, Any], dict[str, str]]]:
+    """Name and where it stands, settings and where they stand, of each experiment with each combination of the grid."""
+    axes: list[list[tuple[str, Any]]] = []
+    for key, values in grid.values.items():
+        if isinstance(values, list) and values:
+            axes.append([(key, value) for value in values])
+        else:
+            faults.append(f"{grid.origin(key)}: must hold a list of values, such as [0.3, 0.7], not {values!r}.")
+    taken: set[str] = set()
+    for experiment in experiments.values or [""]:
+        overrides = _section(experiments, experiment, faults)
+        place = experiments.origin(experiment) if experiment else f"{grid.path}: grid"
+        for combination in itertools.product(*axes):
+            parts = [experiment, *(f"{key}-{_in_name(value)}" for key, value in combination)]
+            name = "-".join(part for part in parts if part)
+            if name in taken:
+                faults.append(f"{grid.path}: {name} comes twice. Name the experiments and the grid's values apart.")
+            taken.add(name)
+            yield name, place, overrides.values | dict(combination), overrides.origins() | grid.origins()
+
+
+def _in_name(value: object) -> str:
+    """A setting's value as a part of a folder's name."""
+    text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
+    return re.sub(r"[^\w.+-]+", "_", text)
+
+
+def _seeds(file: YamlMapping, faults: list[str]) -> list[int]:
+    given = file.values.get("seeds", SEEDS)
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return list(range(given))
+    listed = given if isinstance(given, list) else []
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in listed)
+    if not listed or not whole or len(set(listed)) < len(listed):
+        faults.append(
+            f"{file.origin('seeds')}: must say how many seeds, such as 5, or which, such as [0, 1, 2], each once;"
+            f" not {given!r}."
+        )
+        return [0]
+    return listed
 
 
 def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
@@ -95,30 +181,37 @@ def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
     if value is not None:
         if key == "experiments":
             lines = "a line `name: {settings}` for each experiment, such as\nexperiments:\n  mine: {alpha: 0.7}"
+        elif key == "grid":
+            lines = "a list of values for each setting, such as\ngrid:\n  alpha: [0.3, 0.7]"
         else:
             lines = f"`setting: value` lines, not {value!r}."
         faults.append(f"{parent.origin(key)}: must hold {lines}")
     return YamlMapping(parent.path, {}, {})
 
 
-def run_suite(suite: Suite, *, overwrite: bool = False, outcome: SuiteResult | None = None) -> SuiteResult:
+def run_suite(
+    suite: Suite, *, overwrite: bool = False, fail_fast: bool = False, outcome: SuiteResult | None = None
+) -> SuiteResult:
     """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest.
 
     Args:
         suite: as it was read.
         overwrite: as in `experiment.run_experiment`, for each of them.
+        fail_fast: whether what fails stops the rest after all.
         outcome: is filled and given back; for a caller that may be interrupted.
     """
     outcome = outcome or SuiteResult([], {})
     renewed: set[str] = set()
-    for number, (name, config) in enumerate(suite.experiments.items(), start=1):
-        logger.info("── %s (%d of %d)", name, number, len(suite.experiments))
+    for number, (name, config) in enumerate(suite.runs.items(), start=1):
+        logger.info("── %s (%d of %d)", name, number, len(suite.runs))
         try:
             begun = RunFolder.of(config).begun
             outcome.results.append(run_or_read(config, resume=begun, overwrite=overwrite, renewed=renewed))
         except UserError as error:
             outcome.failures[name] = f"{error.reason}\n{RENAME}" if isinstance(error, TakenError) else str(error)
             logger.info("%s failed", name)
+            if fail_fast:
+                break
     return outcome
 
 

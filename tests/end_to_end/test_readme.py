@@ -37,7 +37,8 @@ COMMANDS = {
     " --exp_name mine": SMALL,
     ".venv/bin/lora-distill show outputs/lora_distillation/mine": "",
     ".venv/bin/lora-distill evaluate outputs/lora_distillation/mine --dataset other.csv": "",
-    "./scripts/run_lora_distillation.sh configs/ag_news.yaml --max_train_rows 4000 --num_epochs 2": FEWER_EPOCHS,
+    "./scripts/run_lora_distillation.sh configs/ag_news.yaml --max_train_rows 4000 --num_epochs 2"
+    " --seed 0": FEWER_EPOCHS,
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,
     "python scripts/train_distillation.py --resume --exp_name mine": "",
@@ -59,7 +60,12 @@ def test_every_code_block_has_a_rule() -> None:
 def test_the_suite_of_the_example_can_be_read(tmp_path: Path) -> None:
     (code,) = (code for language, code in BLOCKS if language == "yaml")
     (tmp_path / "suite.yaml").write_text(code)
-    assert list(read_suite(tmp_path / "suite.yaml", {}, {}).experiments) == ["base", "alpha-0.7"]
+    assert list(read_suite(tmp_path / "suite.yaml", {}, {}).runs) == [
+        f"{experiment}-temperature-{temperature}-seed-{seed}"
+        for seed in (0, 1, 2)
+        for experiment in ("base", "alpha-0.7")
+        for temperature in (1.0, 2.0)
+    ]
 
 
 # A Python that has everything installed already; the scripts of the clone take it for their own .venv's.

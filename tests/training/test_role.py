@@ -208,7 +208,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Path])
         "teacher": {"teacher_lora_r": 4},
         "lonely": {"no_control": True, "alpha": 0.9, "student_budget": 10_000},
     }
-    return Suite("s", {name: make_config(plain | {"exp_name": name} | each, {}) for name, each in changes.items()})
+    runs = {name: make_config(plain | {"exp_name": name} | each, {}) for name, each in changes.items()}
+    return Suite("s", runs, {name: [name] for name in runs})
 
 
 FRESHLY_TRAINED = {
@@ -240,7 +241,7 @@ def trained(results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def store(suite: Suite) -> Path:
-    return Path(suite.experiments["base"].output_dir) / ".artefacts"
+    return Path(suite.runs["base"].output_dir) / ".artefacts"
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -253,8 +254,8 @@ def test_a_suite_trains_each_teacher_and_each_control_once(suite: Suite, done: d
     assert trained(done) == FRESHLY_TRAINED
     kept = [path.name.partition("-")[0] for path in store(suite).iterdir() if path.is_dir()]
     assert {role: kept.count(role) for role in ROLES} == {"teacher": 2, "student": 6, "control": 2}
-    for name in suite.experiments:
-        log = (RunFolder.of(suite.experiments[name]).path / "train.log").read_text()
+    for name in suite.runs:
+        log = (RunFolder.of(suite.runs[name]).path / "train.log").read_text()
         for role in ROLES:
             epochs = log.count(f"{role}: epoch 1: validation accuracy")
             assert epochs == (1 if role in FRESHLY_TRAINED[name] else 0), (name, role)
@@ -262,7 +263,7 @@ def test_a_suite_trains_each_teacher_and_each_control_once(suite: Suite, done: d
 
 def test_what_is_shared_is_the_same_in_every_run(suite: Suite, done: dict[str, dict[str, Any]]) -> None:
     def adapter(name: str, role: str) -> bytes:
-        return (RunFolder.of(suite.experiments[name]).path / role / "adapter_model.safetensors").read_bytes()
+        return (RunFolder.of(suite.runs[name]).path / role / "adapter_model.safetensors").read_bytes()
 
     assert adapter("base", "teacher") == adapter("alpha", "teacher") != adapter("teacher", "teacher")
     assert adapter("base", "control") == adapter("teacher", "control") != adapter("student", "control")
@@ -274,7 +275,7 @@ def test_a_run_s_teacher_answers_as_when_it_was_trained(
     suite: Suite, done: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     """It is read with the frozen layers' outputs that its training has left."""
-    first = suite.experiments["base"]
+    first = suite.runs["base"]
     again = make_config(
         first.model_dump(exclude_defaults=True)
         | {"output_dir": str(tmp_path), "teacher_checkpoint": str(RunFolder.of(first).path), "no_control": True},
@@ -305,7 +306,7 @@ def test_another_name_for_the_same_takes_all_from_the_store(
     suite: Suite, done: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(role_module, "train", no_training)
-    renamed = suite.experiments["base"].model_copy(update={"exp_name": "renamed"})
+    renamed = suite.runs["base"].model_copy(update={"exp_name": "renamed"})
     results = run_experiment(renamed)
     assert [results[role]["reused"] for role in ROLES] == [True, True, True]
     assert results["student"]["test"] == done["base"]["student"]["test"]
@@ -314,11 +315,11 @@ def test_another_name_for_the_same_takes_all_from_the_store(
 def test_overwriting_one_experiment_trains_its_own_again_and_leaves_the_others_as_they_are(
     suite: Suite, done: dict[str, dict[str, Any]]
 ) -> None:
-    others = {name: files(RunFolder.of(suite.experiments[name]).path) for name in suite.experiments if name != "alpha"}
-    results = run_experiment(suite.experiments["alpha"], overwrite=True)
+    others = {name: files(RunFolder.of(suite.runs[name]).path) for name in suite.runs if name != "alpha"}
+    results = run_experiment(suite.runs["alpha"], overwrite=True)
     assert [results[role]["reused"] for role in ROLES] == [False, False, False]
     assert results["student"]["test"] == done["alpha"]["student"]["test"]
-    assert {name: files(RunFolder.of(suite.experiments[name]).path) for name in others} == others
+    assert {name: files(RunFolder.of(suite.runs[name]).path) for name in others} == others
     assert trained(run_all(suite)) == FRESHLY_TRAINED | {"alpha": list(ROLES)}  # read, not trained
 
 

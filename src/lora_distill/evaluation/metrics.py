@@ -65,6 +65,17 @@ def classification_metrics(
     }
 
 
+def scores_by_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """What `accuracy`, `nll` and `brier` of `classification_metrics` are the means of, float64 [N] each."""
+    log_probabilities = _log_probabilities(logits)
+    classes = np.eye(logits.shape[1])
+    return {
+        "accuracy": (logits.argmax(axis=1) == labels).astype(np.float64),
+        "nll": -log_probabilities[np.arange(len(labels)), labels],
+        "brier": ((np.exp(log_probabilities) - classes[labels]) ** 2).sum(axis=1),
+    }
+
+
 def agreement(student_logits: NDArray[np.float32], teacher_logits: NDArray[np.float32]) -> dict[str, float]:
     """How far a student answers as its teacher does, in float64.
 

@@ -93,3 +93,7 @@ def same_backbone(results: dict[str, Any]) -> bool:
 SPEED = (
     "Merged, the student is exactly as fast as its teacher: fewer trainable parameters save training and storage only."
 )
+SEEDS_DRAW = (
+    "A seed draws the teacher, the student's first weights, the order of the rows, dropout and the validation split; "
+    "the training texts stay the same, so all is said for these."
+)

@@ -1,6 +1,8 @@
 """Results as tables for the terminal, and what they mean in words."""
 
+import statistics
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -10,6 +12,7 @@ from rich.text import Text
 from lora_distill.config import ROLES
 from lora_distill.data.wording import byte_size
 from lora_distill.reporting.sentences import (
+    SEEDS_DRAW,
     SPEED,
     baseline,
     doubts,
@@ -24,6 +27,7 @@ from lora_distill.reporting.sentences import (
 
 if TYPE_CHECKING:
     from lora_distill.cache import Entry
+    from lora_distill.evidence import Evidence
 
 ABSENT = "-"
 OPERATORS_SHOWN = 12
@@ -59,6 +63,55 @@ def results_table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
+def evidence_table(evidence: Mapping[str, "Evidence"]) -> Table:
+    """One row for each experiment: means over seeds, with their standard deviation where there are several.
+
+    Args:
+        evidence: by experiment.
+    """
+    headings = ("Seeds", "Teacher", "Student", "Control", "Student -\ncontrol", "p\n(Holm)")
+    table = _table("Accuracy on the test split, over seeds", "Experiment", *headings)
+    for name, each in evidence.items():
+        found = each.comparison.recipe["accuracy"] if each.comparison else None
+        table.add_row(
+            Text(one_line(name)),
+            str(len(each.seeds)),
+            *(_over_seeds(each.accuracy[role]) if role in each.accuracy else ABSENT for role in ROLES),
+            f"{points(found.difference)}\n[{points(found.low)}, {points(found.high)}]" if found else ABSENT,
+            f"{each.verdict.p_value:.2g}" if each.verdict else ABSENT,
+        )
+    return table
+
+
+def _over_seeds(accuracies: list[float]) -> str:
+    if len(accuracies) == 1:
+        return percent(accuracies[0])
+    return f"{percent(statistics.mean(accuracies))}\n± {100 * statistics.stdev(accuracies):.2f}"
+
+
+def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str, Any]]) -> list[str]:
+    """What the table of evidence means: a blank line, then the verdicts, then what speaks against them.
+
+    Args:
+        evidence: by experiment.
+        results: what the metrics.json of each run holds.
+    """
+    said = [f"- {one_line(name)}: {each.verdict.sentence}" for name, each in evidence.items() if each.verdict]
+    return list(
+        dict.fromkeys(
+            [
+                "",
+                *said,
+                "Means over seeds, ± their standard deviation. Student - control: points, with a 95% interval for other"
+                f" texts of this kind and other seeds. {SEEDS_DRAW}",
+                *_warnings(results),
+                *_about_data(results),
+                *([SPEED] if any(map(same_backbone, results)) else []),
+            ]
+        )
+    )
+
+
 def explain(results: list[dict[str, Any]]) -> list[str]:
     """What the results table above means: a blank line, then a sentence or two a line.
 
@@ -66,11 +119,7 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
         results: what each metrics.json holds.
     """
     budgets = " or ".join(f"{budget:,}" for budget in sorted({each["student"]["budget"] for each in results}))
-    lines = ["", *(f"SUBSTITUTED: {one_line(fallback)}." for each in results for fallback in each["fallbacks"])]
-    for each in results:
-        doubted = [one_line(note) for note in each["data"]["notes"] if note.startswith("teacher:")] + doubts(each)
-        if doubted:
-            lines.append(f"WARNING: {one_line(each['exp_name'])}: {'; '.join(doubted)}.")
+    lines = ["", *_warnings(results)]
     compared = [each for each in results if "student_minus_control" in each]
     column = " Student - control: points, with a 95% interval for these two models; one seed." if compared else ""
     lines.append(
@@ -85,11 +134,22 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _about_data(results: list[dict[str, Any]]) -> list[str]:
-    """Once for each data set: how uncertain its test is, what is no merit, and what its rows and labels are."""
-    first: dict[str, dict[str, Any]] = {}
+def _warnings(results: list[dict[str, Any]]) -> list[str]:
+    """What was not as it was asked for, or cannot be trusted."""
+    lines = [f"SUBSTITUTED: {one_line(fallback)}." for each in results for fallback in each["fallbacks"]]
     for each in results:
-        first.setdefault(each["data"]["fingerprint"], each)
+        doubted = [one_line(note) for note in each["data"]["notes"] if note.startswith("teacher:")] + doubts(each)
+        if doubted:
+            lines.append(f"WARNING: {one_line(each['exp_name'])}: {'; '.join(doubted)}.")
+    return lines
+
+
+def _about_data(results: list[dict[str, Any]]) -> list[str]:
+    """Once for each test split: how uncertain its test is, what is no merit, and what its rows and labels are."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for each in results:
+        tested = each["data"]["name"], each["data"]["source"].get("revision"), each["data"]["test_rows"]
+        first.setdefault(tested, each)
     lines = []
     for each in first.values():
         data, (commonest, share) = each["data"], baseline(each)

@@ -1,0 +1,83 @@
+"""Student beside teacher and control, on the same rows: of one seed, and over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_distill.config import Role
+from lora_distill.evaluation.metrics import agreement, classification_metrics, scores_by_row
+from lora_distill.evaluation.over_seeds import OverSeeds, RecipeDifference, recipe_difference, same_rows_difference
+from lora_distill.evaluation.significance import paired_difference
+
+Logits = NDArray[np.float32]
+
+
+def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Agreement with the teacher, and student minus control, of one seed.
+
+    Args:
+        logits: float32 [N, C] of each role on the same rows.
+        labels: int64 [N].
+    """
+    comparison: dict[str, Any] = {
+        "agreement": {
+            f"{role}_teacher": agreement(each, logits["teacher"]) for role, each in logits.items() if role != "teacher"
+        }
+    }
+    if "control" in logits:
+        right = {role: each.argmax(axis=1) == labels for role, each in logits.items()}
+        difference = paired_difference(right["student"], right["control"])
+        comparison["student_minus_control"] = {
+            "accuracy": difference.difference,
+            "interval": [difference.low, difference.high],
+            "p_value": difference.p_value,
+            "test": "Agresti-Min interval, McNemar's exact test; these two models, one seed",
+            "only_student_right": difference.only_first_right,
+            "only_control_right": difference.only_second_right,
+            "rows": difference.rows,
+        }
+    return comparison
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Student minus control over seeds.
+
+    Attributes:
+        recipe: `accuracy`, `nll` and `brier`, for texts like these rows and for other seeds.
+        same_rows: these and `macro_f1` and `ece`, on exactly these rows, for other seeds.
+    """
+
+    recipe: dict[str, RecipeDifference]
+    same_rows: dict[str, OverSeeds]
+
+
+def compare_over_seeds(
+    student: Sequence[Logits], control: Sequence[Logits], labels: NDArray[np.int64], label_names: list[str]
+) -> Comparison:
+    """Compare students with controls that differ from them in nothing but the teacher.
+
+    Args:
+        student: float32 [N, C] for each of S seeds, two at least.
+        control: the same of the same seeds, on the same rows.
+        labels: int64 [N].
+        label_names: C names.
+    """
+    rows = [
+        {name: ours[name] - theirs[name] for name in ours}
+        for ours, theirs in zip(
+            (scores_by_row(each, labels) for each in student),
+            (scores_by_row(each, labels) for each in control),
+            strict=True,
+        )
+    ]
+    recipe = {name: recipe_difference(np.stack([each[name] for each in rows], axis=1)) for name in rows[0]}
+    whole = [[classification_metrics(each, labels, label_names) for each in side] for side in (student, control)]
+    same_rows = {
+        name: same_rows_difference(np.array([ours[name] - theirs[name] for ours, theirs in zip(*whole, strict=True)]))
+        for name in ("accuracy", "nll", "brier", "macro_f1", "ece")
+    }
+    return Comparison(recipe, same_rows)

@@ -1,0 +1,201 @@
+"""Whether one recipe does better than another: over texts and over seeds, beyond chance."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LEAST_SEEDS = 3
+LEAST_DISCORDANT = 10  # rows a seed; with fewer, no interval of this kind can be trusted
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """Mean of a difference over seeds, and over rows too or on exactly these.
+
+    Attributes:
+        difference: the mean, in the unit of what was given.
+        low: lower end of its confidence interval; minus infinity where one seed says nothing.
+        high: upper end.
+        p_value: of the hypothesis that the mean is 0, two-sided.
+        confidence: of the interval.
+        seeds: S.
+        per_seed: the S means over rows.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    confidence: float
+    seeds: int
+    per_seed: list[float]
+
+
+@dataclass(frozen=True)
+class RecipeDifference(OverSeeds):
+    """What to expect of other texts of this kind and of other seeds.
+
+    Attributes:
+        rows: n.
+        discordant: rows a seed, on average, on which the two differ.
+        seed_variance: of a seed's mean, beyond what its rows explain.
+        row_variance: of a row's mean, beyond what its seeds explain.
+        rest_variance: of what neither explains.
+    """
+
+    rows: int
+    discordant: float
+    seed_variance: float
+    row_variance: float
+    rest_variance: float
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether there are seeds and discordant rows enough to say that one is better."""
+        return self.seeds >= LEAST_SEEDS and self.discordant >= LEAST_DISCORDANT
+
+    def detectable(self, *, seeds: int | None = None, rows: int | None = None) -> float:
+        """The smallest true difference that so many seeds and rows would show in four of five suites.
+
+        (t[1 - a/2] + t[0.8]) sqrt(V) with V = seed/S + row/n + rest/(nS) and Satterthwaite's degrees of freedom, which
+        is exact enough for planning.
+
+        Args:
+            seeds: as many as there are, if None.
+            rows: as many as there are, if None.
+        """
+        seeds, rows = seeds or self.seeds, rows or self.rows
+        if seeds < 2:
+            return math.inf
+        by_seed = self.seed_variance / seeds + self.rest_variance / (rows * seeds)
+        variance = by_seed + self.row_variance / rows
+        if by_seed == 0:
+            reach = stats.norm.ppf((1 + self.confidence) / 2) + stats.norm.ppf(POWER)
+        else:
+            freedom = variance**2 * (seeds - 1) / by_seed**2
+            reach = stats.t.ppf((1 + self.confidence) / 2, freedom) + stats.t.ppf(POWER, freedom)
+        return float(reach * math.sqrt(variance))
+
+    def seeds_needed(self, difference: float, most: int = 1000) -> int | None:
+        """How many seeds would show a true difference on as many rows; None: no number would, up to `most`."""
+        return _smallest(lambda seeds: self.detectable(seeds=seeds) <= abs(difference), 2, most)
+
+    def rows_needed(self, difference: float, most: int = 10_000_000) -> int | None:
+        """How many rows would show a true difference with as many seeds; None: no number would, up to `most`."""
+        return _smallest(lambda rows: self.detectable(rows=rows) <= abs(difference), 2, most)
+
+
+def recipe_difference(differences: NDArray[np.number[Any]], confidence: float = 0.95) -> RecipeDifference:
+    """The mean difference over texts like these rows and over seeds, both of them random.
+
+    Rows and seeds are crossed, as cases and readers are in radiology: a two-way random-effects layout without
+    replication (Obuchowski and Rockette, Hypothesis Testing of Diagnostic Accuracy for Multiple Readers and Multiple
+    Tests, Communications in Statistics - Simulation 24, 1995; degrees of freedom by Hillis, A Comparison of Denominator
+    Degrees of Freedom Methods for Multiple Observer ROC Analysis, Statistics in Medicine 26, 2007). With the mean
+    squares of the layout, n rows and S seeds:
+
+        V = (MS_seed + max(MS_row - MS_rest, 0)) / (n S)        df = (n S V)^2 (S - 1) / MS_seed^2
+
+    The interval is the wider of m +- t(df) sqrt(V) and m +- z sqrt(MS_row / (n S)), the p-value the larger of the two:
+    where seeds by chance agree too well, the rows alone still set a limit.
+
+    Args:
+        differences: [n, S], first minus second on row i with seed s, such as 1 where only the first is right, -1 where
+            only the second is, else 0.
+        confidence: of the interval, between 0 and 1.
+
+    Raises:
+        ValueError: not two rows and two seeds at least, or numbers that are not finite.
+    """
+    d = np.asarray(differences, np.float64)
+    if d.ndim != 2 or min(d.shape) < 2 or not np.isfinite(d).all():
+        raise ValueError(f"finite differences of two rows and two seeds at least are needed, not {d.shape}")
+    n, seeds = d.shape
+    mean, row_means, seed_means = d.mean(), d.mean(axis=1), d.mean(axis=0)
+    ms_row = seeds * float(((row_means - mean) ** 2).sum()) / (n - 1)
+    ms_seed = n * float(((seed_means - mean) ** 2).sum()) / (seeds - 1)
+    rest = d - row_means[:, None] - seed_means + mean
+    ms_rest = float((rest**2).sum()) / ((n - 1) * (seeds - 1))
+
+    variance = (ms_seed + max(ms_row - ms_rest, 0.0)) / (n * seeds)
+    freedom = (n * seeds * variance) ** 2 * (seeds - 1) / ms_seed**2 if ms_seed else math.inf
+    both, rows_only = math.sqrt(variance), math.sqrt(ms_row / (n * seeds))
+    upper = (1 + confidence) / 2
+    reach = max(float(stats.t.ppf(upper, freedom)) * both, float(stats.norm.ppf(upper)) * rows_only)
+    p_value = max(
+        _two_sided(float(mean), both, lambda ratio: stats.t.sf(ratio, freedom)),
+        _two_sided(float(mean), rows_only, stats.norm.sf),
+    )
+    return RecipeDifference(
+        difference=float(mean),
+        low=float(mean) - reach,
+        high=float(mean) + reach,
+        p_value=p_value,
+        confidence=confidence,
+        seeds=seeds,
+        per_seed=seed_means.tolist(),
+        rows=n,
+        discordant=float((d != 0).sum() / seeds),
+        seed_variance=max(ms_seed - ms_rest, 0.0) / n,
+        row_variance=max(ms_row - ms_rest, 0.0) / seeds,
+        rest_variance=ms_rest,
+    )
+
+
+def same_rows_difference(per_seed: NDArray[np.number[Any]], confidence: float = 0.95) -> OverSeeds:
+    """The mean over seeds of a figure's difference on exactly these rows: Student's t with S - 1 degrees of freedom.
+
+    For figures that are no mean over rows, such as macro F1 and calibration error, too. A bootstrap over so few seeds
+    would stay between the least and the largest of them.
+
+    Args:
+        per_seed: [S], first minus second.
+        confidence: of the interval, between 0 and 1.
+
+    Raises:
+        ValueError: fewer than two seeds, or numbers that are not finite.
+    """
+    values = np.asarray(per_seed, np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"finite differences of two seeds at least are needed, not {values.shape}")
+    seeds, mean = len(values), float(values.mean())
+    error = float(values.std(ddof=1)) / math.sqrt(seeds)
+    reach = float(stats.t.ppf((1 + confidence) / 2, seeds - 1)) * error
+    p_value = _two_sided(mean, error, lambda ratio: stats.t.sf(ratio, seeds - 1))
+    return OverSeeds(mean, mean - reach, mean + reach, p_value, confidence, seeds, values.tolist())
+
+
+def _two_sided(mean: float, error: float, tail: Callable[[float], float]) -> float:
+    """P-value of a mean with a standard error; without any error, any mean but 0 is beyond chance."""
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return min(2 * float(tail(abs(mean) / error)), 1.0)
+
+
+def _smallest(enough: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The smallest number from low to high that is enough; larger ones are, too."""
+    if not enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """P-values corrected for their number (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979).
+
+    The k-th smallest of m is multiplied by m - k + 1, is at least that before it and at most 1.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
+    result = np.empty(len(p_values))
+    result[order] = adjusted
+    return [float(value) for value in result]

@@ -1,0 +1,82 @@
+"""What the evidence allows to say: helped, hurt, or neither, and what would tell."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lora_distill.evaluation.over_seeds import LEAST_DISCORDANT, LEAST_SEEDS, RecipeDifference
+
+Finding = Literal["helped", "hurt", "no difference", "too little"]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding and how it is said.
+
+    Attributes:
+        finding: of the tests.
+        sentence: in words, with the figures that it rests on.
+        p_value: corrected for the comparisons of the suite.
+    """
+
+    finding: Finding
+    sentence: str
+    p_value: float
+
+
+def judge(found: RecipeDifference, p_value: float | None = None) -> Verdict:
+    """Say what student minus control shows.
+
+    Args:
+        found: of shares of right rows, over seeds.
+        p_value: corrected for the comparisons beside it; None: there are none.
+    """
+    p_value = found.p_value if p_value is None else p_value
+    evidence = (
+        f"{100 * found.difference:+.2f} points over the same student without a teacher "
+        f"({found.confidence:.0%} interval {100 * found.low:+.2f} to {100 * found.high:+.2f}, "
+        f"{found.seeds} seeds, p {_p(p_value)})"
+    )
+    if not found.can_decide:
+        return Verdict("too little", f"Too little to tell: {evidence}; {_missing(found)}.", p_value)
+    if p_value < LEVEL and not found.low <= 0 <= found.high:
+        finding: Finding = "helped" if found.difference > 0 else "hurt"
+        return Verdict(finding, f"Distillation {finding}: {evidence}.", p_value)
+    # The interval is of this comparison alone and may leave zero out where the corrected test does not reject.
+    among = ", corrected for how many are asked" if not found.low <= 0 <= found.high else ""
+    sentence = f"No difference that this data can show{among}: {evidence}; {_needed(found)}."
+    return Verdict("no difference", sentence, p_value)
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"
+
+
+def _missing(found: RecipeDifference) -> str:
+    wanted = []
+    if found.seeds < LEAST_SEEDS:
+        wanted.append(f"{LEAST_SEEDS} seeds at least")
+    if found.discordant < LEAST_DISCORDANT:
+        more = f"about {_rounded(found.rows * LEAST_DISCORDANT / found.discordant):,}" if found.discordant else "more"
+        wanted.append(f"{more} test rows, so that the two differ on {LEAST_DISCORDANT} of them")
+    return f"it takes {' and '.join(wanted)}"
+
+
+def _needed(found: RecipeDifference) -> str:
+    """What would show a difference as large as the one that was seen, and what can be shown as it is."""
+    shown = f"what {found.seeds} seeds and {found.rows:,} rows show in four of five cases is {_points(found)}"
+    seeds, rows = found.seeds_needed(found.difference), found.rows_needed(found.difference)
+    ways = [f"{seeds} seeds"] if seeds else []
+    ways += [f"{_rounded(rows):,} test rows"] if rows else []
+    if ways:
+        return f"{shown}; for one as small as this it would take about {' or '.join(ways)}"
+    return f"{shown}; for one as small as this neither seeds nor rows alone would do"
+
+
+def _points(found: RecipeDifference) -> str:
+    return f"{100 * found.detectable():.2f} points"
+
+
+def _rounded(number: float) -> int:
+    """To two digits: it is an estimate."""
+    return int(float(f"{number:.2g}"))

@@ -1,0 +1,29 @@
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from lora_distill.evaluation.comparison import compare_roles
+
+if TYPE_CHECKING:
+    from lora_distill.config import Role
+
+
+def test_roles_are_compared_on_the_same_rows() -> None:
+    labels = np.array([0, 0, 1, 1, 1])
+    eye = np.eye(2, dtype=np.float32)
+    logits: dict[Role, np.ndarray] = {
+        "teacher": eye[[0, 0, 1, 1, 1]],
+        "student": eye[[0, 0, 1, 1, 0]],
+        "control": eye[[0, 1, 0, 1, 1]],
+    }
+    comparison = compare_roles(logits, labels)
+    rates = {name: each["rate"] for name, each in comparison["agreement"].items()}
+    assert rates == {"student_teacher": 0.8, "control_teacher": 0.6}
+    difference = comparison["student_minus_control"]
+    assert difference["accuracy"] == pytest.approx(0.2)
+    assert (difference["only_student_right"], difference["only_control_right"], difference["rows"]) == (2, 1, 5)
+    assert difference["interval"][0] < 0.2 < difference["interval"][1]
+    assert difference["p_value"] == 1.0
+    del logits["control"]
+    assert "student_minus_control" not in compare_roles(logits, labels)

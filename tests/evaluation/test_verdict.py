@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from lora_distill.evaluation.over_seeds import RecipeDifference, recipe_difference
+from lora_distill.evaluation.verdict import judge
+from tests.evaluation.simulation import World
+
+
+def found(world: World, seed: int = 0) -> RecipeDifference:
+    return recipe_difference(world.draw(1, np.random.default_rng(seed))[0])
+
+
+def test_helped_says_its_figures() -> None:
+    verdict = judge(found(World(0.9, 5000, 5, gain=0.03)))
+    assert verdict.finding == "helped"
+    assert verdict.sentence.startswith("Distillation helped: +")
+    assert "95% interval +" in verdict.sentence
+    assert "5 seeds, p = 0.00" in verdict.sentence
+    assert "p < 0.0001)" in judge(found(World(0.9, 5000, 5, gain=0.03)), p_value=1e-9).sentence
+
+
+def test_hurt() -> None:
+    assert judge(found(World(0.9, 5000, 5, gain=-0.03))).sentence.startswith("Distillation hurt: -")
+
+
+def test_no_difference_says_what_would_show_one() -> None:
+    verdict = judge(found(World(0.9, 400, 5, seed_deviation=0.005)))
+    assert verdict.finding == "no difference"
+    assert "in four of five cases" in verdict.sentence
+
+
+def test_a_corrected_p_value_decides() -> None:
+    helped = found(World(0.9, 5000, 5, gain=0.03))
+    verdict = judge(helped, p_value=0.2)
+    assert verdict.finding == "no difference"
+    assert "corrected for how many are asked" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("world", "said"),
+    [
+        (World(0.9, 5000, 2, gain=0.05), "3 seeds at least"),
+        (World(0.99, 100, 5), "test rows, so that the two differ on 10 of them"),
+    ],
+)
+def test_too_few_seeds_or_rows_decide_nothing(world: World, said: str) -> None:
+    verdict = judge(found(world))
+    assert verdict.finding == "too little"
+    assert said in verdict.sentence
+
+
+def test_models_that_never_differ_decide_nothing() -> None:
+    verdict = judge(recipe_difference(np.zeros((50, 3))))
+    assert verdict.finding == "too little"
+    assert "more test rows" in verdict.sentence

@@ -1,0 +1,160 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lora_distill.config import make_config
+from lora_distill.errors import UserError
+from lora_distill.evaluation.comparison import compare_over_seeds
+from lora_distill.evaluation.metrics import classification_metrics
+from lora_distill.evidence import as_json, gather
+from lora_distill.run_folder import METRICS, PREDICTIONS, RunFolder, group_by_seed
+from lora_distill.store import write_json
+from lora_distill.suite import Suite
+
+ROWS, NAMES = 400, ["no", "yes"]
+LABELS = np.arange(ROWS) % 2
+
+
+def logits(accuracy: float, generator: np.random.Generator) -> np.ndarray:
+    right = generator.random(ROWS) < accuracy
+    answers = np.where(right, LABELS, 1 - LABELS)
+    return (4 * np.eye(2)[answers] + generator.random((ROWS, 2))).astype(np.float32)
+
+
+def finish(suite: Suite, accuracies: dict[str, float], ids: np.ndarray | None = None) -> None:
+    """Let every run of a suite be finished, with roles of these accuracies."""
+    for config in suite.runs.values():
+        generator = np.random.default_rng(config.seed)
+        roles = {role: logits(accuracy, generator) for role, accuracy in accuracies.items()}
+        run = RunFolder.of(config)
+        run.begin(config, {"requested": {}})
+        tested = {role: {"test": classification_metrics(each, LABELS, NAMES)} for role, each in roles.items()}
+        write_json(
+            run.path / METRICS,
+            {"exp_name": config.exp_name, "data": {"label_names": NAMES, "source": {"revision": "r"}}, **tested},
+        )
+        columns = {"row_id": np.arange(ROWS) if ids is None else ids, "label": LABELS}
+        for role, each in roles.items():
+            columns[f"{role}_logits"] = pa.array(list(each), type=pa.list_(pa.float32(), 2))
+        pq.write_table(pa.table(columns), run.path / PREDICTIONS)
+
+
+def suite_in(folder: Path, seeds: int, *experiments: str) -> Suite:
+    runs, names = {}, {}
+    for experiment in experiments:
+        names[experiment] = [f"{experiment}-seed-{seed}" for seed in range(seeds)]
+        for seed, name in enumerate(names[experiment]):
+            settings = {"output_dir": str(folder), "exp_name": f"s-{name}", "seed": seed}
+            runs[name] = make_config(settings, {})
+    return Suite("s", runs, names)
+
+
+def test_a_student_that_learnt_more_is_said_to_have_been_helped(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 4, "good", "bad")
+    finish(
+        suite.only("good"),
+        {"teacher": 0.95, "student": 0.95, "control": 0.8},
+    )
+    finish(
+        suite.only("bad"),
+        {"teacher": 0.95, "student": 0.7, "control": 0.9},
+    )
+    evidence = gather(suite.groups())
+    found = {name: each.verdict.finding for name, each in evidence.items() if each.verdict}
+    assert found == {"good": "helped", "bad": "hurt"}
+    assert evidence["good"].seeds == [0, 1, 2, 3]
+    assert len(evidence["good"].accuracy["student"]) == 4
+    written = json.loads(json.dumps(as_json(evidence)))
+    recipe = written["experiments"]["good"]["comparison"]["recipe"]["accuracy"]
+    assert recipe["low"] < recipe["difference"] < recipe["high"]
+    assert written["experiments"]["good"]["runs"] == [f"s-good-seed-{seed}" for seed in range(4)]
+
+
+def test_p_values_are_corrected_for_all_that_is_asked(tmp_path: Path) -> None:
+    alone, many = suite_in(tmp_path / "a", 3, "one"), suite_in(tmp_path / "b", 3, "one", "two", "three")
+    for suite in (alone, many):
+        finish(suite, {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    first, one = gather(alone.groups())["one"].verdict, gather(many.groups())["one"].verdict
+    assert first
+    assert one
+    assert one.p_value == pytest.approx(min(1, 3 * first.p_value))
+
+
+def test_one_seed_or_no_control_has_no_verdict(tmp_path: Path) -> None:
+    one = suite_in(tmp_path / "a", 1, "one")
+    finish(one, {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    assert gather(one.groups())["one"].verdict is None
+    without = suite_in(tmp_path / "b", 3, "one")
+    finish(without, {"teacher": 0.9, "student": 0.9})
+    assert gather(without.groups())["one"].verdict is None
+    assert "control" not in gather(without.groups())["one"].accuracy
+
+
+def test_only_finished_runs_count(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 4, "one", "two")
+    done = {name: config for name, config in suite.runs.items() if name in ("one-seed-0", "one-seed-2", "one-seed-3")}
+    finish(replace(suite, runs=done), {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    evidence = gather(suite.groups())
+    assert list(evidence) == ["one"]
+    assert evidence["one"].seeds == [0, 2, 3]
+
+
+def test_other_test_rows_are_not_compared(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 3, "one")
+    finish(replace(suite, runs=dict(list(suite.runs.items())[:2])), {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    last = dict(list(suite.runs.items())[2:])
+    finish(replace(suite, runs=last), {"teacher": 0.9, "student": 0.9, "control": 0.85}, ids=np.arange(ROWS) + 1)
+    with pytest.raises(UserError, match="other test rows"):
+        gather(suite.groups())
+
+
+def test_damaged_predictions_are_told(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 2, "one")
+    finish(suite, {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    (RunFolder.of(suite.runs["one-seed-1"]).path / PREDICTIONS).write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=r"predictions\.parquet: missing, damaged"):
+        gather(suite.groups())
+
+
+def test_differences_of_all_figures_agree_with_the_metrics() -> None:
+    generator = np.random.default_rng(0)
+    students, controls = ([logits(accuracy, generator) for _ in range(3)] for accuracy in (0.9, 0.8))
+    found = compare_over_seeds(students, controls, LABELS, NAMES)
+    for name in ("accuracy", "nll", "brier", "macro_f1", "ece"):
+        means = [
+            np.mean([classification_metrics(each, LABELS, NAMES)[name] for each in side])
+            for side in (students, controls)
+        ]
+        assert found.same_rows[name].difference == pytest.approx(means[0] - means[1])
+        if name in found.recipe:
+            assert found.recipe[name].difference == pytest.approx(means[0] - means[1])
+            assert len(found.recipe[name].per_seed) == 3
+
+
+def test_runs_of_a_folder_are_grouped_by_all_but_the_seed(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 2, "one", "two")
+    runs = {
+        name: each.model_copy(update={"alpha": 0.7}) if "two" in name else each for name, each in suite.runs.items()
+    }
+    finish(replace(suite, runs=runs), {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    groups = group_by_seed([RunFolder.of(config) for config in suite.runs.values()])
+    assert {name: [run.path.name for run in each] for name, each in groups.items()} == {
+        "s-one": ["s-one-seed-0", "s-one-seed-1"],
+        "s-two": ["s-two-seed-0", "s-two-seed-1"],
+    }
+
+
+def test_the_same_run_twice_is_no_second_seed(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 2, "one")
+    again = {"copy": suite.runs["one-seed-0"].model_copy(update={"exp_name": "s-copy"})}
+    finish(replace(suite, runs=suite.runs | again), {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    groups = group_by_seed([RunFolder.of(config) for config in (suite.runs | again).values()])
+    assert {name: [run.path.name for run in each] for name, each in groups.items()} == {
+        "s-one": ["s-one-seed-0", "s-one-seed-1"],
+        "s-copy": ["s-copy"],
+    }
