@@ -11,6 +11,13 @@ make_environment train,dev
 cd "$clone"
 PATH=$venv/bin:$PATH
 
+# The report is looked at in a browser; where there is none and none can be had, that test is skipped.
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    say "Installing chromium …"
+    { apt-get update && apt-get install --yes --no-install-recommends chromium; } >"$clone/.venv/chromium.log" 2>&1 ||
+        say "It could not be installed: see .venv/chromium.log"
+fi
+
 ruff check
 ruff format --check
 mypy

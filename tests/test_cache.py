@@ -59,6 +59,7 @@ def flip(folder: Path) -> None:
     contents = bytearray(file.read_bytes())
     contents[-3] ^= 1
     file.write_bytes(contents)
+    os.utime(file, ns=(0, 0))  # the file system's clock may be too coarse to tell this from the first writing
 
 
 def lose(folder: Path) -> None:
@@ -84,6 +85,12 @@ def test_a_damaged_entry_is_noticed_and_removed(cache: Cache, harm: object, capl
     assert not folder.exists()
     assert "not as it was written" in caplog.text
     add(cache)
+    assert len(Cache(cache.folder).find("kind", RECIPE)) == 1
+
+
+def test_a_process_reads_a_file_once(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(cache)
+    monkeypatch.setattr(cache_module, "_sha256", lambda _: pytest.fail("read again"))
     assert len(Cache(cache.folder).find("kind", RECIPE)) == 1
 
 
@@ -136,6 +143,7 @@ def test_an_entry_of_another_user_is_used_all_the_same(cache: Cache, monkeypatch
     add(cache)
     monkeypatch.setattr(os, "utime", refuse)
     assert len(Cache(cache.folder).find("kind", RECIPE)) == 1
+    monkeypatch.setattr(cache_module, "_READ", set())
     monkeypatch.setattr(cache_module, "_sha256", refuse)  # it goes while it is read
     assert Cache(cache.folder).find("kind", RECIPE) == []
 

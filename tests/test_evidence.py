@@ -38,7 +38,7 @@ def finish(suite: Suite, accuracies: dict[str, float], ids: np.ndarray | None = 
             run.path / METRICS,
             {"exp_name": config.exp_name, "data": {"label_names": NAMES, "source": {"revision": "r"}}, **tested},
         )
-        columns = {"row_id": np.arange(ROWS) if ids is None else ids, "label": LABELS}
+        columns = {"row_id": np.arange(ROWS) if ids is None else ids, "text": ["t"] * ROWS, "label": LABELS}
         for role, each in roles.items():
             columns[f"{role}_logits"] = pa.array(list(each), type=pa.list_(pa.float32(), 2))
         pq.write_table(pa.table(columns), run.path / PREDICTIONS)

@@ -85,7 +85,7 @@ def test_predictions_are_by_row_and_by_name(done: tuple[Path, dict[str, Any]], r
     with rows.open(encoding="utf-8") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
     table = pq.read_table(run / "predictions.parquet")
-    assert table.column_names[:2] == ["row_id", "label"]
+    assert table.column_names[:3] == ["row_id", "text", "label"]
     assert [names[label] for label in table["label"].to_pylist()] == [
         labels[row] for row in table["row_id"].to_pylist()
     ]

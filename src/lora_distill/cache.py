@@ -85,6 +85,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LORA_DISTILL_CACHE") or user_cache_path("lora_distill")).expanduser()
 
 
+_READ: set[tuple[str, int, int, int]] = set()  # files that this process has found to be as they were written
+
+
 class Cache:
     """The entries of one folder.
 
@@ -95,7 +98,7 @@ class Cache:
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder, self._limit = folder, limit
-        self._whole: set[Path] = set()
+        self._in_use: set[Path] = set()
 
     def entries(self) -> list[Entry]:
         """All of them, the one that was used longest ago first. What is not an entry is removed."""
@@ -112,18 +115,20 @@ class Cache:
         return sorted(found, key=lambda entry: entry.folder.name)
 
     def _is_whole(self, entry: Entry) -> bool:
-        """Whether its files are as they were written; asked once in a process."""
-        if entry.folder not in self._whole:
+        """Whether its files are as they were written; they are read once in a process."""
+        if entry.folder not in self._in_use:
             for name, file in entry.about["files"].items():
                 path = entry.folder / f"{name}.npy"
                 try:
-                    whole = path.stat().st_size == file["size"] and _sha256(path) == file["sha256"]
+                    known = _identity(path) in _READ
+                    whole = known or (path.stat().st_size == file["size"] and _sha256(path) == file["sha256"])
+                    _READ.update([_identity(path)] if whole else [])
                 except OSError:  # it is gone, or not for this user to read
                     whole = False
                 if not whole:
                     _remove(entry.folder, f"its {path.name} is not as it was written")
                     return False
-            self._whole.add(entry.folder)
+            self._in_use.add(entry.folder)
         with suppress(OSError):  # it may be another user's
             os.utime(entry.folder / ABOUT)
         return True
@@ -148,7 +153,8 @@ class Cache:
         except OSError as error:
             logger.warning("the cache %s takes no more (%s): going on without", self.folder, error.strerror)
             return None
-        self._whole.add(folder)
+        self._in_use.add(folder)
+        _READ.update(_identity(folder / f"{name}.npy") for name in arrays)
         return _read(folder)
 
     @property
@@ -182,7 +188,7 @@ class Cache:
         for entry in self.entries() if size <= limit else ():
             if room >= size:
                 break
-            if entry.folder not in self._whole:  # what this process uses stays
+            if entry.folder not in self._in_use:  # what this process uses stays
                 _remove(entry.folder, "used longest ago, and there must be room")
                 room = self.room()
         return room
@@ -235,6 +241,12 @@ def _read(folder: Path) -> Entry | None:
 def _remove(folder: Path, reason: str) -> None:
     logger.info("cache: %s removed: %s", folder.name, reason)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    """What changes where a file is changed or replaced."""
+    found = path.stat()
+    return str(path), found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import json
 import shlex
 import sys
 import warnings
@@ -10,12 +11,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
+from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on
 from lora_distill.profiling import PROFILE, profiled
 from lora_distill.program import program
 from lora_distill.progress import log_to_terminal
@@ -24,7 +24,7 @@ from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
 
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-PIPED_WIDTH = 140
+REPORT = "report.html"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,7 +84,16 @@ def _run(argv: list[str]) -> int:
         raise UserError(f"{fault} See {parser.prog} {arguments.command} --help.")
     log_to_terminal(quiet=getattr(arguments, "quiet", False))
     quiet_libraries()
-    commands = {"train": _train, "suite": _suite, "evaluate": _evaluate, "show": _show, "cache": _cache}
+    commands = {
+        "train": _train,
+        "suite": _suite,
+        "evaluate": _evaluate,
+        "show": _show,
+        "compare": _compare,
+        "report": _report,
+        "plan": _plan,
+        "cache": _cache,
+    }
     return commands[arguments.command](arguments)
 
 
@@ -113,15 +122,18 @@ def _train(arguments: argparse.Namespace) -> int:
         if run.begun:
             # The run knows its settings; what is given again must agree with them.
             config = run.requested().model_copy(update={name: getattr(config, name) for name in values})
+    finished = bool(config.exp_name) and RunFolder.of(config).finished and not arguments.overwrite
     with profiled() if arguments.profile else nullcontext() as profile:
         results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite)
     folder = Path(config.output_dir) / results["exp_name"]
-    _print_results([results])
+    print_results([results])
     if profile and profile["operators"]:  # else nothing was trained, and what is there stays
         for table in profile_tables(profile):
-            _console().print(table)
+            console().print(table)
         write_json(folder / PROFILE, profile)
-    _print_lines(
+    if not finished:
+        report_on(folder / REPORT, {results["exp_name"]: [RunFolder(folder)]})
+    print_lines(
         f"Everything is in {folder}",
         f"Next: {program()} show {shlex.quote(str(folder))}",
         f"      {program()} evaluate {shlex.quote(str(folder))} --dataset FILE   (other labelled texts)",
@@ -132,7 +144,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _suite(arguments: argparse.Namespace) -> int:
     from lora_distill.suite import SuiteResult, read_suite, run_suite
 
-    suite, outcome = read_suite(arguments.file, *_given(arguments)), SuiteResult([], {})
+    suite, outcome = read_suite(arguments.file, *_given(arguments)), SuiteResult()
     if arguments.only:
         suite = suite.only(arguments.only)
     try:
@@ -142,13 +154,15 @@ def _suite(arguments: argparse.Namespace) -> int:
         raise
     finally:
         if outcome.results:
-            evidence = _print_evidence(suite.groups(), outcome.results)
+            evidence = print_evidence(suite.groups(), outcome.results)
     if outcome.results:
         first = Path(next(iter(suite.runs.values())).output_dir)
         if evidence:
             write_json(first / f"{suite.name}.json", {"suite": suite.name} | evidence)
-            _print_lines(f"Written to {first / suite.name}.json")
-        _print_lines(
+            print_lines(f"Written to {first / suite.name}.json")
+        if outcome.trained:
+            report_on(first / f"{suite.name}.html", suite.groups())
+        print_lines(
             f"Everything is in {first}, a folder for each run.",
             f"Next: {program()} show {shlex.quote(str(first / outcome.results[0]['exp_name']))}",
             f"      {program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
@@ -170,9 +184,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     config = make_config(*_given(arguments))
     with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
         results, path = evaluate_run(arguments.run, config)
-    _console().print(role_table(results))
+    console().print(role_table(results))
     if found := results.get("student_minus_control"):
-        _print_lines("", f"Student - control: {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
+        print_lines("", f"Student - control: {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
     try:
         write_json(path, results)
     except OSError as error:
@@ -180,7 +194,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             f"{path}: {error.strerror}. So it is not kept.\n"
             "To keep it, copy the run to where it can be written, and evaluate it there."
         ) from None
-    _print_lines(f"Written to {path}")
+    print_lines(f"Written to {path}")
     return OK
 
 
@@ -191,16 +205,69 @@ def _show(arguments: argparse.Namespace) -> int:
     runs = [] if run.begun else runs_in(run.path)
     finished = [each for each in runs if each.finished]
     if finished:
-        _print_evidence(group_by_seed(finished), [each.results() for each in finished])
+        print_evidence(group_by_seed(finished), [each.results() for each in finished])
         if len(finished) < len(runs):
-            _print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
+            print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
         return OK
     results = run.results()
-    console = _console()
-    console.print(role_table(results))
-    console.print(class_table(results))
-    _print_results([results])
+    for table in (role_table(results), class_table(results)):
+        console().print(table)
+    print_results([results])
     return OK
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from lora_distill.model.adapter import load_classifier
+    from lora_distill.model.base import resolve_base_model
+    from lora_distill.model.budget import all_that_fit
+    from lora_distill.reporting.tables import budget_table
+
+    config = make_config(*_given(arguments))
+    if arguments.classes < 2:
+        raise UserError(f"--classes: {arguments.classes} is too few; it takes 2 labels at least.")
+    with warnings.catch_warnings(action="ignore"):
+        classifier = load_classifier(
+            resolve_base_model(config.base_model), [str(label) for label in range(arguments.classes)], seed=0
+        )
+        fits = all_that_fit(classifier, config.student_budget)
+    console().print(budget_table(fits, config.base_model, config.student_budget))
+    print_lines("", "Rank: the largest power of two that fits; smaller ones do, too.")
+    return OK
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    report_on(arguments.output or arguments.runs[0] / REPORT, group_by_seed(_finished_runs(arguments.runs)))
+    return OK
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from lora_distill.evidence import as_json, gather
+    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
+
+    groups = group_by_seed(_finished_runs(arguments.runs))
+    if arguments.format == "table":
+        print_evidence(groups, [run.results() for runs in groups.values() for run in runs])
+        return OK
+    evidence = gather(groups)
+    if arguments.format == "json":
+        print_lines(json.dumps(as_json(evidence), indent=1))
+    else:
+        formats = {"csv": as_csv, "markdown": as_markdown}
+        sys.stdout.write(formats[arguments.format](summarise(evidence, groups)))
+    return OK
+
+
+def _finished_runs(folders: list[Path]) -> list[RunFolder]:
+    runs: dict[Path, RunFolder] = {}
+    for folder in folders:
+        run = RunFolder(folder)
+        found = [run] if run.begun else [each for each in runs_in(run.path) if each.finished]
+        if not found:
+            raise UserError(f"{folder}: neither a run nor a folder with finished runs in it.")
+        for each in found:
+            each.results()  # says what is wrong with it
+        runs |= {each.path.resolve(): each for each in found}
+    return list(runs.values())
 
 
 def _cache(arguments: argparse.Namespace) -> int:
@@ -210,45 +277,10 @@ def _cache(arguments: argparse.Namespace) -> int:
 
     cache = Cache(cache_folder())
     if arguments.action == "clear":
-        _print_lines(f"{cache.folder}: {byte_size(cache.clear())} removed.")
+        print_lines(f"{cache.folder}: {byte_size(cache.clear())} removed.")
         return OK
     entries = cache.entries()
     if entries:
-        _console().print(cache_table(entries))
-    _print_lines(f"{cache.folder}: {byte_size(sum(entry.size for entry in entries))}.")
+        console().print(cache_table(entries))
+    print_lines(f"{cache.folder}: {byte_size(sum(entry.size for entry in entries))}.")
     return OK
-
-
-def _print_results(results: list[dict[str, Any]]) -> None:
-    from lora_distill.reporting.tables import explain, results_table
-
-    console = _console()
-    console.print(results_table(results))
-    for line in explain(results):
-        console.print(line, markup=False, highlight=False)
-
-
-def _print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Every run, where each experiment has one seed; else what they show over seeds, which is given back for a file."""
-    if all(len(runs) == 1 for runs in groups.values()):
-        _print_results(results)
-        return None
-    from lora_distill.evidence import as_json, gather
-    from lora_distill.reporting.tables import evidence_table, explain_evidence
-
-    evidence = gather(groups)
-    console = _console()
-    console.print(evidence_table(evidence))
-    for line in explain_evidence(evidence, results):
-        console.print(line, markup=False, highlight=False)
-    return as_json(evidence)
-
-
-def _print_lines(*lines: str) -> None:
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
-
-
-def _console() -> Console:
-    """Standard output; wide enough for a table where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)

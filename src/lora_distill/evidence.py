@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lora_distill.config import ROLES
+from lora_distill.config import ROLES, Role
 from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import Comparison, compare_over_seeds
 from lora_distill.evaluation.over_seeds import holm
 from lora_distill.evaluation.verdict import Verdict, judge
-from lora_distill.reporting.sentences import SEEDS_DRAW
 from lora_distill.run_folder import PREDICTIONS, RunFolder
 
 
@@ -65,7 +64,7 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
 def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
     """For a file."""
     each = {name: asdict(found) for name, found in evidence.items()}
-    return {"experiments": each, "correction": "Holm", "note": SEEDS_DRAW}
+    return {"experiments": each, "correction": "Holm"}
 
 
 def _accuracies(runs: list[RunFolder]) -> dict[str, list[float]]:
@@ -74,32 +73,52 @@ def _accuracies(runs: list[RunFolder]) -> dict[str, list[float]]:
 
 
 def _compare(runs: list[RunFolder]) -> Comparison | None:
-    tables = [_predictions(run) for run in runs]
-    if len(tables) < 2 or any("control" not in logits for _, _, logits in tables):
+    tables = [read_predictions(run) for run in runs]
+    if len(tables) < 2 or any("control" not in table.logits for table in tables):
         return None
-    ids, labels, _ = tables[0]
-    for run, (other_ids, other_labels, _) in zip(runs, tables, strict=True):
-        if not np.array_equal(ids, other_ids) or not np.array_equal(labels, other_labels):
+    first = tables[0]
+    for run, other in zip(runs, tables, strict=True):
+        if not np.array_equal(first.ids, other.ids) or not np.array_equal(first.labels, other.labels):
             raise UserError(
                 f"{run.path}: was judged on other test rows than {runs[0].path}, so the two cannot be compared."
                 "\nTrain them again on the same data: --overwrite."
             )
     names = runs[0].results()["data"]["label_names"]
-    student, control = ([logits[role] for _, _, logits in tables] for role in ("student", "control"))
-    return compare_over_seeds(student, control, labels, names)
+    student, control = ([table.logits[role] for table in tables] for role in ("student", "control"))
+    return compare_over_seeds(student, control, first.labels, names)
 
 
-def _predictions(run: RunFolder) -> tuple[NDArray[Any], NDArray[np.int64], dict[str, NDArray[np.float32]]]:
-    """Row ids, labels, and each role's logits [N, C]."""
+class Predictions(NamedTuple):
+    """What a run answered on the test split.
+
+    Attributes:
+        ids: [N], of the rows.
+        texts: N texts.
+        labels: int64 [N].
+        logits: float32 [N, C] of each role.
+    """
+
+    ids: NDArray[Any]
+    texts: list[str]
+    labels: NDArray[np.int64]
+    logits: dict[Role, NDArray[np.float32]]
+
+
+def read_predictions(run: RunFolder) -> Predictions:
+    """What a finished run answered.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     path = run.path / PREDICTIONS
     try:
         table = pq.read_table(path)
-        logits: dict[str, NDArray[np.float32]] = {
+        logits: dict[Role, NDArray[np.float32]] = {
             role: np.stack(table[f"{role}_logits"].to_numpy())
             for role in ROLES
             if f"{role}_logits" in table.column_names
         }
-        return table["row_id"].to_numpy(), table["label"].to_numpy(), logits
+        return Predictions(table["row_id"].to_numpy(), table["text"].to_pylist(), table["label"].to_numpy(), logits)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: missing, damaged, or not as it was written ({type(error).__name__}: {error})."

@@ -24,6 +24,7 @@ from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
 from lora_distill.run_folder import (
     ENVIRONMENT,
+    HISTORY,
     LOG,
     METRICS,
     PREDICTIONS,
@@ -262,12 +263,12 @@ def _save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], res
                 # Not with their modes: safetensors makes files that nobody else may read.
                 shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
             (folder / "README.md").write_text(card, encoding="utf-8")
-    columns = {"row_id": dataset.test.ids, "label": dataset.test.labels}
+    columns = {"row_id": dataset.test.ids, "text": dataset.test.texts, "label": dataset.test.labels}
     for role, outcome in outcomes.items():
         logits = outcome.logits["test"]
         columns[f"{role}_logits"] = pa.array(list(logits), type=pa.list_(pa.float32(), logits.shape[1]))
         columns[f"{role}_prediction"] = logits.argmax(axis=1)
     table = pa.table(columns)
     write_whole(run.path / PREDICTIONS, lambda beside: pq.write_table(table, beside))
-    write_jsonl(run.path / "history.jsonl", [line for outcome in outcomes.values() for line in outcome.history])
+    write_jsonl(run.path / HISTORY, [line for outcome in outcomes.values() for line in outcome.history])
     write_json(run.path / METRICS, results)

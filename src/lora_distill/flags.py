@@ -66,6 +66,24 @@ def make_parser() -> Parser:
     show = commands.add_parser("show", help="the results of a finished run, or of several")
     show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
 
+    plan = commands.add_parser("plan", help="the students that a budget of trainable parameters allows")
+    for name in ("base_model", "student_budget"):
+        _add_config_flag(plan, name)
+    plan.add_argument("--classes", metavar="…", type=int, default=4, help="how many labels there are (default: 4)")
+
+    compare = commands.add_parser(
+        "compare", help="finished runs side by side, those of one experiment over their seeds"
+    )
+    compare.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
+    formats = compare.add_mutually_exclusive_group()
+    for name in ("csv", "json", "markdown"):
+        formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=f"as {name}")
+    compare.set_defaults(format="table")
+
+    report = commands.add_parser("report", help="one page of finished runs, to look at and to send")
+    report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
+    report.add_argument("--output", metavar="FILE", type=Path, help="the page; DIR/report.html when not given")
+
     cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
     cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
     return parser

@@ -18,7 +18,7 @@ from lora_distill.store import ARTEFACTS, is_locked, lock, read_json, whole_fold
 from lora_distill.yaml_file import read_yaml
 
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name
 
 

@@ -65,6 +65,11 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON holds what it holds
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error."""

@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,14 @@ class SuiteResult:
     """What came of a suite.
 
     Attributes:
-        results: metrics.json of each experiment that finished, in order.
+        results: metrics.json of each run that finished, in order.
         failures: message of each that did not, by name.
+        trained: names of those that were not finished before.
     """
 
-    results: list[dict[str, Any]]
-    failures: dict[str, str]
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    trained: list[str] = field(default_factory=list)
 
 
 def read_suite(path: Path, flags: Mapping[str, str], flag_origins: Mapping[str, str]) -> Suite:
@@ -200,13 +202,16 @@ def run_suite(
         fail_fast: whether what fails stops the rest after all.
         outcome: is filled and given back; for a caller that may be interrupted.
     """
-    outcome = outcome or SuiteResult([], {})
+    outcome = outcome or SuiteResult()
     renewed: set[str] = set()
     for number, (name, config) in enumerate(suite.runs.items(), start=1):
         logger.info("── %s (%d of %d)", name, number, len(suite.runs))
         try:
-            begun = RunFolder.of(config).begun
-            outcome.results.append(run_or_read(config, resume=begun, overwrite=overwrite, renewed=renewed))
+            run = RunFolder.of(config)
+            finished = run.finished and not overwrite
+            outcome.results.append(run_or_read(config, resume=run.begun, overwrite=overwrite, renewed=renewed))
+            if not finished:
+                outcome.trained.append(name)
         except UserError as error:
             outcome.failures[name] = f"{error.reason}\n{RENAME}" if isinstance(error, TakenError) else str(error)
             logger.info("%s failed", name)

@@ -49,6 +49,7 @@ def test_a_run_leaves_all_that_it_says(small_run: Path) -> None:
         "history.jsonl",
         "train.log",
         "predictions.parquet",
+        "report.html",
     }
     for role in ROLES:
         files = {path.name for path in (small_run / role).iterdir()}

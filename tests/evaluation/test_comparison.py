@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from lora_distill.evaluation.comparison import compare_roles
+from lora_distill.evaluation.comparison import compare_roles, learned_from_teacher
 
 if TYPE_CHECKING:
     from lora_distill.config import Role
@@ -27,3 +27,14 @@ def test_roles_are_compared_on_the_same_rows() -> None:
     assert difference["p_value"] == 1.0
     del logits["control"]
     assert "student_minus_control" not in compare_roles(logits, labels)
+
+
+def test_what_the_student_takes_over_from_its_teacher() -> None:
+    labels = np.zeros(6, np.int64)
+    eye = np.eye(2, dtype=np.float32)
+    logits: dict[Role, np.ndarray] = {
+        "teacher": eye[[0, 0, 0, 1, 1, 0]],
+        "student": eye[[0, 0, 1, 1, 0, 0]],
+        "control": eye[[1, 1, 1, 0, 0, 0]],
+    }
+    assert learned_from_teacher(logits, labels) == {"gains": 3, "gained": 2, "losses": 2, "lost": 1}

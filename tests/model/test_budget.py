@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from peft import PeftModel
-from transformers import BertConfig, RobertaConfig
+from transformers import BertConfig, DistilBertConfig, PreTrainedConfig, RobertaConfig
 
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import attach_adapter
-from lora_distill.model.budget import check_budget, count_trainable
+from lora_distill.model.budget import all_that_fit, check_budget, count_trainable
 from tests.model.test_adapter import from_config, settings
 
 
@@ -61,3 +63,24 @@ def test_when_only_rank_one_on_few_layers_fits() -> None:
     model = attach_adapter(from_config(BertConfig()), settings(8, 6), seed=0)
     with pytest.raises(UserError, match="rank 1 on 2 layers"):
         check_budget(model, 3_076 + 2 * 4_608 + 5)
+
+
+@pytest.mark.parametrize(
+    "config", [BertConfig(), RobertaConfig(), DistilBertConfig()], ids=lambda each: each.model_type
+)
+def test_all_that_fit_do_and_twice_the_rank_would_not(config: PreTrainedConfig) -> None:
+    classifier = from_config(config)
+    fits = all_that_fit(classifier, 1_000_000)
+    assert [fit.count.total for fit in fits] == sorted((fit.count.total for fit in fits), reverse=True)
+    assert len({fit.modules for fit in fits}) == 2
+    for fit in fits[::5]:
+        chosen = replace(settings(fit.rank, fit.layers), target_modules=fit.modules)
+        assert check_budget(attach_adapter(from_config(config), chosen, seed=0), 1_000_000) == fit.count
+        if fit.count.lora * 2 + fit.count.head <= 1_000_000:
+            with pytest.raises(UserError, match="the smallest adapted matrix"):
+                attach_adapter(from_config(config), replace(chosen, rank=fit.rank * 2), seed=0)
+
+
+def test_where_the_head_alone_is_too_large_nothing_fits() -> None:
+    with pytest.raises(UserError, match=r"593,668 in the head\.\n.*nothing fits"):
+        all_that_fit(from_config(RobertaConfig()), 500_000)

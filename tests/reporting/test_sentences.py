@@ -9,9 +9,11 @@ from lora_distill.reporting.sentences import (
     one_line,
     percent,
     points,
+    seeds_draw,
     standard_error,
     verdict,
 )
+from tests.reporting.sample import sample_results
 
 
 def comparison(low: float, high: float, p_value: float, student: int, control: int) -> dict[str, Any]:
@@ -118,3 +120,10 @@ def test_a_teacher_that_has_nothing_to_teach_is_not_believed() -> None:
     assert doubts(with_confusions(teacher=good, student=good, control=better)) == [
         "the teacher is less often right than the control"
     ]
+
+
+def test_what_a_seed_draws_is_said_as_it_is() -> None:
+    results = sample_results()
+    assert "the training texts stay the same" in seeds_draw([results])
+    results["data"]["notes"].append("train: 200 of 2,225 rows, drawn stratified by the seed")
+    assert seeds_draw([results]).startswith("A seed draws which rows are trained on, the teacher")

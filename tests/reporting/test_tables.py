@@ -131,7 +131,7 @@ def test_what_speaks_against_the_numbers_comes_before_them() -> None:
     results = suite()
     results[1]["teacher"]["test"] |= {"confusion": [[89, 0, 0, 0, 0]] * 5, "accuracy": 0.2}
     results[1]["data"]["notes"] += ["teacher: 3 of 445 test rows hold texts", "labels: 'a', 'A' differ by case only"]
-    results[1]["data"]["fingerprint"] = "1" * 64
+    results[1]["data"]["source"]["revision"] = "another"
     lines = explain(results)
     assert lines[1] == (
         "WARNING: quickstart-temperature-1: teacher: 3 of 445 test rows hold texts; the teacher puts every test row "

@@ -42,6 +42,28 @@ def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict
     return comparison
 
 
+def learned_from_teacher(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict[str, int]:
+    """Where teacher and control differ in being right, how often the student goes with the teacher.
+
+    Args:
+        logits: float32 [N, C] of all three roles on the same rows.
+        labels: int64 [N].
+
+    Returns:
+        `gains`: rows that the teacher has right and the control wrong, `gained`: those of them that the student has
+        right; `losses`: rows that the teacher has wrong and the control right, `lost`: those of them that the student
+        has wrong.
+    """
+    teacher, student, control = (logits[role].argmax(axis=1) == labels for role in ("teacher", "student", "control"))
+    gains, losses = teacher & ~control, ~teacher & control
+    return {
+        "gains": int(gains.sum()),
+        "gained": int((gains & student).sum()),
+        "losses": int(losses.sum()),
+        "lost": int((losses & ~student).sum()),
+    }
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Student minus control over seeds.

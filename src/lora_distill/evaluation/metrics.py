@@ -100,6 +100,17 @@ def agreement(student_logits: NDArray[np.float32], teacher_logits: NDArray[np.fl
     }
 
 
+def reliability_bins(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> list[tuple[float, float, int]]:
+    """Mean confidence, share of right rows and number of rows, of each bin of `ece` that has rows."""
+    probabilities = np.exp(_log_probabilities(logits))
+    confidence, right = probabilities.max(axis=1), logits.argmax(axis=1) == labels
+    bins = _bins(confidence)
+    return [
+        (float(confidence[here].mean()), float(right[here].mean()), int(here.sum()))
+        for here in (bins == number for number in np.unique(bins))
+    ]
+
+
 def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     if logits.ndim != 2 or logits.size == 0:
         raise ValueError(f"logits must be [rows, classes] with at least one of each, not {logits.shape}")
@@ -121,8 +132,13 @@ def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]
         confidence: float64 [N], probability of the predicted class.
         right: bool [N], whether it is the true one.
     """
-    inner_edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
-    bins = np.searchsorted(inner_edges, confidence, side="left")
+    bins = _bins(confidence)
     # A bin's share times its gap is the absolute sum of (right - confidence) over its rows, divided by N.
     gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(right))
+
+
+def _bins(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    inner_edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
+    bins: NDArray[np.int64] = np.searchsorted(inner_edges, confidence, side="left")
+    return bins

@@ -141,6 +141,11 @@ def _linear_names(layer: nn.Module) -> list[str]:
     return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
 
 
+def linear_modules(model: PreTrainedModel) -> list[str]:
+    """Names of all linear modules of the layers."""
+    return sorted({name.rpartition(".")[2] for name in _linear_names(model.get_submodule(layers_path(model))[0])})
+
+
 def find_target_modules(model: PreTrainedModel, asked: tuple[str, ...] = ()) -> list[str]:
     """Names of the linear modules that LoRA adapts in each layer.
 
@@ -151,8 +156,7 @@ def find_target_modules(model: PreTrainedModel, asked: tuple[str, ...] = ()) -> 
     Raises:
         UserError: the layers hold no such modules.
     """
-    layers = model.get_submodule(layers_path(model))
-    leaves = {name.rpartition(".")[2] for name in _linear_names(layers[0])}
+    leaves = set(linear_modules(model))
     if asked:
         absent = [name for name in asked if name not in leaves]
         if absent:
@@ -201,15 +205,8 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
     """
     model = classifier.model
     layers, modules = adapted_layers(model, settings), find_target_modules(model, settings.target_modules)
-    path = layers_path(model)
-    expected = {
-        f"{path}.{index}.{name}"
-        for index in layers
-        for name in _linear_names(model.get_submodule(f"{path}.{index}"))
-        if name.rpartition(".")[2] in modules
-    }
-    shapes = [model.get_submodule(name).weight.shape for name in sorted(expected)]
-    largest = min(min(shape) for shape in shapes)
+    path, expected = layers_path(model), _adapted_modules(model, settings)
+    largest = largest_rank(model, settings)
     if settings.rank > largest:
         raise UserError(
             f"rank {settings.rank}: the smallest adapted matrix of {model.config.model_type} has rank {largest}."
@@ -231,6 +228,22 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
     )
     _assert_adapted(adapted, expected, classifier.fresh)
     return adapted
+
+
+def _adapted_modules(model: PreTrainedModel, settings: AdapterSettings) -> set[str]:
+    path, modules = layers_path(model), find_target_modules(model, settings.target_modules)
+    return {
+        f"{path}.{index}.{name}"
+        for index in adapted_layers(model, settings)
+        for name in _linear_names(model.get_submodule(f"{path}.{index}"))
+        if name.rpartition(".")[2] in modules
+    }
+
+
+def largest_rank(model: PreTrainedModel, settings: AdapterSettings) -> int:
+    """Of the smallest matrix that these settings adapt; a larger one would be no saving."""
+    names = _adapted_modules(model, settings)
+    return min(int(side) for name in names for side in model.get_parameter(f"{name}.weight").shape)
 
 
 def _head_modules(classifier: Classifier) -> list[str]:

@@ -7,7 +7,16 @@ from torch import nn
 
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
-from lora_distill.model.adapter import count_layers
+from lora_distill.model.adapter import (
+    AdapterSettings,
+    Classifier,
+    attach_adapter,
+    count_layers,
+    find_target_modules,
+    largest_rank,
+    linear_modules,
+    outline,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,60 @@ def check_budget(model: PeftModel, budget: int) -> ParameterCount:
         f"the student has {count.total:,} trainable parameters, {count.total - budget:,} over its budget of"
         f" {budget:,}: {count.lora:,} in LoRA, {count.head:,} in the head.\n{_what_fits(model, count, budget)}"
     )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An adapter that is within a budget.
+
+    Attributes:
+        modules: names of the adapted linear modules of a layer.
+        layers: how many are adapted.
+        rank: the largest power of two that fits.
+        count: what it trains.
+    """
+
+    modules: tuple[str, ...]
+    layers: int
+    rank: int
+    count: ParameterCount
+
+
+def all_that_fit(classifier: Classifier, budget: int) -> list[Fit]:
+    """The adapters within a budget: for query, key and value and for all linear modules, and each number of layers.
+
+    The one that spends most comes first.
+
+    Args:
+        classifier: is left as it is.
+        budget: of trainable parameters.
+
+    Raises:
+        UserError: nothing fits; says why.
+    """
+    fits, over = [], None
+    total_layers = count_layers(classifier.model)
+    for modules in (find_target_modules(classifier.model), linear_modules(classifier.model)):
+        smallest = AdapterSettings(1, 1, 1, tuple(modules), 0.0, "last")
+        model = attach_adapter(outline(classifier), smallest, seed=0)
+        unit = count_trainable(model)
+        if unit.total > budget:
+            over = over or (model, unit)
+            continue
+        most = largest_rank(outline(classifier).model, smallest)
+        for layers in range(1, total_layers + 1):
+            rank = min((budget - unit.head) // (unit.lora * layers), most)
+            if rank:
+                rank = 2 ** (rank.bit_length() - 1)
+                lora = unit.lora * layers * rank
+                fits.append(Fit(tuple(modules), layers, rank, ParameterCount(lora + unit.head, lora, unit.head)))
+    if not fits and over:
+        model, unit = over
+        raise UserError(
+            f"the smallest student has {unit.total:,} trainable parameters: {unit.lora:,} in LoRA, {unit.head:,} in the"
+            f" head.\n{_what_fits(model, unit, budget)}"
+        )
+    return sorted(fits, key=lambda fit: (-fit.count.total, fit.modules, fit.layers))
 
 
 def _what_fits(model: PeftModel, count: ParameterCount, budget: int) -> str:

@@ -93,7 +93,47 @@ def same_backbone(results: dict[str, Any]) -> bool:
 SPEED = (
     "Merged, the student is exactly as fast as its teacher: fewer trainable parameters save training and storage only."
 )
-SEEDS_DRAW = (
-    "A seed draws the teacher, the student's first weights, the order of the rows, dropout and the validation split; "
-    "the training texts stay the same, so all is said for these."
-)
+
+
+def warnings_of(results: list[dict[str, Any]]) -> list[str]:
+    """What was not as it was asked for, or cannot be trusted."""
+    lines = [f"SUBSTITUTED: {one_line(fallback)}." for each in results for fallback in each["fallbacks"]]
+    for each in results:
+        doubted = [one_line(note) for note in each["data"]["notes"] if note.startswith("teacher:")] + doubts(each)
+        if doubted:
+            lines.append(f"WARNING: {one_line(each['exp_name'])}: {'; '.join(doubted)}.")
+    return lines
+
+
+def about_data(results: list[dict[str, Any]]) -> list[str]:
+    """Once for each test split: how uncertain its test is, what is no merit, and what its rows and labels are."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for each in results:
+        tested = each["data"]["name"], each["data"]["source"].get("revision"), each["data"]["test_rows"]
+        first.setdefault(tested, each)
+    lines = []
+    for each in first.values():
+        data, (commonest, share) = each["data"], baseline(each)
+        facts = [
+            standard_error(each["student"]["test"]["accuracy"], data["test_rows"]),
+            f"always answering {commonest!r} gets {percent(share)}",
+            *(
+                one_line(note) for note in data["notes"] if note.startswith(("test:", "labels:"))
+            ),  # cards hold the others
+        ]
+        lines.append(f"{one_line(data['name'])}: {'; '.join(facts)}.")
+    return lines
+
+
+def seeds_draw(results: list[dict[str, Any]]) -> str:
+    """What another seed would change in these runs, and what it would not.
+
+    Args:
+        results: what each metrics.json holds.
+    """
+    drawn = "the teacher, the student's first weights, the order of the rows, dropout and the validation split"
+    if all(
+        any(note.startswith("train: ") and "by the seed" in note for note in each["data"]["notes"]) for each in results
+    ):
+        return f"A seed draws which rows are trained on, {drawn}."
+    return f"A seed draws {drawn}; the training texts stay the same, so all is said for these."

@@ -12,22 +12,22 @@ from rich.text import Text
 from lora_distill.config import ROLES
 from lora_distill.data.wording import byte_size
 from lora_distill.reporting.sentences import (
-    SEEDS_DRAW,
     SPEED,
-    baseline,
-    doubts,
+    about_data,
     interval,
     one_line,
     percent,
     points,
     same_backbone,
-    standard_error,
+    seeds_draw,
     verdict,
+    warnings_of,
 )
 
 if TYPE_CHECKING:
     from lora_distill.cache import Entry
     from lora_distill.evidence import Evidence
+    from lora_distill.model.budget import Fit
 
 ABSENT = "-"
 OPERATORS_SHOWN = 12
@@ -103,9 +103,9 @@ def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str,
                 "",
                 *said,
                 "Means over seeds, ± their standard deviation. Student - control: points, with a 95% interval for other"
-                f" texts of this kind and other seeds. {SEEDS_DRAW}",
-                *_warnings(results),
-                *_about_data(results),
+                f" texts of this kind and other seeds. {seeds_draw(results)}",
+                *warnings_of(results),
+                *about_data(results),
                 *([SPEED] if any(map(same_backbone, results)) else []),
             ]
         )
@@ -119,7 +119,7 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
         results: what each metrics.json holds.
     """
     budgets = " or ".join(f"{budget:,}" for budget in sorted({each["student"]["budget"] for each in results}))
-    lines = ["", *_warnings(results)]
+    lines = ["", *warnings_of(results)]
     compared = [each for each in results if "student_minus_control" in each]
     column = " Student - control: points, with a 95% interval for these two models; one seed." if compared else ""
     lines.append(
@@ -128,40 +128,10 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
     )
     for each in compared:
         lines.append(f"- {one_line(each['exp_name'])}: {verdict(each['student_minus_control'])}")
-    lines += _about_data(results)
+    lines += about_data(results)
     if any(map(same_backbone, results)):
         lines.append(SPEED)
     return list(dict.fromkeys(lines))
-
-
-def _warnings(results: list[dict[str, Any]]) -> list[str]:
-    """What was not as it was asked for, or cannot be trusted."""
-    lines = [f"SUBSTITUTED: {one_line(fallback)}." for each in results for fallback in each["fallbacks"]]
-    for each in results:
-        doubted = [one_line(note) for note in each["data"]["notes"] if note.startswith("teacher:")] + doubts(each)
-        if doubted:
-            lines.append(f"WARNING: {one_line(each['exp_name'])}: {'; '.join(doubted)}.")
-    return lines
-
-
-def _about_data(results: list[dict[str, Any]]) -> list[str]:
-    """Once for each test split: how uncertain its test is, what is no merit, and what its rows and labels are."""
-    first: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for each in results:
-        tested = each["data"]["name"], each["data"]["source"].get("revision"), each["data"]["test_rows"]
-        first.setdefault(tested, each)
-    lines = []
-    for each in first.values():
-        data, (commonest, share) = each["data"], baseline(each)
-        facts = [
-            standard_error(each["student"]["test"]["accuracy"], data["test_rows"]),
-            f"always answering {commonest!r} gets {percent(share)}",
-            *(
-                one_line(note) for note in data["notes"] if note.startswith(("test:", "labels:"))
-            ),  # cards hold the others
-        ]
-        lines.append(f"{one_line(data['name'])}: {'; '.join(facts)}.")
-    return lines
 
 
 def role_table(results: dict[str, Any]) -> Table:
@@ -201,6 +171,19 @@ def class_table(results: dict[str, Any]) -> Table:
         scores = [results[role]["test"]["per_class"][name] for role in roles]
         cells = (" ".join(f"{100 * score[part]:5.1f}" for part in ("precision", "recall", "f1")) for score in scores)
         table.add_row(Text(one_line(name)), f"{scores[0]['support']:,}", *cells)
+    return table
+
+
+def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
+    """One row for each adapter that is within the budget, the one that spends most first."""
+    title = f"Students of {one_line(base_model)} within {budget:,} trainable parameters"
+    table = _table(
+        title, "--target_modules", "--student_\ntarget_layers", "--student_\nlora_r", "LoRA", "Head", "Total", "Spent"
+    )
+    for fit in fits:
+        count = fit.count
+        numbers = (f"{number:,}" for number in (count.lora, count.head, count.total))
+        table.add_row(",".join(fit.modules), str(fit.layers), str(fit.rank), *numbers, percent(count.total / budget))
     return table
 
 

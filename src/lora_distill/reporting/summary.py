@@ -1,0 +1,134 @@
+"""One line for each experiment, over its seeds: what tables, pages and files for papers are made of."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
+
+from lora_distill.config import ROLES
+from lora_distill.evidence import Evidence
+from lora_distill.reporting.sentences import interval, one_line, percent, points, verdict
+from lora_distill.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One line of the table, and one section.
+
+    Attributes:
+        name: of the experiment.
+        evidence: over its seeds.
+        runs: of each seed.
+        results: what the metrics.json of each holds.
+    """
+
+    name: str
+    evidence: Evidence
+    runs: list[RunFolder]
+    results: list[dict[str, Any]]
+
+    @property
+    def trainable(self) -> int:
+        """The student's trainable parameters."""
+        return int(self.results[0]["student"]["trainable_parameters"]["total"])
+
+    @property
+    def sentence(self) -> str:
+        """What may be said of student minus control."""
+        if self.evidence.verdict:
+            return self.evidence.verdict.sentence
+        comparison = self.results[0].get("student_minus_control")
+        if comparison is None:
+            return "No control was trained, so nothing can be said of the distillation."
+        difference = f"{points(comparison['accuracy'])} points {interval(comparison)}"
+        return f"One seed, so these two models only: student - control {difference}: {verdict(comparison)}"
+
+    @property
+    def finding(self) -> str:
+        """A word for the eye."""
+        return self.evidence.verdict.finding if self.evidence.verdict else "one seed"
+
+    @property
+    def p_value(self) -> float | None:
+        """Of student minus control: over seeds, corrected for the other experiments; with one seed, McNemar's."""
+        if self.evidence.verdict:
+            return self.evidence.verdict.p_value
+        comparison = self.results[0].get("student_minus_control")
+        return comparison["p_value"] if comparison else None
+
+    def difference(self) -> tuple[float, float, float] | None:
+        """Student minus control and its 95% interval, as shares."""
+        if self.evidence.comparison:
+            found = self.evidence.comparison.recipe["accuracy"]
+            return found.difference, found.low, found.high
+        comparison = self.results[0].get("student_minus_control")
+        return (comparison["accuracy"], *comparison["interval"]) if comparison else None
+
+    def accuracy(self, role: str) -> tuple[float, float, float] | None:
+        """Mean accuracy of a role and its 95% interval.
+
+        Over seeds it is Student's t on these rows. With one seed it is Wilson's for other rows (Probable Inference, the
+        Law of Succession, and Statistical Inference, 1927).
+        """
+        values = self.evidence.accuracy.get(role)
+        if not values:
+            return None
+        mean = statistics.mean(values)
+        if len(values) > 1:
+            reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+            return mean, max(mean - reach, 0.0), min(mean + reach, 1.0)
+        rows = self.results[0]["data"]["test_rows"]
+        found = stats.binomtest(round(mean * rows), rows).proportion_ci(method="wilson")
+        return mean, float(found.low), float(found.high)
+
+
+def summarise(evidence: Mapping[str, Evidence], runs: Mapping[str, list[RunFolder]]) -> list[Experiment]:
+    """Put together what is known of each experiment that has finished runs.
+
+    Args:
+        evidence: by experiment.
+        runs: of each.
+    """
+    return [
+        Experiment(name, found, finished, [run.results() for run in finished])
+        for name, found in evidence.items()
+        if (finished := [run for run in runs[name] if run.finished])
+    ]
+
+
+def as_csv(experiments: list[Experiment]) -> str:
+    """Shares and their 95% intervals as numbers, a line for each experiment; empty where there is none."""
+    file = io.StringIO()
+    parts = ("", "_low", "_high")
+    columns = [f"{name}{part}" for name in (*ROLES, "student_minus_control") for part in parts]
+    writer = csv.writer(file)
+    writer.writerow(["experiment", "seeds", "trainable", "budget", *columns, "p_value", "finding"])
+    for each in experiments:
+        found = [*(each.accuracy(role) for role in ROLES), each.difference()]
+        numbers = [number for triple in found for number in triple or ("", "", "")]
+        budget = each.results[0]["student"]["budget"]
+        seeds, p_value = len(each.evidence.seeds), "" if each.p_value is None else each.p_value
+        writer.writerow([each.name, seeds, each.trainable, budget, *numbers, p_value, each.finding])
+    return file.getvalue()
+
+
+def as_markdown(experiments: list[Experiment]) -> str:
+    """A table for a paper or an issue."""
+    headings = ["Experiment", "Seeds", "Trainable", *(role.capitalize() for role in ROLES), "Student - control", "p"]
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
+    for each in experiments:
+        roles = (_with_interval(each.accuracy(role), percent) for role in ROLES)
+        p_value = "" if each.p_value is None else f"{each.p_value:.2g}"
+        name = one_line(each.name).replace("|", "\\|")
+        difference = _with_interval(each.difference(), points)
+        lines.append([name, str(len(each.evidence.seeds)), f"{each.trainable:,}", *roles, difference, p_value])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _with_interval(found: tuple[float, float, float] | None, said: Callable[[float], str]) -> str:
+    return f"{said(found[0])} [{said(found[1])}, {said(found[2])}]" if found else ""
