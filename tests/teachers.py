@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from tests.end_to_end.conftest import WORDS
 
-STEPS, ROWS_IN_A_STEP = 60, 24
+STEPS, ROWS_IN_A_STEP = 150, 24
 
 
 def train_whole(base: Path, folder: Path, topics: list[str], names: list[str] | None = None) -> Path:

@@ -114,6 +114,10 @@ def test_ticks_are_round_and_within_the_axis(low: float, high: float) -> None:
     assert axis.at(low) == pytest.approx(100 - axis.at(high)) or low == high
 
 
+def test_epochs_are_whole() -> None:
+    assert Axis.over([1, 2], 0, 100).ticks(whole=True) == [1, 2]
+
+
 def test_the_front_leaves_out_what_is_outdone() -> None:
     points = [Point(x, y, y, y, "student", "s") for x, y in ((1, 0.5), (2, 0.4), (3, 0.6))]
     plot = ET.fromstring(scatter(points, "x", "y", "t", front=True))

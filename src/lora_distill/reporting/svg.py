@@ -51,11 +51,12 @@ class Axis:
         """The pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, count: int = 5) -> list[float]:
-        """About so many round values: steps of 1, 2 or 5 times a power of ten."""
+    def ticks(self, count: int = 5, *, whole: bool = False) -> list[float]:
+        """About so many round values: steps of 1, 2 or 5 times a power of ten; whole numbers where those count."""
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+        step = max(step, 1.0) if whole else step
         first = math.ceil(self.low / step)
         return [index * step for index in range(first, math.floor(self.high / step) + 1)]
 
@@ -139,7 +140,7 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str, title: str, *, x_text: 
         level = f"{y.at(value):.1f}"
         ET.SubElement(svg, "path", {"d": f"M{LEFT} {level}H{WIDTH - RIGHT}", "class": "grid"})
         _text(svg, LEFT - 8, y.at(value) + 4, y_text(value), "end")
-    for value in x.ticks():
+    for value in x.ticks(whole=x_text is _count):
         _text(svg, x.at(value), HEIGHT - BOTTOM + 18, x_text(value), "middle")
     ET.SubElement(svg, "path", {"d": f"M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}", "class": "axis"})
     _text(svg, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle")
@@ -164,4 +165,4 @@ def _percent(value: float) -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+    return f"{value:,.0f}"
