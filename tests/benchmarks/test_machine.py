@@ -12,11 +12,11 @@ from benchmarks.machine import MemoryPeak, describe, process_age, run_python
 def test_own_memory_is_anonymous_memory() -> None:
     with MemoryPeak(os.getpid()) as before:
         time.sleep(0.1)
-    with MemoryPeak(os.getpid()) as peak_memory:
-        # Not the allocator's, which may have kept what an earlier test freed.
-        with mmap.mmap(-1, 50 * 2**20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
-            block.write(b"x" * len(block))
-            time.sleep(0.2)
+    # Not from the allocator, which may have kept what an earlier test freed.
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    with MemoryPeak(os.getpid()) as peak_memory, mmap.mmap(-1, 50 * 2**20, private) as block:
+        block.write(b"x" * len(block))
+        time.sleep(0.2)
     assert peak_memory.anonymous - before.anonymous > 0.9 * 50 * 2**20
     assert peak_memory.mapped > 0
 
