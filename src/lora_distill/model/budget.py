@@ -93,7 +93,7 @@ def all_that_fit(classifier: Classifier, budget: int) -> list[Fit]:
         if unit.total > budget:
             over = over or (model, unit)
             continue
-        most = largest_rank(outline(classifier).model, smallest)
+        most = largest_rank(classifier.model, smallest)
         for layers in range(1, total_layers + 1):
             rank = min((budget - unit.head) // (unit.lora * layers), most)
             if rank:
