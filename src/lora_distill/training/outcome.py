@@ -1,6 +1,5 @@
 """What a role leaves behind, and by what it is known."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import lora_distill
-from lora_distill.store import Artefact, fingerprint, read_json
+from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,11 @@ class Outcome:
 def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
     """A finished artefact's contents."""
     folder = artefact.folder
-    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
     return Outcome(
         key=artefact.key,
         adapter=folder / "adapter" if (folder / "adapter").is_dir() else None,
         logits=load_file(folder / "logits.safetensors"),
-        history=[json.loads(line) for line in lines],
+        history=read_jsonl(folder / "history.jsonl"),
         facts=read_json(folder / "facts.json"),
         reused=reused,
     )
