@@ -201,6 +201,22 @@ def test_a_model_that_reads_from_left_to_right_is_not_run_lean(tiny: Tiny, tmp_p
     assert_close(network.logits(batch), network.model(**batch.inputs()).logits)
 
 
+@pytest.mark.parametrize("family", sorted(LEAN))
+def test_nothing_but_attention_computes_on_padding(family: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = split(tiny(family), settings(), lean=True)
+    batch, computed = batch_of(tiny(family)), set[int]()
+    product = frozen.Frozen.forward
+
+    def counted(self: frozen.Frozen, x: torch.Tensor) -> torch.Tensor:
+        computed.add(len(x))
+        return product(self, x)
+
+    monkeypatch.setattr(frozen.Frozen, "forward", counted)
+    network.logits(batch)
+    assert int(batch.attention_mask.sum()) < batch.input_ids.numel()
+    assert computed == {int(batch.attention_mask.sum()), len(batch.rows)}
+
+
 def test_where_weights_cannot_be_packed_plain_products_do(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of(tiny("roberta"))
     packed = split(tiny("roberta"), settings(), lean=True)

@@ -2,8 +2,9 @@
 
 What the modules of transformers and PEFT leave undone is done here: query, key and value as one product; frozen
 weights converted once, and packed as the processor likes them; no gradients of frozen weights; attention by plain
-products, since torch's fused kernel is slow backwards on a processor; dropout masks from whole random words; of the
-last layer, what the head reads: the first token. The parameters are PEFT's own: saving knows nothing of it.
+products, since torch's fused kernel is slow backwards on a processor; dropout masks from whole random words; padding
+in attention only; of the last layer, what the head reads: the first token. The parameters are PEFT's own: saving knows
+nothing of it.
 """
 
 import math
@@ -19,6 +20,7 @@ from transformers.activations import ACT2FN
 
 from lora_distill.model.dropout import Dropout
 from lora_distill.model.frozen import Frozen
+from lora_distill.model.packing import Packing
 
 SHORT = 256  # tokens; beyond, a row's scores are worth saving where nothing goes backwards
 MASKED = -1e4  # a score whose weight is 0 in every dtype, and which may be added to
@@ -153,32 +155,34 @@ class LeanLayer:
             self._activation = ACT2FN[config.hidden_act]
             self._rates = (config.attention_probs_dropout_prob, config.hidden_dropout_prob, config.hidden_dropout_prob)
 
-    def __call__(self, hidden: torch.Tensor, bias: torch.Tensor, dropout: Dropout) -> torch.Tensor:
-        """[B, L, H] to the same, or to [B, 1, H] where only the first token is wanted.
+    def __call__(self, x: torch.Tensor, packing: Packing, bias: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """[T, H] to the same, or to [B, H] where only the first token is wanted.
 
         Args:
-            hidden: what the layer below gave.
+            x: what the layer below gave for the tokens of all rows.
+            packing: where they lie in the batch.
             bias: `attention_bias`.
             dropout: on or off.
         """
-        batch, length, width = hidden.shape
-        x = hidden.reshape(-1, width)
+        width = x.shape[1]
+        batch, length = packing.batch, packing.length
         if self._first_token_only:
-            k, v = self._reading[1](x, dropout).view(batch, length, 2, self._heads, -1).unbind(2)
-            x = hidden[:, 0]
+            k, v = packing.pad(self._reading[1](x, dropout)).view(batch, length, 2, self._heads, -1).unbind(2)
+            x = x[packing.first]
             q = self._reading[0](x, dropout).view(batch, 1, self._heads, -1)
             bias = bias[:, :, :1]
         else:
-            q, k, v = self._reading[0](x, dropout).view(batch, length, 3, self._heads, -1).unbind(2)
+            q, k, v = packing.pad(self._reading[0](x, dropout)).view(batch, length, 3, self._heads, -1).unbind(2)
         on_weights, on_out, on_down = self._rates
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         by_products = x.device.type == "cpu" and (torch.is_grad_enabled() or length <= SHORT)
         attend = attend_by_products if by_products else attend_fused
         context = attend(q, k, v, bias, on_weights, dropout).transpose(1, 2).reshape(-1, width)
+        if not self._first_token_only:
+            context = packing.pack(context)
         x = _norm(self._norms[0], x + dropout(self._out(context, dropout), on_out))
         inner = self._activation(self._up(x, dropout))
-        x = _norm(self._norms[1], x + dropout(self._down(inner, dropout), on_down))
-        return x.view(batch, -1, width)
+        return _norm(self._norms[1], x + dropout(self._down(inner, dropout), on_down))
 
 
 def attend_by_products(
@@ -239,13 +243,13 @@ def attention_bias(classifier: PreTrainedModel, mask: torch.Tensor, hidden: torc
 
 
 def first_token_head(classifier: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits [B, C] from the last layer's output for the first token, [B, 1, H]."""
+    """Logits [B, C] from the last layer's output for the first token, [B, H]."""
     logits: torch.Tensor
     if classifier.config.model_type == "distilbert":
-        pooled = classifier.dropout(functional.relu(classifier.pre_classifier(hidden[:, 0])))
+        pooled = classifier.dropout(functional.relu(classifier.pre_classifier(hidden)))
         logits = classifier.classifier(pooled)
     elif classifier.config.model_type == "bert":
-        logits = classifier.classifier(classifier.dropout(classifier.base_model.pooler(hidden)))
+        logits = classifier.classifier(classifier.dropout(classifier.base_model.pooler(hidden[:, None])))
     else:
-        logits = classifier.classifier(hidden)
+        logits = classifier.classifier(hidden[:, None])
     return logits

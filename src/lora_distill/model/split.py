@@ -17,6 +17,7 @@ from lora_distill.memory import give_back_memory
 from lora_distill.model.adapter import layers_path
 from lora_distill.model.dropout import Dropout
 from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
+from lora_distill.model.packing import Packing
 
 
 class _Reached(Exception):  # noqa: N818 - no error: how a forward pass is left half-way
@@ -95,16 +96,17 @@ class SplitClassifier:
             batch: B rows; its `hidden` is what the first `start` layers gave.
             start: 0 to `depth`; 0 begins with the token ids.
         """
-        batch = batch.to(self.device)
+        packing, batch = Packing(batch.attention_mask, self.device), batch.to(self.device)
         hidden = (
             batch.hidden.to(self.dtype) if start and batch.hidden is not None else self._run(batch, 0, None, stop=0)
         )
         if not self.lean:
             return hidden if start == self.depth else self._run(batch, start, hidden, self.depth)
         bias = attention_bias(self.classifier, batch.attention_mask, hidden)
+        x = packing.pack(hidden.flatten(0, 1))
         for index in range(start, self.depth):
-            hidden = self._lean_layer(index)(hidden, bias, Dropout())
-        return hidden
+            x = self._lean_layer(index)(x, packing, bias, Dropout())
+        return packing.pad(x).view(hidden.shape)
 
     def forget_prefix(self) -> None:
         """Let go of the memory that only the prefix needs."""
@@ -120,7 +122,7 @@ class SplitClassifier:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """float32 [B, C]; where the batch lacks what the frozen layers give, these are run too."""
-        batch = batch.to(self.device)
+        packing, batch = Packing(batch.attention_mask, self.device), batch.to(self.device)
         if self._names is None:
             hidden = batch.hidden if batch.hidden is not None or not self.depth else self.prefix(batch)
             with self._from(self.depth, hidden), self._autocast():
@@ -128,10 +130,11 @@ class SplitClassifier:
             return logits.float()
         hidden = self.prefix(batch) if batch.hidden is None else batch.hidden.to(self.dtype)
         bias = attention_bias(self.classifier, batch.attention_mask, hidden)
+        x = packing.pack(hidden.flatten(0, 1))
         for index in range(self.depth, len(self._layers)):
-            hidden = self._lean_layer(index)(hidden, bias, self._dropout)
+            x = self._lean_layer(index)(x, packing, bias, self._dropout)
         with self._autocast():
-            return first_token_head(self.classifier, hidden).float()
+            return first_token_head(self.classifier, x).float()
 
     def _lean_layer(self, index: int) -> LeanLayer:
         if index not in self._lean_layers:

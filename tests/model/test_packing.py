@@ -1,0 +1,37 @@
+"""Tokens without their padding, and back."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_distill.model.packing import Packing
+
+CPU = torch.device("cpu")
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
+
+
+def mask_of(lengths: list[int]) -> torch.Tensor:
+    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+
+
+@given(LENGTHS)
+def test_packed_and_padded_again_each_token_is_in_its_place(lengths: list[int]) -> None:
+    mask = mask_of(lengths)
+    packing = Packing(mask, CPU)
+    x = torch.arange(mask.numel() * 2.0).view(-1, 2)
+    packed = packing.pack(x)
+    assert torch.equal(packed, torch.cat([row[:n] for row, n in zip(x.view(*mask.shape, 2), lengths, strict=True)]))
+    assert torch.equal(packing.pad(packed)[mask.flatten() == 1], packed)
+    assert torch.equal(packed[packing.first], x.view(*mask.shape, 2)[:, 0])
+
+
+@given(LENGTHS)
+def test_padding_takes_no_part_in_gradients(lengths: list[int]) -> None:
+    mask = mask_of(lengths)
+    packing = Packing(mask, CPU)
+    is_token = mask.flatten()[:, None].double()
+    packed = torch.randn(sum(lengths), 3, dtype=torch.double, requires_grad=True)
+    padded = torch.randn(mask.numel(), 3, dtype=torch.double, requires_grad=True)
+    # What reads a padded tensor gives padding no gradient, as attention's weights of 0 do.
+    assert torch.autograd.gradcheck(lambda x: packing.pad(x) * is_token, packed)
+    assert torch.autograd.gradcheck(packing.pack, padded)
