@@ -42,10 +42,18 @@ def test_padding_nearly_vanishes() -> None:
     assert padded < 1.05 * lengths.sum()
 
 
-def test_evaluation_order_is_by_length_and_complete() -> None:
-    lengths = np.array([5, 1, 4, 1, 3])
-    order = evaluation_order(lengths, 2)
-    assert [rows.tolist() for rows in order] == [[1, 3], [4, 2], [0]]
+@given(lengths=LENGTHS, most=st.integers(1, 200))
+def test_evaluation_order_is_by_length_and_batches_are_as_full_as_they_may_be(
+    lengths: NDArray[np.int64], most: int
+) -> None:
+    batches = evaluation_order(lengths, most)
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert (np.diff(lengths[order]) >= 0).all()
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= most
+        if following is not None:
+            assert (len(batch) + 1) * lengths[following[0]] > most
 
 
 @given(lengths=LENGTHS, pad_id=st.integers(0, 5))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lora_distill.training.logits import EVALUATION_BATCH, plain, predict_logits
+from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.loop import Split
 from lora_distill.training.plan import ExecutionPlan
 
@@ -30,4 +30,3 @@ def test_precision_is_the_callers(make_model: Callable[[], PeftModel], training_
         rounded = predict_logits(plain(model), training_rows.rows)
     assert not np.array_equal(exact, rounded)
     assert rounded == pytest.approx(exact, abs=0.05)
-    assert EVALUATION_BATCH > 1

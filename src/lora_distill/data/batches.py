@@ -74,10 +74,22 @@ def training_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch
     return [batches[index] for index in draw.permutation(len(batches))]
 
 
-def evaluation_order(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """The rows of each batch, shortest first: every row once."""
+def evaluation_order(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:
+    """The rows of each batch, shortest first: every row once.
+
+    Args:
+        lengths: int64 [N].
+        most_tokens: of a batch, padding included, unless one row has more.
+    """
     order = np.argsort(lengths, kind="stable")
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    while start < len(order):
+        ahead = lengths[order[start : start + most_tokens]]
+        padded = ahead * np.arange(1, len(ahead) + 1)
+        batches.append(order[start : start + max(1, int(np.searchsorted(padded, most_tokens, side="right")))])
+        start += len(batches[-1])
+    return batches
 
 
 def equal_length_groups(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:

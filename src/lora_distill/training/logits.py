@@ -10,7 +10,7 @@ from torch import nn
 from lora_distill.data.batches import Batch, Batches, evaluation_order
 from lora_distill.progress import track
 
-EVALUATION_BATCH = 64
+EVALUATION_TOKENS = 4096  # of a batch, so that long texts take no more memory than short ones
 
 # Token ids, or what frozen layers gave for them, to logits [B, C].
 Forward = Callable[[Batch], torch.Tensor]
@@ -40,7 +40,7 @@ def predict_logits(forward: Forward, batches: Batches, stage: str = "") -> NDArr
     logits: NDArray[np.float32] | None = None
     lengths = batches.lengths
     with track(stage, len(lengths)) as advance:
-        for rows in evaluation_order(lengths, EVALUATION_BATCH):
+        for rows in evaluation_order(lengths, EVALUATION_TOKENS):
             out = forward(batches.batch(rows)).float().cpu().numpy()
             if logits is None:
                 logits = np.empty((len(lengths), out.shape[1]), np.float32)
