@@ -21,6 +21,8 @@ import torch
 from lora_distill import experiment, store
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
+from lora_distill.evaluation.calibration import fit_temperature
+from lora_distill.evaluation.metrics import temperature_scaling
 from lora_distill.experiment import run_experiment
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.progress import log_to_terminal
@@ -91,6 +93,17 @@ def test_predictions_are_by_row_and_by_name(done: tuple[Path, dict[str, Any]], r
     ]
     right = (np.array(table["student_prediction"]) == np.array(table["label"])) & (np.array(table["label"]) == 1)
     assert right.sum() == results["student"]["test"]["confusion"][1][1]
+
+
+def test_a_temperature_is_fitted_on_validation_and_tried_on_test(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = done
+    table = pq.read_table(folder / "predictions.parquet")
+    labels, names = table["label"].to_numpy(), results["data"]["label_names"]
+    for role in ("teacher", "student"):
+        logits, scaling = np.stack(table[f"{role}_logits"].to_numpy()), results[role]["temperature_scaling"]
+        assert scaling == temperature_scaling(logits, labels, names, scaling["temperature"])
+        assert scaling["temperature"] != pytest.approx(fit_temperature(logits, labels))  # that of the test split
+        assert results[role]["test_intervals"].keys() < results[role]["test"].keys()
 
 
 def test_other_runs_can_be_told_by_their_environment(done: tuple[Path, dict[str, Any]], tiny: Tiny) -> None:
@@ -236,9 +249,12 @@ def test_a_run_that_goes_on_says_so_and_counts_the_time_of_all_its_sessions(
     assert ": begun; if it is stopped, go on with: " in log.read_text()
     written = json.loads(environment.read_text())
     assert written["seconds"] > 0
-    environment.write_text(json.dumps(written | {"seconds": 1e6}))
+    assert list(written["cost"]["seconds"]) == ["prepare"]
+    environment.write_text(json.dumps(written | {"seconds": 1e6, "cost": {"seconds": {"prepare": 9e5}}}))
     results = run_experiment(config, resume=True)
     assert results["seconds"] > 1e6
+    assert results["cost"]["seconds"]["prepare"] > 9e5
+    assert {"teacher: training steps", "student: test in fp32", "judgement"} < set(results["cost"]["seconds"])
     assert log.read_text().count(": begun;") == log.read_text().count(": goes on; if it is stopped") == 1
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lora_distill.profiling import FIRST_STEP, STEPS, profiled, record, stage, steps
+from lora_distill.profiling import FIRST_STEP, STEPS, profiled, record, stage, stages, steps
 from lora_distill.reporting.tables import profile_tables
 from tests.reporting.test_tables import render
 
@@ -24,6 +24,15 @@ def test_stages_add_up_and_the_total_is_all_of_it() -> None:
     assert profile["stages"]["two"] == 6.0
     assert 0 < profile["stages"]["one"] <= profile["stages"]["total"]
     assert list(profile["stages"]) == ["two", "one", "total"]
+
+
+def test_whoever_measures_counts_all_that_runs_inside() -> None:
+    with profiled() as profile:
+        with stages() as first:
+            record("one", 1.0)
+        with stages() as second:
+            record("one", 2.0)
+    assert (first, second, profile["stages"]["one"]) == ({"one": 1.0}, {"one": 2.0}, 3.0)
 
 
 def test_some_steps_of_each_role_are_watched_once_and_none_is_lost() -> None:

@@ -12,17 +12,19 @@ from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
 from lora_distill.data.tokens import most_tokens, tokenise
 from lora_distill.evaluation.comparison import compare_roles
-from lora_distill.evaluation.metrics import classification_metrics
+from lora_distill.evaluation.intervals import bootstrap_intervals
+from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.model.base import resolve_again
 from lora_distill.model.given_teacher import open_again
 from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.preparation import known_texts
 from lora_distill.run_folder import RunFolder
+from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import choose_plan
 
 logger = logging.getLogger(__name__)
-OF_THE_TRAINING = ("test", "validation", "seconds", "examples_per_second")
+OF_THE_TRAINING = ("test", "test_intervals", "temperature_scaling", "validation", "seconds", "examples_per_second")
 
 
 def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
@@ -67,7 +69,13 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
         stage = f"{role}: {len(labels):,} rows, in fp32"
         logits[role] = predict_logits(plain(model.to(device)), tokens, stage)[:, columns]
         facts = {name: value for name, value in original[role].items() if name not in OF_THE_TRAINING}
-        results[role] = {"test": classification_metrics(logits[role], labels, names), **facts}
+        temperature = original[role]["temperature_scaling"]["temperature"]
+        results[role] = {
+            "test": classification_metrics(logits[role], labels, names),
+            "test_intervals": bootstrap_intervals(logits[role], labels, generator(trained.seed, "bootstrap")),
+            "temperature_scaling": temperature_scaling(logits[role], labels, names, temperature),
+            **facts,
+        }
     results |= compare_roles(logits, labels)
     results["data"] = {"name": config.dataset, "test_rows": len(labels), "label_names": names, "source": rows.source}
     results["data"]["notes"] = notes

@@ -4,6 +4,7 @@ import logging
 import platform
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -16,10 +17,12 @@ import torch
 
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
+from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
-from lora_distill.evaluation.metrics import classification_metrics
+from lora_distill.evaluation.intervals import bootstrap_intervals
+from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.preparation import Prepared, automatic_name, prepare
-from lora_distill.profiling import stage
+from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
 from lora_distill.run_folder import (
@@ -32,6 +35,7 @@ from lora_distill.run_folder import (
     changed_since,
     check_writable,
 )
+from lora_distill.seeding import generator
 from lora_distill.store import (
     ARTEFACTS,
     Artefact,
@@ -71,7 +75,7 @@ def run_experiment(
         UserError: something that was given is wrong; nothing has been written then.
     """
     started = working_seconds()
-    with run_log() as log_into:
+    with run_log() as log_into, stages() as spent:
         with stage("prepare"):
             prepared, begun = _prepare(config, resume=resume, overwrite=overwrite)
         run = RunFolder.of(prepared.config)
@@ -81,14 +85,15 @@ def run_experiment(
             what = "goes on" if resume else "begun"
             logger.info("%s: %s; if it is stopped, go on with: %s", run.path, what, run.resume_command())
             renewed = (set() if renewed is None else renewed) if overwrite else None
-            with _stopwatch(run, environment, started) as seconds:
+            with _stopwatch(run, environment, started, spent) as cost:
                 teacher = _teach(prepared, renewed)
                 outcomes: dict[Role, Outcome] = {"teacher": teacher}
                 outcomes["student"] = _distil(prepared, "student", teacher, renewed)
                 if not prepared.config.no_control:
                     outcomes["control"] = _distil(prepared, "control", None, renewed)
-                results = _judge(prepared, outcomes, environment["fallbacks"])
-                results["seconds"] = seconds()
+                with stage("judgement"):
+                    results = _judge(prepared, outcomes, environment["fallbacks"])
+                results |= cost()
                 _save(run, prepared, outcomes, results)
     return results
 
@@ -141,17 +146,23 @@ def _begin(
 
 
 @contextmanager
-def _stopwatch(run: RunFolder, environment: dict[str, Any], started: float) -> Iterator[Callable[[], float]]:
-    """What the run took, earlier sessions included; a session that is stopped leaves that for the next."""
+def _stopwatch(
+    run: RunFolder, environment: dict[str, Any], started: float, spent: dict[str, float]
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """What the run took, whole and by stage, with earlier sessions; one that is stopped leaves that for the next."""
 
-    def seconds() -> float:
-        return float(environment.get("seconds", 0.0)) + working_seconds() - started
+    def cost() -> dict[str, Any]:
+        before = environment.get("cost", {"seconds": {}})["seconds"]
+        return {
+            "seconds": float(environment.get("seconds", 0.0)) + working_seconds() - started,
+            "cost": {"seconds": dict(Counter(before) + Counter(spent))},
+        }
 
     try:
-        yield seconds
+        yield cost
     except BaseException:
         with suppress(OSError):
-            write_json(run.path / ENVIRONMENT, environment | {"seconds": seconds()})
+            write_json(run.path / ENVIRONMENT, environment | cost())
         raise
 
 
@@ -226,25 +237,28 @@ def _git_revision() -> str | None:
 def _judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:
     """All that metrics.json says."""
     config, dataset = prepared.config, prepared.dataset
+    labels, names = dataset.test.labels, dataset.label_names
     results: dict[str, Any] = {"exp_name": config.exp_name}
     for role, outcome in outcomes.items():
+        logits, validation = outcome.logits["test"], outcome.logits["validation"]
+        temperature = fit_temperature(validation, dataset.validation.labels)
         results[role] = {
-            "test": classification_metrics(outcome.logits["test"], dataset.test.labels, dataset.label_names),
-            "validation": classification_metrics(
-                outcome.logits["validation"], dataset.validation.labels, dataset.label_names
-            ),
+            "test": classification_metrics(logits, labels, names),
+            "test_intervals": bootstrap_intervals(logits, labels, generator(config.seed, "bootstrap")),
+            "temperature_scaling": temperature_scaling(logits, labels, names, temperature),
+            "validation": classification_metrics(validation, dataset.validation.labels, names),
             **({} if role == "teacher" else {"budget": config.student_budget}),
             **outcome.facts,
             "reused": outcome.reused,
         }
     test = {role: outcome.logits["test"] for role, outcome in outcomes.items()}
-    results |= compare_roles(test, dataset.test.labels)
+    results |= compare_roles(test, labels)
     results["data"] = {
         "name": dataset.name,
         "train_rows": len(dataset.train),
         "validation_rows": len(dataset.validation),
         "test_rows": len(dataset.test),
-        "label_names": dataset.label_names,
+        "label_names": names,
         "fingerprint": dataset.fingerprint,
         "source": dataset.source,
         "notes": dataset.notes,

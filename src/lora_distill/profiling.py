@@ -11,6 +11,18 @@ FIRST_STEP, STEPS = 5, 10  # the steps before fill caches and are no measure
 T = TypeVar("T")
 
 _current: "ContextVar[dict[str, Any] | None]" = ContextVar("profile", default=None)
+_clocks: "ContextVar[tuple[dict[str, float], ...]]" = ContextVar("clocks", default=())
+
+
+@contextmanager
+def stages() -> Iterator[dict[str, float]]:
+    """Seconds of each stage that runs inside, by name; whoever else measures around it or in it counts them too."""
+    clock: dict[str, float] = {}
+    token = _clocks.set((*_clocks.get(), clock))
+    try:
+        yield clock
+    finally:
+        _clocks.reset(token)
 
 
 @contextmanager
@@ -20,20 +32,20 @@ def profiled() -> Iterator[dict[str, Any]]:
     `stages`: seconds by name, `total` among them. `operators`: by role, those that took most of a few training steps:
     name, calls a step, seconds a step in the operator itself, and their share.
     """
-    profile: dict[str, Any] = {"stages": {}, "operators": {}}
-    token, started = _current.set(profile), time.perf_counter()
-    try:
-        yield profile
-    finally:
-        profile["stages"]["total"] = time.perf_counter() - started
-        _current.reset(token)
+    with stages() as clock:
+        profile: dict[str, Any] = {"stages": clock, "operators": {}}
+        token, started = _current.set(profile), time.perf_counter()
+        try:
+            yield profile
+        finally:
+            clock["total"] = time.perf_counter() - started
+            _current.reset(token)
 
 
 def record(name: str, seconds: float) -> None:
     """Count seconds to a stage, where somebody measures."""
-    profile = _current.get()
-    if profile is not None:
-        profile["stages"][name] = profile["stages"].get(name, 0.0) + seconds
+    for clock in _clocks.get():
+        clock[name] = clock.get(name, 0.0) + seconds
 
 
 @contextmanager

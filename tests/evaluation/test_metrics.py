@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss
 
-from lora_distill.evaluation.metrics import _calibration_error, agreement, classification_metrics
+from lora_distill.evaluation.metrics import agreement, classification_metrics, temperature_scaling
 
 NAMES = ["a", "b", "c"]
 LOGITS = arrays(np.float32, (6, 3), elements=st.floats(-30, 30, width=32))
@@ -38,27 +38,9 @@ def test_literal_values() -> None:
     assert found["brier"] == pytest.approx((0.14 + 0.06 + 0.875 + 0.375) / 4)
     # Three bins: {0.7 right}, {0.8 right}, {0.5 wrong, 0.5 right}.
     assert found["ece"] == pytest.approx((0.3 + 0.2 + 0.0) / 4, abs=1e-6)
-
-
-def test_calibration_of_a_confident_model_is_its_error_rate() -> None:
-    logits = np.array([[50, 0, 0]] * 4, dtype=np.float32)
-    found = classification_metrics(logits, np.array([0, 0, 0, 1]), NAMES)
-    assert found["ece"] == pytest.approx(0.25)
-    assert found["brier"] == pytest.approx(2 / 4)
-
-
-def test_calibration_keeps_bins_apart() -> None:
-    # In one bin the two errors would cancel: 0.55 is right half the time too little, 0.95 too much.
-    logits = logits_of([0.55, 0.45], [0.95, 0.05])
-    found = classification_metrics(logits, np.array([0, 1]), ["a", "b"])
-    assert found["ece"] == pytest.approx((0.45 + 0.95) / 2, abs=1e-6)
-
-
-def test_calibration_bins_are_closed_on_the_right() -> None:
-    # 0.2 is the right edge of the bin that holds 0.15 too, so that the two gaps partly cancel.
-    error = _calibration_error(np.array([0.2, 0.15]), np.array([True, False]))
-    assert error == pytest.approx((0.8 - 0.15) / 2)
-    assert _calibration_error(np.array([1.0]), np.array([True])) == 0
+    assert found["ece_equal_mass"] == pytest.approx((0.3 + 0.2 + 0.0) / 4, abs=1e-6)
+    # From the surest: right, right, then two that are as sure, one of them wrong.
+    assert found["aurc"] == pytest.approx((0 + 0 + 0.5 / 3 + 1 / 4) / 4)
 
 
 @given(logits=LOGITS, labels=LABELS)
@@ -79,7 +61,7 @@ def test_agrees_with_scikit_learn_and_torch(logits: NDArray[np.float32], labels:
 @given(logits=LOGITS, labels=LABELS)
 def test_bounds(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
     found = classification_metrics(logits, labels, NAMES)
-    assert 0 <= found["ece"] <= 1
+    assert all(0 <= found[name] <= 1 for name in ("ece", "ece_equal_mass", "aurc"))
     assert 0 <= found["brier"] <= 2
     assert found["nll"] >= 0
     assert np.array(found["confusion"]).sum() == found["rows"] == 6
@@ -138,3 +120,15 @@ def test_agreement_is_perfect_with_oneself_and_ignores_a_shift(
         log_target=True,
     )
     assert found["kl"] == pytest.approx(torch_kl.item(), rel=1e-9, abs=1e-12)
+
+
+@given(logits=LOGITS, labels=LABELS, temperature=st.floats(0.05, 20))
+def test_a_temperature_changes_no_answer(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float
+) -> None:
+    before, found = classification_metrics(logits, labels, NAMES), temperature_scaling(logits, labels, NAMES, 1.0)
+    assert found == {"temperature": 1.0} | {name: before[name] for name in ("nll", "brier", "ece", "ece_equal_mass")}
+    scaled = torch.from_numpy(logits.astype(np.float64)) / temperature
+    assert temperature_scaling(logits, labels, NAMES, temperature)["nll"] == pytest.approx(
+        torch.nn.functional.cross_entropy(scaled, torch.from_numpy(labels)).item(), rel=1e-9, abs=1e-12
+    )

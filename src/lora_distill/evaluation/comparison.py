@@ -70,7 +70,7 @@ class Comparison:
 
     Attributes:
         recipe: `accuracy`, `nll` and `brier`, for texts like these rows and for other seeds.
-        same_rows: these and `macro_f1` and `ece`, on exactly these rows, for other seeds.
+        same_rows: these and `macro_f1`, `ece`, `ece_equal_mass` and `aurc`, on exactly these rows, for other seeds.
     """
 
     recipe: dict[str, RecipeDifference]
@@ -100,6 +100,6 @@ def compare_over_seeds(
     whole = [[classification_metrics(each, labels, label_names) for each in side] for side in (student, control)]
     same_rows = {
         name: same_rows_difference(np.array([ours[name] - theirs[name] for ours, theirs in zip(*whole, strict=True)]))
-        for name in ("accuracy", "nll", "brier", "macro_f1", "ece")
+        for name in ("accuracy", "nll", "brier", "macro_f1", "ece", "ece_equal_mass", "aurc")
     }
     return Comparison(recipe, same_rows)

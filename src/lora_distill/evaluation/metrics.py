@@ -7,16 +7,17 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-CALIBRATION_BINS = 15
+from lora_distill.evaluation.calibration import calibration_bins, calibration_error
+from lora_distill.evaluation.selective import area_under_risk
 
 
 def classification_metrics(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], label_names: list[str]
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], label_names: list[str]
 ) -> dict[str, Any]:
     """Judge logits against the true labels, in float64.
 
     Args:
-        logits: float32 [N, C].
+        logits: float32 or float64 [N, C].
         labels: int64 [N], indices into the label names.
         label_names: C names, all different.
 
@@ -27,9 +28,11 @@ def classification_metrics(
         - `accuracy`, `macro_f1`: shares. Macro F1 is the mean over the classes that have rows or predictions, as
           scikit-learn's is.
         - `nll`: mean negative log-likelihood of the true class, in nats.
-        - `ece`: expected calibration error, 0 to 1 (see `_calibration_error`).
+        - `ece`, `ece_equal_mass`: expected calibration error, 0 to 1, in 15 bins of equal width or of as many rows (see
+          `calibration_error`).
         - `brier`: mean squared error of the probabilities, summed over the classes, 0 to 2 (Brier, Verification
           of Forecasts Expressed in Terms of Probability, 1950).
+        - `aurc`: area under the risk-coverage curve, 0 to 1 (see `area_under_risk`).
         - `per_class`: `precision`, `recall`, `f1` and `support` (rows) by label name.
         - `confusion`: counts, C lists of C: a list for each true class, in it a count for each predicted one.
 
@@ -44,14 +47,17 @@ def classification_metrics(
     predicted = logits.argmax(axis=1)
     each = {"labels": range(classes), "zero_division": 0}
     precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, **each)
-    present = np.union1d(labels, predicted)
+    confusion = confusion_matrix(labels, predicted, labels=range(classes))
+    confidence, right = probabilities.max(axis=1), predicted == labels
     return {
         "rows": rows,
         "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1[present].mean()),
+        "macro_f1": macro_f1(confusion),
         "nll": float(-log_probabilities[np.arange(rows), labels].mean()),
-        "ece": _calibration_error(probabilities.max(axis=1), predicted == labels),
+        "ece": calibration_error(confidence, right),
+        "ece_equal_mass": calibration_error(confidence, right, calibration_bins(confidence, "mass")),
         "brier": float(((probabilities - np.eye(classes)[labels]) ** 2).sum(axis=1).mean()),
+        "aurc": area_under_risk(logits, labels),
         "per_class": {
             name: {
                 "precision": float(precision[index]),
@@ -61,8 +67,33 @@ def classification_metrics(
             }
             for index, name in enumerate(label_names)
         },
-        "confusion": confusion_matrix(labels, predicted, labels=range(classes)).tolist(),
+        "confusion": confusion.tolist(),
     }
+
+
+def macro_f1(confusion: NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that have rows or predictions, of counts [C, C], true classes first."""
+    predicted_or_true = confusion.sum(axis=0) + confusion.sum(axis=1)
+    present = predicted_or_true > 0
+    return float((2 * np.diag(confusion)[present] / predicted_or_true[present]).mean())
+
+
+def temperature_scaling(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], label_names: list[str], temperature: float
+) -> dict[str, float]:
+    """What dividing the logits by a temperature would give: how sure it is changes, its answers do not.
+
+    Args:
+        logits: float32 [N, C].
+        labels: int64 [N].
+        label_names: C names.
+        temperature: fitted on other rows (`fit_temperature`).
+
+    Returns:
+        `temperature`, and `nll`, `brier`, `ece` and `ece_equal_mass` after it.
+    """
+    scaled = classification_metrics(logits.astype(np.float64) / temperature, labels, label_names)
+    return {"temperature": temperature} | {name: scaled[name] for name in ("nll", "brier", "ece", "ece_equal_mass")}
 
 
 def scores_by_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
@@ -100,18 +131,7 @@ def agreement(student_logits: NDArray[np.float32], teacher_logits: NDArray[np.fl
     }
 
 
-def reliability_bins(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> list[tuple[float, float, int]]:
-    """Mean confidence, share of right rows and number of rows, of each bin of `ece` that has rows."""
-    probabilities = np.exp(_log_probabilities(logits))
-    confidence, right = probabilities.max(axis=1), logits.argmax(axis=1) == labels
-    bins = _bins(confidence)
-    return [
-        (float(confidence[here].mean()), float(right[here].mean()), int(here.sum()))
-        for here in (bins == number for number in np.unique(bins))
-    ]
-
-
-def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def _log_probabilities(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     if logits.ndim != 2 or logits.size == 0:
         raise ValueError(f"logits must be [rows, classes] with at least one of each, not {logits.shape}")
     broken = len(logits) - int(np.isfinite(logits).all(axis=1).sum())
@@ -119,26 +139,3 @@ def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
         raise ValueError(f"{broken:,} of {len(logits):,} rows of logits hold a NaN or an infinity")
     result: NDArray[np.float64] = log_softmax(logits.astype(np.float64), axis=1)
     return result
-
-
-def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
-
-    The rows fall into 15 bins of equal width, closed on the right, by the probability of the predicted class. In
-    each bin the share of right rows is compared with the mean confidence; the gaps are averaged, weighted by the
-    bin's share of the rows.
-
-    Args:
-        confidence: float64 [N], probability of the predicted class.
-        right: bool [N], whether it is the true one.
-    """
-    bins = _bins(confidence)
-    # A bin's share times its gap is the absolute sum of (right - confidence) over its rows, divided by N.
-    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(right))
-
-
-def _bins(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
-    inner_edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
-    bins: NDArray[np.int64] = np.searchsorted(inner_edges, confidence, side="left")
-    return bins

@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from lora_distill import __version__
 from lora_distill.config import ROLES
+from lora_distill.evaluation.calibration import reliability_bins
 from lora_distill.evaluation.comparison import learned_from_teacher
-from lora_distill.evaluation.metrics import reliability_bins
 from lora_distill.evidence import Evidence, Predictions, read_predictions
 from lora_distill.reporting.sentences import (
     SPEED,
