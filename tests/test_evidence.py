@@ -95,6 +95,26 @@ def test_one_seed_or_no_control_has_no_verdict(tmp_path: Path) -> None:
     assert "control" not in gather(without.groups())["one"].accuracy
 
 
+def test_two_students_are_compared_row_by_row_and_seed_by_seed(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 3, "good", "bad", "one")
+    finish(suite.only("good"), {"teacher": 0.9, "student": 0.95})
+    finish(suite.only("bad"), {"teacher": 0.9, "student": 0.7})
+    one = suite.only("one")
+    finish(replace(one, runs=dict(list(one.runs.items())[:1])), {"teacher": 0.9, "student": 0.7})
+    found = gather(suite.groups())
+    lead = found["good"].lead_over(found["bad"])
+    assert lead
+    means = [np.mean(found[name].accuracy["student"]) for name in ("good", "bad")]
+    assert lead[0] == pytest.approx(means[0] - means[1])
+    assert 0 < lead[1] < lead[0] < lead[2]
+    assert found["good"].lead_over(found["good"]) == (0, 0, 0)
+    assert found["good"].lead_over(found["one"]) is None
+    one_against_itself = found["one"].lead_over(found["one"])
+    assert one_against_itself
+    assert one_against_itself[1] < 0 == one_against_itself[0] < one_against_itself[2]
+    assert "student_right" not in json.dumps(as_json(found))
+
+
 def test_only_finished_runs_count(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, 4, "one", "two")
     done = {name: config for name, config in suite.runs.items() if name in ("one-seed-0", "one-seed-2", "one-seed-3")}

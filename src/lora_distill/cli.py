@@ -158,10 +158,12 @@ def _suite(arguments: argparse.Namespace) -> int:
     if outcome.results:
         first = Path(next(iter(suite.runs.values())).output_dir)
         if evidence:
-            write_json(first / f"{suite.name}.json", {"suite": suite.name} | evidence)
+            from lora_distill.evidence import as_json
+
+            write_json(first / f"{suite.name}.json", {"suite": suite.name} | as_json(evidence))
             print_lines(f"Written to {first / suite.name}.json")
         if outcome.trained:
-            report_on(first / f"{suite.name}.html", suite.groups())
+            report_on(first / f"{suite.name}.html", suite.groups(), evidence)
         print_lines(
             f"Everything is in {first}, a folder for each run.",
             f"Next: {program()} show {shlex.quote(str(first / outcome.results[0]['exp_name']))}",
@@ -236,7 +238,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    report_on(arguments.output or arguments.runs[0] / REPORT, group_by_seed(_finished_runs(arguments.runs)))
+    groups = group_by_seed(_finished_runs(arguments.runs))
+    report_on(arguments.output or arguments.runs[0] / REPORT, groups, figures=arguments.figures)
     return OK
 
 

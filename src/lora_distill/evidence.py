@@ -1,7 +1,7 @@
 """What runs show over seeds: each experiment's roles, student minus control, and the verdict."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from lora_distill.config import ROLES, Role
 from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import Comparison, compare_over_seeds
-from lora_distill.evaluation.over_seeds import holm
+from lora_distill.evaluation.over_seeds import OverSeeds, holm, recipe_difference
+from lora_distill.evaluation.significance import PairedDifference, paired_difference
 from lora_distill.evaluation.verdict import Verdict, judge
 from lora_distill.run_folder import PREDICTIONS, RunFolder
 
@@ -26,6 +27,8 @@ class Evidence:
         accuracy: on the test split, by role and seed.
         comparison: student minus control; None with one seed or without a control.
         verdict: on the recipe, corrected for the other experiments of the suite.
+        rows: [n], ids of the test rows.
+        student_right: bool [n, S], by row and seed.
     """
 
     runs: list[str]
@@ -33,6 +36,23 @@ class Evidence:
     accuracy: dict[str, list[float]]
     comparison: Comparison | None
     verdict: Verdict | None
+    rows: NDArray[Any]
+    student_right: NDArray[np.bool_]
+
+    def lead_over(self, other: "Evidence") -> tuple[float, float, float] | None:
+        """How much more often its student is right than another's, and the 95% interval, as shares.
+
+        Over seeds, and other texts like these, where both have the same seeds; of these two models where both have one.
+        None where they cannot be compared, for their rows or seeds differ.
+        """
+        if not np.array_equal(self.rows, other.rows) or self.seeds != other.seeds:
+            return None
+        found: OverSeeds | PairedDifference
+        if len(self.seeds) > 1:
+            found = recipe_difference(self.student_right.astype(np.float64) - other.student_right)
+        else:
+            found = paired_difference(self.student_right[:, 0], other.student_right[:, 0])
+        return found.difference, found.low, found.high
 
 
 def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
@@ -45,37 +65,27 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
         UserError: runs of one experiment were judged on different rows, or a file is damaged.
     """
     finished = {name: [run for run in runs if run.finished] for name, runs in groups.items()}
-    compared = {name: _compare(runs) for name, runs in finished.items()}
-    differences = {name: each.recipe["accuracy"] for name, each in compared.items() if each}
-    corrected = dict(zip(differences, holm([each.p_value for each in differences.values()]), strict=True))
-    return {
-        name: Evidence(
-            [run.path.name for run in runs],
-            [run.resolved().seed for run in runs],
-            _accuracies(runs),
-            compared[name],
-            judge(differences[name], corrected[name]) if name in differences else None,
-        )
-        for name, runs in finished.items()
-        if runs
-    }
+    found = {name: _of_one(runs) for name, runs in finished.items() if runs}
+    differences = {name: each.comparison.recipe["accuracy"] for name, each in found.items() if each.comparison}
+    corrected = holm([each.p_value for each in differences.values()])
+    for (name, difference), p_value in zip(differences.items(), corrected, strict=True):
+        found[name] = replace(found[name], verdict=judge(difference, p_value))
+    return found
 
 
 def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
-    """For a file."""
-    each = {name: asdict(found) for name, found in evidence.items()}
+    """For a file: all but what is by row."""
+    by_row = ("rows", "student_right")
+    each = {
+        name: {key: value for key, value in asdict(found).items() if key not in by_row}
+        for name, found in evidence.items()
+    }
     return {"experiments": each, "correction": "Holm"}
 
 
-def _accuracies(runs: list[RunFolder]) -> dict[str, list[float]]:
-    results = [run.results() for run in runs]
-    return {role: [each[role]["test"]["accuracy"] for each in results] for role in ROLES if role in results[0]}
-
-
-def _compare(runs: list[RunFolder]) -> Comparison | None:
-    tables = [read_predictions(run) for run in runs]
-    if len(tables) < 2 or any("control" not in table.logits for table in tables):
-        return None
+def _of_one(runs: list[RunFolder]) -> Evidence:
+    """What the finished runs of one experiment show, but for the verdict, which depends on the others."""
+    results, tables = [run.results() for run in runs], [read_predictions(run) for run in runs]
     first = tables[0]
     for run, other in zip(runs, tables, strict=True):
         if not np.array_equal(first.ids, other.ids) or not np.array_equal(first.labels, other.labels):
@@ -83,9 +93,19 @@ def _compare(runs: list[RunFolder]) -> Comparison | None:
                 f"{run.path}: was judged on other test rows than {runs[0].path}, so the two cannot be compared."
                 "\nTrain them again on the same data: --overwrite."
             )
-    names = runs[0].results()["data"]["label_names"]
-    student, control = ([table.logits[role] for table in tables] for role in ("student", "control"))
-    return compare_over_seeds(student, control, first.labels, names)
+    comparison = None
+    if len(runs) > 1 and all("control" in table.logits for table in tables):
+        student, control = ([table.logits[role] for table in tables] for role in ("student", "control"))
+        comparison = compare_over_seeds(student, control, first.labels, results[0]["data"]["label_names"])
+    return Evidence(
+        runs=[run.path.name for run in runs],
+        seeds=[run.resolved().seed for run in runs],
+        accuracy={role: [each[role]["test"]["accuracy"] for each in results] for role in ROLES if role in results[0]},
+        comparison=comparison,
+        verdict=None,
+        rows=first.ids,
+        student_right=np.stack([table.logits["student"].argmax(axis=1) == first.labels for table in tables], axis=1),
+    )
 
 
 class Predictions(NamedTuple):

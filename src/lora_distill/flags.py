@@ -83,6 +83,7 @@ def make_parser() -> Parser:
     report = commands.add_parser("report", help="one page of finished runs, to look at and to send")
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
     report.add_argument("--output", metavar="FILE", type=Path, help="the page; DIR/report.html when not given")
+    report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG files")
 
     cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
     cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")

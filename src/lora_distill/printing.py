@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from lora_distill.data.wording import counted
 from lora_distill.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from lora_distill.evidence import Evidence
 
 PIPED_WIDTH = 140
 
@@ -25,7 +29,7 @@ def print_results(results: list[dict[str, Any]]) -> None:
         screen.print(line, markup=False, highlight=False)
 
 
-def print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, Any]]) -> dict[str, Any] | None:
+def print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, Any]]) -> "dict[str, Evidence] | None":
     """Print every run, where each experiment has one seed; else what they show over seeds.
 
     Args:
@@ -33,12 +37,12 @@ def print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, A
         results: what the metrics.json of each holds.
 
     Returns:
-        What they show over seeds, for a file.
+        What they show over seeds, if it was printed.
     """
     if all(len(runs) == 1 for runs in groups.values()):
         print_results(results)
         return None
-    from lora_distill.evidence import as_json, gather
+    from lora_distill.evidence import gather
     from lora_distill.reporting.tables import evidence_table, explain_evidence
 
     evidence = gather(groups)
@@ -46,7 +50,7 @@ def print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, A
     screen.print(evidence_table(evidence))
     for line in explain_evidence(evidence, results):
         screen.print(line, markup=False, highlight=False)
-    return as_json(evidence)
+    return evidence
 
 
 def print_lines(*lines: str) -> None:
@@ -60,15 +64,24 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
-def report_on(path: Path, groups: dict[str, list[RunFolder]]) -> None:
-    """Write the page of these runs and say where it is.
+def report_on(
+    path: Path,
+    groups: dict[str, list[RunFolder]],
+    evidence: "dict[str, Evidence] | None" = None,
+    figures: Path | None = None,
+) -> None:
+    """Write the page of these runs, and its figures where they are wanted, and say where they are.
 
     Args:
         path: of the page.
         groups: runs that differ in nothing but the seed, by the experiment's name.
+        evidence: where it has been gathered already.
+        figures: the folder for each figure of the page as a file.
     """
     from lora_distill.evidence import gather
     from lora_distill.reporting.report import write_report
 
-    write_report(path, gather(groups), groups)
+    written = write_report(path, evidence or gather(groups), groups, figures)
     print_lines(f"Report: {path}   (open it in a browser)")
+    if figures:
+        print_lines(f"Figures: {figures}   ({counted(written, 'SVG file')})")

@@ -39,7 +39,7 @@ COMMANDS = {
     ".venv/bin/lora-distill evaluate outputs/lora_distillation/mine --dataset other.csv": "",
     "./scripts/run_lora_distillation.sh configs/ag_news.yaml --max_train_rows 4000 --num_epochs 2"
     " --seed 0": FEWER_EPOCHS,
-    ".venv/bin/lora-distill report outputs/lora_distillation --output report.html": "",
+    ".venv/bin/lora-distill report outputs/lora_distillation --output report.html --figures figures": "",
     ".venv/bin/lora-distill plan --base_model minilm --classes 4 --student_budget 1000000": "",
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,

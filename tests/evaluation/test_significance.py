@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import binomtest, multinomial
 
-from lora_distill.evaluation.significance import PairedDifference, paired_difference
+from lora_distill.evaluation.significance import PairedDifference, paired_difference, share_interval
 
 RIGHT = st.integers(1, 60).flatmap(lambda rows: st.tuples(*[arrays(np.bool_, rows)] * 2))
 
@@ -110,3 +110,10 @@ def test_refuses_lists_that_do_not_fit() -> None:
         paired_difference(right, right[:1])
     with pytest.raises(ValueError, match="same rows"):
         paired_difference(right[:0], right[:0])
+
+
+def test_the_interval_of_a_share_is_wilson_s() -> None:
+    # Worked out by hand for 8 of 10: (p + z^2/2n +- z sqrt(p(1 - p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.959964.
+    assert share_interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+    assert share_interval(0, 10)[0] == 0
+    assert share_interval(10, 10)[1] == 1

@@ -1,4 +1,3 @@
-import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lora_distill.config import make_config
+from lora_distill.config import ROLES, make_config
 from lora_distill.evidence import Predictions, gather
-from lora_distill.reporting.report import _rows_to_read, write_report
+from lora_distill.reporting.report import headline, write_report
+from lora_distill.reporting.sections import cost, rows_to_read
+from lora_distill.reporting.summary import summarise
 from lora_distill.reporting.svg import Axis, Point, scatter
 from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, RunFolder
 from lora_distill.store import write_json, write_jsonl
@@ -24,7 +25,7 @@ def finished_run(folder: Path, name: str, seed: int, **changes: float) -> RunFol
     """A run's folder with all that a report reads."""
     config = make_config({"output_dir": str(folder), "exp_name": name, "seed": seed, **changes}, {})
     names = [NASTY, *LABELS[1:]]
-    results = copy.deepcopy(sample_results(names)) | {"exp_name": name}
+    results = sample_results(names) | {"exp_name": name}
     run = RunFolder.of(config)
     run.begin(config, {"requested": {}, "processor": "a processor", "versions": {"torch": "2"}})
     rows = results["data"]["test_rows"]
@@ -62,9 +63,32 @@ def page_of(groups: dict[str, list[RunFolder]], folder: Path) -> str:
 def test_the_verdicts_come_first(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     page = page_of(groups, tmp_path)
     header = page[page.index("<header>") : page.index("</header>")]
-    assert re.search(r"<strong>base</strong>: Distillation helped: \+\d+\.\d\d points over the same student", header)
-    assert "<strong>alone</strong>: One seed, so these two models only" in header
-    assert page.count('<li class="helped">') == 1
+    assert "Distillation helped in 1 of 2 experiments, and hurt in 0." in header
+    assert re.search(r"The most accurate student is (base|alone), with ", header)
+    assert page.index("</header>") < page.index('id="table"') < page.index("<svg") < page.index('id="verdicts"')
+    assert re.search(r"<strong>base</strong>: Distillation helped: \+\d+\.\d\d points over the same student", page)
+    assert "<strong>alone</strong>: One seed, so these two models only" in page
+    assert page.count('<li class="helped">') == page.count('<span class="finding helped">') == 1
+
+
+def test_one_experiment_is_said_in_its_own_words(groups: dict[str, list[RunFolder]]) -> None:
+    (only,) = summarise(gather({"base": groups["base"]}), groups)
+    assert headline([only]) == [only.sentence]
+
+
+def test_the_smallest_student_that_may_be_as_good_is_named(tmp_path: Path) -> None:
+    runs = {name: [finished_run(tmp_path, name, 0)] for name in ("large", "small")}
+    results = runs["small"][0].results()
+    results["student"]["trainable_parameters"]["total"] = 1000
+    results["student"]["test"]["accuracy"] -= 0.01
+    write_json(runs["small"][0].path / METRICS, results)
+    said = headline(summarise(gather(runs), runs))
+    assert said[1].startswith("The most accurate student is large, with ")
+    assert said[2].startswith(
+        "These runs cannot tell it from small, with 1,000 trainable parameters (0.10% of the budget)"
+    )
+    assert ": its lead is +0.00 points (" in said[2]
+    assert len(headline(summarise(gather(runs), runs | {"small": runs["large"]}))) == 2
 
 
 def test_it_asks_no_network_and_escapes_what_users_wrote(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
@@ -78,14 +102,12 @@ def test_it_asks_no_network_and_escapes_what_users_wrote(groups: dict[str, list[
 
 def test_every_plot_is_well_formed_and_says_what_it_shows(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     plots = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page_of(groups, tmp_path), re.DOTALL)]
-    assert len(plots) == 1 + 2 * len(groups)
+    assert len(plots) == 1 + 2 + 4 * len(groups)  # accuracy; what alpha does; and of each experiment
     for plot in plots:
         assert plot.get("aria-label")
         assert plot.findall(".//title")
-    marks = plots[0].findall(".//g/title")
-    assert sorted(str(mark.text).partition(":")[0] for mark in marks) == sorted(
-        f"{name}, {role}" for name in groups for role in ("teacher", "student", "control")
-    )
+    marks = [str(mark.text).partition(":")[0] for mark in plots[0].findall(".//g/title")]
+    assert sorted(marks) == sorted(f"{role} of {name}" for name in groups for role in ROLES)
 
 
 def test_settings_that_differ_are_named(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
@@ -93,7 +115,8 @@ def test_settings_that_differ_are_named(groups: dict[str, list[RunFolder]], tmp_
 
 
 def test_fifty_runs_are_less_than_three_megabytes(tmp_path: Path) -> None:
-    groups = {f"e{number}": [finished_run(tmp_path, f"e{number}", 0)] for number in range(50)}
+    runs = [finished_run(tmp_path, f"run-{number}", 0, alpha=number / 10) for number in range(10)]
+    groups = {f"e{number}": [runs[number % 10]] for number in range(50)}
     assert len(page_of(groups, tmp_path).encode()) < 3_000_000
 
 
@@ -125,21 +148,56 @@ def test_the_front_leaves_out_what_is_outdone() -> None:
     assert len(str(front.get("points")).split()) == 2
 
 
+def test_marks_of_one_place_stand_side_by_side() -> None:
+    points = [Point(x, y, y, y, "student", "s") for x, y in ((1, 0.5), (1, 0.4), (3, 0.6))]
+    plot = ET.fromstring(scatter(points, "x", "y", "t", categories=["a", "b", "c", "d"]))
+    places = [float(str(circle.get("cx"))) for circle in plot.iter("circle")]
+    assert places[0] < places[1] < places[2]
+    texts = [str(text.text) for text in plot.iter("text")]
+    assert [text for text in texts if text in "abcd"] == ["a", "b", "c", "d"]
+
+
 def test_rows_worth_reading_are_chosen_by_what_the_models_say() -> None:
     predictions = Predictions(
-        np.arange(4),
-        ["all alike", "sure", "against", "fine"],
-        np.array([0, 0, 0, 0]),
+        np.arange(5),
+        ["both sure", "sure", "against", "fine", "fine too"],
+        np.array([0, 0, 0, 0, 1]),
         {
-            "teacher": np.array([[0, 9], [9, 0], [0, 9], [9, 0]], np.float32),
-            "student": np.array([[0, 9], [0, 9], [9, 0], [9, 0]], np.float32),
-            "control": np.array([[0, 9], [9, 0], [9, 0], [9, 0]], np.float32),
+            "teacher": np.array([[0, 9], [9, 0], [0, 9], [9, 0], [0, 9]], np.float32),
+            "student": np.array([[0, 9], [0, 9], [9, 0], [9, 0], [0, 9]], np.float32),
+            "control": np.array([[9, 0], [9, 0], [9, 0], [9, 0], [0, 9]], np.float32),
         },
     )
-    rows = _rows_to_read(predictions, ["a", "b"])
+    rows = rows_to_read(predictions, ["a", "b"])
     assert [(row["text"], row["kind"]) for row in rows] == [
-        ("all alike", "every model says another class than the label"),
+        ("both sure", "the label may be wrong: teacher and student are sure of another"),
         ("sure", "wrong, and sure of it"),
         ("against", "against its teacher"),
     ]
     assert rows[1]["said"] == {"teacher": "a (99.99%)", "student": "b (99.99%)", "control": "a (99.99%)"}
+
+
+def test_seconds_add_up_and_what_was_shared_is_told(tmp_path: Path) -> None:
+    runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
+    results = runs["two"][0].results()
+    results["teacher"]["reused"] = True
+    write_json(runs["two"][0].path / METRICS, results)
+    found = cost(summarise(gather(runs), runs))
+    assert found["total"] == pytest.approx(2 * 71.3)
+    assert found["stages"]["training steps"] == {"teacher": 2 * 31.2, "student": 2 * 19.0}
+    assert sum(sum(row.values()) for row in found["stages"].values()) == pytest.approx(found["total"])
+    assert found["reused"] == {"teacher": (1, 2)}
+    assert found["saved"] == pytest.approx(31.2)
+
+
+def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
+    written = write_report(tmp_path / "report.html", gather(groups), groups, tmp_path / "figures")
+    files = sorted((tmp_path / "figures").iterdir())
+    assert len(files) == written == 1 + 2 + 4 * len(groups)
+    assert {"accuracy.svg", "accuracy-by-alpha.svg", "difference-by-alpha.svg", "base-calibration.svg"} <= {
+        file.name for file in files
+    }
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in text

@@ -14,9 +14,9 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """Intervals of `macro_f1`, `nll`, `brier`, `ece` and `ece_equal_mass` of one model, over its test rows.
 
-    Rows are drawn with replacement, 1,000 times. With x for a figure and q for quantiles over the draws, the interval is
-    2x - q(97.5%) to 2x - q(2.5%), the basic bootstrap (Davison and Hinkley, Bootstrap Methods and Their Application,
-    1997, section 5.2), kept within what the figure can be.
+    Rows are drawn with replacement, 1,000 times. With x for a figure and q for quantiles over the draws, the interval
+    is 2x - q(97.5%) to 2x - q(2.5%), the basic bootstrap (Davison and Hinkley, Bootstrap Methods and Their
+    Application, 1997, section 5.2), kept within what the figure can be.
 
     A calibration error is a sum of absolute gaps, which chance makes larger than it is, most where it is 0, and there
     no bootstrap of the sum itself can be trusted. Its lower end is therefore x minus the 97.5% quantile of the sum of

@@ -86,3 +86,15 @@ def paired_difference(
         only_second_right=only_second,
         both_wrong=int((~first_right & ~second_right).sum()),
     )
+
+
+def share_interval(count: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share (Probable Inference, the Law of Succession, and Statistical Inference, 1927).
+
+    Args:
+        count: of rows that have it.
+        rows: all, one at least.
+        confidence: of the interval, between 0 and 1.
+    """
+    found = binomtest(count, rows).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)

@@ -164,6 +164,7 @@ def _results(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     rows = []
     for metric, name, show in _METRICS:
         rows.append(f"| {name} | {show(facts['test'][metric])} | {show(facts['validation'][metric])} |")
+    scaling = facts["temperature_scaling"]
     metrics, classes, comparison = "\n".join(rows), _classes(role, results), _comparison(role, results)
     return f"""## Results
 
@@ -173,6 +174,9 @@ The test split was judged once, at the end, in fp32, without merging.{flattered}
 |---|---:|---:|
 {metrics}
 
+Its logits divided by {scaling["temperature"]:.3f}, a temperature fitted on validation, have on the test split a \
+negative log-likelihood of {scaling["nll"]:.4f} and a calibration error of {scaling["ece"]:.4f}.
+
 {classes}{comparison}"""
 
 
@@ -181,6 +185,7 @@ _METRICS: list[tuple[str, str, Callable[[float], str]]] = [
     ("macro_f1", "Macro F1", percent),
     ("nll", "Negative log-likelihood, nats", "{:.4f}".format),
     ("ece", "Expected calibration error, 15 bins", "{:.4f}".format),
+    ("ece_equal_mass", "The same, bins of equal mass", "{:.4f}".format),
     ("brier", "Brier score, 0 to 2", "{:.4f}".format),
 ]
 

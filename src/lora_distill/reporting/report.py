@@ -1,19 +1,19 @@
 """The report: one page that opens from disk, asks no network, and answers first whether the student is worth having."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
-from scipy.special import softmax
 
 from lora_distill import __version__
 from lora_distill.config import ROLES
-from lora_distill.evaluation.calibration import reliability_bins
-from lora_distill.evaluation.comparison import learned_from_teacher
-from lora_distill.evidence import Evidence, Predictions, read_predictions
+from lora_distill.data.wording import byte_size
+from lora_distill.evidence import Evidence
+from lora_distill.reporting import figures
+from lora_distill.reporting.sections import cost, section, settings_of
 from lora_distill.reporting.sentences import (
     SPEED,
     about_data,
@@ -25,24 +25,39 @@ from lora_distill.reporting.sentences import (
     warnings_of,
 )
 from lora_distill.reporting.summary import Experiment, summarise
-from lora_distill.reporting.svg import Point, curves, reliability, scatter
-from lora_distill.run_folder import HISTORY, RunFolder
-from lora_distill.store import read_jsonl, write_text
+from lora_distill.run_folder import RunFolder
+from lora_distill.store import write_text
 
 TEMPLATE = "report.html.j2"
-ROWS_TO_READ, MOST_LETTERS = 5, 400
-HIDDEN = ("output_dir", "exp_name", "cache_limit", "device")
+CAPTIONS = {
+    "learning": "Accuracy on validation after each epoch.",
+    "calibration": "On the dashed line, answers are right as often as they say.",
+    "coverage": "Accuracy when only the rows are answered of which the model is surest.",
+    "length": "Accuracy on texts of so many words, with 95% intervals.",
+}
 
 
-def write_report(path: Path, experiments: Mapping[str, Evidence], runs: Mapping[str, list[RunFolder]]) -> None:
-    """Write the page.
+def write_report(
+    path: Path,
+    experiments: Mapping[str, Evidence],
+    runs: Mapping[str, list[RunFolder]],
+    figures_folder: Path | None = None,
+) -> int:
+    """Write the page, and each plot of it as an SVG file where a folder is given.
 
     Args:
         path: of the HTML file.
         experiments: the evidence, by experiment.
         runs: finished runs of each.
+        figures_folder: is made if need be.
+
+    Returns:
+        How many plots were written as files.
     """
     each = summarise(experiments, runs)
+    settings = [settings_of(experiment) for experiment in each]
+    overview, sections = figures.overview(each), [section(experiment, each[0]) for experiment in each]
+    effects = [(effect.title, list(effect.figures())) for effect in figures.effects(settings, each)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,104 +65,89 @@ def write_report(path: Path, experiments: Mapping[str, Evidence], runs: Mapping[
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "one_line": one_line}
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "one_line": one_line,
+        "byte_size": byte_size,
+        "svg": Markup,  # ElementTree has escaped it
+    }
     page = environment.get_template(TEMPLATE).render(
         experiments=each,
+        headline=headline(each),
+        best=best_student(each),
         roles=ROLES,
-        overview=Markup(_overview(each)),  # noqa: S704 - ElementTree has escaped it
-        sections=[_section(experiment, each[0]) for experiment in each],
+        overview=overview,
+        effects=effects,
+        sections=sections,
+        cost=cost(each),
+        pairs=_pairs(each, settings),
         notes=_notes(each),
+        captions=CAPTIONS,
         version=__version__,
     )
     write_text(path, page)
+    if figures_folder is None:
+        return 0
+    plots = {"accuracy": overview}
+    for title, drawn in effects:
+        plots |= {f"{kind} by {title}": svg for kind, svg in zip(("accuracy", "difference"), drawn, strict=False)}
+    for one in sections:
+        plots |= {f"{one['experiment'].name} {kind}": svg for kind, svg in one["plots"].items() if svg}
+    for name, svg in plots.items():
+        stem = re.sub(r"[^\w.+-]+", "-", name)
+        write_text(figures_folder / f"{stem}.svg", figures.standalone(svg))
+    return len(plots)
 
 
-def _overview(experiments: list[Experiment]) -> str:
-    marks = []
-    for each in experiments:
-        for role in ROLES:
-            found = each.accuracy(role)
-            parameters = each.results[0].get(role, {}).get("trainable_parameters")
-            if found and parameters:
-                mean, low, high = found
-                said = f"{one_line(each.name)}, {role}: {percent(mean)} [{percent(low)}, {percent(high)}]"
-                label = f"{said}, {parameters['total']:,} trainable parameters"
-                marks.append(Point(parameters["total"], mean, low, high, role, label))
-    title = "Accuracy against trainable parameters, with 95% intervals"
-    return scatter(marks, "Trainable parameters", "Accuracy on the test split", title, front=True)
+def headline(experiments: list[Experiment]) -> list[str]:
+    """What the page says first: whether distillation helped, which student is best, which may be as good for less."""
+    if len(experiments) == 1:
+        return [experiments[0].sentence]
+    found = [each.finding for each in experiments]
+    helped, hurt = found.count("helped"), found.count("hurt")
+    if helped or hurt:
+        said = [f"Distillation helped in {helped} of {len(found)} experiments, and hurt in {hurt}."]
+    else:
+        said = [f"In none of {len(found)} experiments can these runs show that distillation helped, or hurt."]
+    best = best_student(experiments)
+    accuracy = best.accuracy("student")
+    if accuracy is None:
+        return said
+    mean, low, high = accuracy
+    student = f"The most accurate student is {one_line(best.name)}, {_spends(best)}"
+    said.append(f"{student}: {percent(mean)} ({percent(low)} to {percent(high)}).")
+    smaller = [
+        (each, best.evidence.lead_over(each.evidence)) for each in experiments if each.trainable < best.trainable
+    ]
+    alike = [(each, lead) for each, lead in smaller if lead and lead[1] <= 0]
+    if alike:
+        least, (lead, low, high) = min(alike, key=lambda each: each[0].trainable)
+        student = f"These runs cannot tell it from {one_line(least.name)}, {_spends(least)}"
+        said.append(f"{student}: its lead is {points(lead)} points ({points(low)} to {points(high)}).")
+    return said
 
 
-def _section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
-    """What is shown of one experiment: plots are of its first seed."""
-    results, run = experiment.results[0], experiment.runs[0]
-    roles = [role for role in ROLES if role in results]
-    name, predictions = one_line(experiment.name), read_predictions(run)
-    settings, others = (each.runs[0].resolved().model_dump(mode="json") for each in (experiment, first))
-    return {
-        "experiment": experiment,
-        "curves": Markup(_curves(run, name)),  # noqa: S704 - ElementTree has escaped it
-        "reliability": Markup(_reliability(predictions, name)),  # noqa: S704
-        "rows": _rows_to_read(predictions, results["data"]["label_names"]),
-        "learned": learned_from_teacher(predictions.logits, predictions.labels) if "control" in roles else None,
-        "roles": [(role, results[role]) for role in roles],
-        "classes": [
-            (one_line(label), [(role, results[role]["test"]["per_class"][label]) for role in roles])
-            for label in results["data"]["label_names"]
-        ],
-        "labels": [one_line(label) for label in results["data"]["label_names"]],
-        "confusion": results["student"]["test"]["confusion"],
-        "agreement": results["agreement"],
-        "settings": {key: value for key, value in settings.items() if key not in HIDDEN},
-        "differing": [key for key in settings if key not in (*HIDDEN, "seed") and settings[key] != others[key]],
-        "environment": run.environment(),
-    }
+def best_student(experiments: list[Experiment]) -> Experiment:
+    """The experiment whose student is most often right on the test split."""
+    return max(experiments, key=lambda each: (each.accuracy("student") or (0.0,))[0])
 
 
-def _curves(run: RunFolder, name: str) -> str:
-    series: dict[str, list[tuple[float, float]]] = {}
-    for line in read_jsonl(run.path / HISTORY):
-        if line["event"] == "validation":
-            series.setdefault(line["role"], []).append((line["epoch"], line["accuracy"]))
-    if not series:
-        return ""
-    return curves(series, "Epoch", "Accuracy on validation", f"{name}: accuracy on validation after each epoch")
+def _spends(experiment: Experiment) -> str:
+    share = percent(experiment.trainable / experiment.budget)
+    return f"with {experiment.trainable:,} trainable parameters ({share} of the budget)"
 
 
-def _reliability(predictions: Predictions, name: str) -> str:
-    bins: dict[str, list[tuple[float, float, int]]] = {
-        role: reliability_bins(logits, predictions.labels) for role, logits in predictions.logits.items()
-    }
-    return reliability(bins, f"{name}: share of right answers against confidence")
-
-
-def _rows_to_read(predictions: Predictions, label_names: list[str]) -> list[dict[str, Any]]:
-    """The rows that tell most: where the student is wrong and sure, goes against its teacher, or the label may be."""
-    probabilities = {role: softmax(each.astype(np.float64), axis=1) for role, each in predictions.logits.items()}
-    answers = {role: each.argmax(axis=1) for role, each in probabilities.items()}
-    sure = {role: each.max(axis=1) for role, each in probabilities.items()}
-    labels, student, teacher = predictions.labels, answers["student"], answers["teacher"]
-    all_alike = np.all([each == student for each in answers.values()], axis=0)
-    kinds = {
-        "every model says another class than the label": (
-            all_alike & (student != labels),
-            np.min(list(sure.values()), 0),
-        ),
-        "wrong, and sure of it": ((student != labels) & ~all_alike, sure["student"]),
-        "against its teacher": (student != teacher, sure["student"] * sure["teacher"]),
-    }
-    rows, taken = [], set()
-    for kind, (chosen, weight) in kinds.items():
-        places = [int(place) for place in np.flatnonzero(chosen) if place not in taken]
-        for place in sorted(places, key=lambda each: -weight[each])[:ROWS_TO_READ]:
-            taken.add(place)
-            said = {
-                role: f"{one_line(label_names[answers[role][place]])} ({percent(sure[role][place])})"
-                for role in answers
-            }
-            label, text = one_line(label_names[labels[place]]), one_line(predictions.texts[place])
-            row = {"kind": kind, "id": predictions.ids[place], "label": label, "said": said}
-            rows.append(row | {"text": text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"})
-    return rows
+def _pairs(experiments: list[Experiment], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the page's reader can compare of any two: settings that vary, and figures, as they are said."""
+    varied = [key for key in settings[0] if any(each[key] != settings[0][key] for each in settings)]
+    return [
+        {
+            "name": one_line(each.name),
+            "said": [*((key, one_line(str(own[key]))) for key in varied), *each.figures().items()],  # in this order
+        }
+        for each, own in zip(experiments, settings, strict=True)
+    ]
 
 
 def _notes(experiments: list[Experiment]) -> list[str]:

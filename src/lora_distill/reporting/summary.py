@@ -1,8 +1,10 @@
 """One line for each experiment, over its seeds: what tables, pages and files for papers are made of."""
 
 import csv
+import functools
 import io
 import math
+import operator
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,9 +13,22 @@ from typing import Any
 from scipy import stats
 
 from lora_distill.config import ROLES
+from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import interval, one_line, percent, points, verdict
 from lora_distill.run_folder import RunFolder
+
+FIGURES = {
+    "macro F1": ("test", "macro_f1"),
+    "NLL": ("test", "nll"),
+    "Brier": ("test", "brier"),
+    "ECE": ("test", "ece"),
+    "ECE, equal mass": ("test", "ece_equal_mass"),
+    "AURC": ("test", "aurc"),
+    "temperature": ("temperature_scaling", "temperature"),
+    "NLL at that temperature": ("temperature_scaling", "nll"),
+    "ECE at that temperature": ("temperature_scaling", "ece"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,44 @@ class Experiment:
     def trainable(self) -> int:
         """The student's trainable parameters."""
         return int(self.results[0]["student"]["trainable_parameters"]["total"])
+
+    @property
+    def budget(self) -> int:
+        """What they may be at most."""
+        return int(self.results[0]["student"]["budget"])
+
+    @property
+    def seconds(self) -> float:
+        """What all its runs took."""
+        return float(sum(each["seconds"] for each in self.results))
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the student's adapter on disk; None where it lies no longer."""
+        file = self.runs[0].path / "student" / "adapter_model.safetensors"
+        return file.stat().st_size if file.is_file() else None
+
+    def mean(self, role: str, *keys: str) -> float | None:
+        """The mean over seeds of a figure of a role, by its keys in metrics.json; None where the role is not."""
+        if role not in self.results[0]:
+            return None
+        return statistics.mean(float(functools.reduce(operator.getitem, keys, each[role])) for each in self.results)
+
+    def figures(self) -> dict[str, str]:
+        """What can be said in figures, means over seeds, by name."""
+        said = {"seeds": str(len(self.evidence.seeds)), "trainable parameters": f"{self.trainable:,}"}
+        for role in ROLES:
+            if found := self.accuracy(role):
+                said[f"{role}: accuracy"] = _with_interval(found, percent)
+        if found := self.difference():
+            said["student − control, points"] = _with_interval(found, points)
+        said["same as teacher"] = percent(self.mean("agreement", "student_teacher", "rate") or 0.0)
+        for role in ROLES:
+            for name, keys in FIGURES.items():
+                value = self.mean(role, *keys)
+                if value is not None:
+                    said[f"{role}: {name}"] = f"{value:.4f}"
+        return said | {"seconds": f"{self.seconds:,.0f}"}
 
     @property
     def sentence(self) -> str:
@@ -72,8 +125,7 @@ class Experiment:
     def accuracy(self, role: str) -> tuple[float, float, float] | None:
         """Mean accuracy of a role and its 95% interval.
 
-        Over seeds it is Student's t on these rows. With one seed it is Wilson's for other rows (Probable Inference, the
-        Law of Succession, and Statistical Inference, 1927).
+        Over seeds it is Student's t on these rows. With one seed it is Wilson's, for other rows.
         """
         values = self.evidence.accuracy.get(role)
         if not values:
@@ -83,8 +135,7 @@ class Experiment:
             reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
             return mean, max(mean - reach, 0.0), min(mean + reach, 1.0)
         rows = self.results[0]["data"]["test_rows"]
-        found = stats.binomtest(round(mean * rows), rows).proportion_ci(method="wilson")
-        return mean, float(found.low), float(found.high)
+        return mean, *share_interval(round(mean * rows), rows)
 
 
 def summarise(evidence: Mapping[str, Evidence], runs: Mapping[str, list[RunFolder]]) -> list[Experiment]:

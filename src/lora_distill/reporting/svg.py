@@ -1,6 +1,7 @@
 """Plots as SVG elements to be put into a page, whose style sheet colours them; each mark says what it is."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
@@ -8,6 +9,22 @@ from xml.etree import ElementTree as ET
 Text = Callable[[float], str]
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 46
+MARK_WIDTH, MOST_ASIDE = 14, 70
+
+
+def percent_text(value: float) -> str:
+    """`94.5%`."""
+    return f"{100 * value:.4g}%"
+
+
+def points_text(value: float) -> str:
+    """`+1.5`, in percentage points."""
+    return f"{round(100 * value, 6) + 0.0:+.4g}"
+
+
+def count_text(value: float) -> str:
+    """`1,200`."""
+    return f"{value:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -61,19 +78,36 @@ class Axis:
         return [index * step for index in range(first, math.floor(self.high / step) + 1)]
 
 
-def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, *, front: bool = False) -> str:
+def scatter(
+    points: Sequence[Point],
+    x_label: str,
+    y_label: str,
+    title: str,
+    *,
+    categories: Sequence[str] = (),
+    y_text: Text = percent_text,
+    front: bool = False,
+    zero: bool = False,
+) -> str:
     """Points with vertical intervals; with a front, the line through those that none with a smaller x outdoes.
 
     Args:
         points: one at least.
         x_label: below the plot.
-        y_label: beside it; y is shown in percent.
+        y_label: beside it.
         title: for those who cannot see the plot.
+        categories: what stands at 0, 1, 2 … of x; nothing: x is a number.
+        y_text: how y is said.
         front: whether the Pareto front is drawn.
+        zero: whether a line shows where y is 0.
     """
     x = Axis.over([point.x for point in points], LEFT, WIDTH - RIGHT)
-    y = Axis.over([end for point in points for end in (point.low, point.high)], HEIGHT - BOTTOM, TOP)
-    svg = _frame(x, y, x_label, y_label, title, x_text=_count, y_text=_percent)
+    x = Axis(-0.5, len(categories) - 0.5, LEFT, WIDTH - RIGHT) if categories else x
+    ends = [end for point in points for end in (point.low, point.high)]
+    y = Axis.over([*ends, 0] if zero else ends, HEIGHT - BOTTOM, TOP)
+    svg = _frame(x, y, x_label, y_label, title, x_text=count_text, y_text=y_text, categories=categories)
+    if zero:
+        _line(svg, [(LEFT, y.at(0)), (WIDTH - RIGHT, y.at(0))], "front")
     if front:
         steps, reached = [], -math.inf
         for point in sorted(points, key=lambda each: (each.x, -each.y)):
@@ -81,16 +115,23 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, *, 
                 steps.append((point.x, point.y))
                 reached = point.y
         _line(svg, [(x.at(a), y.at(b)) for a, b in steps], "front")
+    beside = Counter(point.x for point in points)
+    taken: Counter[float] = Counter()
     for point in points:
-        group = ET.SubElement(svg, "g", {"class": f"mark {point.kind}", "tabindex": "0"})
+        group = ET.SubElement(svg, "g", {"class": f"mark {point.kind}"})
         ET.SubElement(group, "title").text = point.label
-        middle, low, high = x.at(point.x), y.at(point.low), y.at(point.high)
+        # Those of one x stand side by side, so that their intervals can be told apart.
+        aside = (taken[point.x] - (beside[point.x] - 1) / 2) * min(MARK_WIDTH, MOST_ASIDE / beside[point.x])
+        taken[point.x] += 1
+        middle, low, high = x.at(point.x) + aside, y.at(point.low), y.at(point.high)
         ET.SubElement(group, "path", {"d": f"M{middle:.1f} {low:.1f}V{high:.1f}", "class": "interval"})
         ET.SubElement(group, "circle", {"cx": f"{middle:.1f}", "cy": f"{y.at(point.y):.1f}", "r": "6"})
     return ET.tostring(svg, encoding="unicode")
 
 
-def curves(series: dict[str, list[tuple[float, float]]], x_label: str, y_label: str, title: str) -> str:
+def curves(
+    series: dict[str, list[tuple[float, float]]], x_label: str, y_label: str, title: str, x_text: Text = count_text
+) -> str:
     """A line for each series, with its points; y is shown in percent.
 
     Args:
@@ -98,20 +139,16 @@ def curves(series: dict[str, list[tuple[float, float]]], x_label: str, y_label: 
         x_label: below the plot.
         y_label: beside it.
         title: for those who cannot see the plot.
+        x_text: how x is said.
     """
     every = [point for points in series.values() for point in points]
     x = Axis.over([a for a, _ in every], LEFT, WIDTH - RIGHT)
     y = Axis.over([b for _, b in every], HEIGHT - BOTTOM, TOP)
-    svg = _frame(x, y, x_label, y_label, title, x_text=_count, y_text=_percent)
-    for kind, points in series.items():
-        placed = [(x.at(a), y.at(b)) for a, b in points]
-        _line(svg, placed, kind)
-        for (a, b), (left, top) in zip(points, placed, strict=True):
-            circle = ET.SubElement(
-                svg, "circle", {"cx": f"{left:.1f}", "cy": f"{top:.1f}", "r": "4", "class": f"mark {kind}"}
-            )
-            ET.SubElement(circle, "title").text = f"{kind}: {_percent(b)} at {x_label.lower()} {_count(a)}"
-    return ET.tostring(svg, encoding="unicode")
+    said = {
+        kind: [f"{kind}: {percent_text(b)} at {x_label.lower()} {x_text(a)}" for a, b in points]
+        for kind, points in series.items()
+    }
+    return _lines(_frame(x, y, x_label, y_label, title, x_text=x_text, y_text=percent_text), x, y, series, said)
 
 
 def reliability(series: dict[str, list[tuple[float, float, int]]], title: str) -> str:
@@ -122,26 +159,56 @@ def reliability(series: dict[str, list[tuple[float, float, int]]], title: str) -
         title: for those who cannot see the plot.
     """
     x, y = Axis(0, 1, LEFT, WIDTH - RIGHT), Axis(0, 1, HEIGHT - BOTTOM, TOP)
-    svg = _frame(x, y, "Confidence", "Right", title, x_text=_percent, y_text=_percent)
+    svg = _frame(x, y, "Confidence", "Right", title, x_text=percent_text, y_text=percent_text)
     _line(svg, [(x.at(0), y.at(0)), (x.at(1), y.at(1))], "front")
-    for kind, bins in series.items():
-        _line(svg, [(x.at(confidence), y.at(right)) for confidence, right, _ in bins], kind)
-        for confidence, right, rows in bins:
-            place = {"cx": f"{x.at(confidence):.1f}", "cy": f"{y.at(right):.1f}", "r": "4", "class": f"mark {kind}"}
-            circle = ET.SubElement(svg, "circle", place)
-            said = f"{kind}: {rows:,} rows, confidence {_percent(confidence)}, right {_percent(right)}"
-            ET.SubElement(circle, "title").text = said
+    said = {
+        kind: [
+            f"{kind}: {rows:,} rows, confidence {percent_text(confidence)}, right {percent_text(right)}"
+            for confidence, right, rows in bins
+        ]
+        for kind, bins in series.items()
+    }
+    points = {kind: [(confidence, right) for confidence, right, _ in bins] for kind, bins in series.items()}
+    return _lines(svg, x, y, points, said)
+
+
+def _lines(
+    svg: ET.Element,
+    x: Axis,
+    y: Axis,
+    series: dict[str, list[tuple[float, float]]],
+    said: dict[str, list[str]],
+) -> str:
+    """A line through the points of each series, and what is said of each point."""
+    for kind, points in series.items():
+        placed = [(x.at(a), y.at(b)) for a, b in points]
+        _line(svg, placed, kind)
+        for (left, top), label in zip(placed, said[kind], strict=True):
+            place = {"cx": f"{left:.1f}", "cy": f"{top:.1f}", "r": "4", "class": f"mark {kind}"}
+            ET.SubElement(ET.SubElement(svg, "circle", place), "title").text = label
     return ET.tostring(svg, encoding="unicode")
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str, title: str, *, x_text: Text, y_text: Text) -> ET.Element:
+def _frame(
+    x: Axis,
+    y: Axis,
+    x_label: str,
+    y_label: str,
+    title: str,
+    *,
+    x_text: Text,
+    y_text: Text,
+    categories: Sequence[str] = (),
+) -> ET.Element:
     svg = ET.Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": title})
     for value in y.ticks():
         level = f"{y.at(value):.1f}"
         ET.SubElement(svg, "path", {"d": f"M{LEFT} {level}H{WIDTH - RIGHT}", "class": "grid"})
         _text(svg, LEFT - 8, y.at(value) + 4, y_text(value), "end")
-    for value in x.ticks(whole=x_text is _count):
-        _text(svg, x.at(value), HEIGHT - BOTTOM + 18, x_text(value), "middle")
+    marked = range(len(categories)) if categories else x.ticks(whole=x_text is count_text)
+    for value in marked:
+        name = categories[int(value)] if categories else x_text(value)
+        _text(svg, x.at(value), HEIGHT - BOTTOM + 18, name, "middle")
     ET.SubElement(svg, "path", {"d": f"M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}", "class": "axis"})
     _text(svg, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle")
     label = _text(svg, 14, (TOP + HEIGHT - BOTTOM) / 2, y_label, "middle")
@@ -158,11 +225,3 @@ def _text(svg: ET.Element, x: float, y: float, text: str, anchor: str) -> ET.Ele
 def _line(svg: ET.Element, points: list[tuple[float, float]], kind: str) -> None:
     places = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
     ET.SubElement(svg, "polyline", {"points": places, "class": f"line {kind}"})
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.4g}%"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"

@@ -1,0 +1,162 @@
+"""The plots of a page: what is drawn of which numbers, and each as a file of its own."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_distill.config import ROLES, Role
+from lora_distill.evaluation.calibration import reliability_bins
+from lora_distill.evaluation.rows import length_groups
+from lora_distill.evaluation.selective import selective_risk
+from lora_distill.evaluation.significance import share_interval
+from lora_distill.evidence import Predictions
+from lora_distill.reporting.sentences import one_line, percent, points
+from lora_distill.reporting.summary import Experiment
+from lora_distill.reporting.svg import Point, curves, percent_text, points_text, reliability, scatter
+from lora_distill.run_folder import HISTORY, RunFolder
+from lora_distill.store import read_jsonl
+
+COVERAGES = np.arange(1, 11) / 10
+PLOT_STYLE, PAGE_STYLE = (Path(__file__).with_name(name) for name in ("plots.css", "colours.css"))
+
+
+def overview(experiments: Sequence[Experiment]) -> str:
+    """Accuracy of each experiment's roles against their trainable parameters, with the Pareto front."""
+    names: dict[tuple[Role, int, tuple[float, float, float]], list[str]] = {}  # what is shared is one mark
+    for each in experiments:
+        for role in ROLES:
+            parameters, found = each.results[0].get(role, {}).get("trainable_parameters"), each.accuracy(role)
+            if parameters and found:
+                names.setdefault((role, parameters["total"], found), []).append(one_line(each.name))
+    marks = [
+        Point(total, *found, role, f"{role} of {', '.join(of)}: {_interval(found)}, {total:,} trainable parameters")
+        for (role, total, found), of in names.items()
+    ]
+    title = "Accuracy against trainable parameters, with 95% intervals"
+    return scatter(marks, "Trainable parameters", "Accuracy on the test split", title, front=True)
+
+
+def _interval(found: tuple[float, float, float], said: Callable[[float], str] = percent) -> str:
+    return f"{said(found[0])} [{said(found[1])}, {said(found[2])}]"
+
+
+def learning(run: RunFolder, name: str) -> str:
+    """Accuracy on validation after each epoch, of the roles that were trained; empty where none was."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in read_jsonl(run.path / HISTORY):
+        if line["event"] == "validation":
+            series.setdefault(line["role"], []).append((line["epoch"], line["accuracy"]))
+    if not series:
+        return ""
+    return curves(series, "Epoch", "Accuracy on validation", f"{name}: accuracy on validation after each epoch")
+
+
+def calibration(predictions: Predictions, name: str) -> str:
+    """Share of right answers against confidence, of each role."""
+    bins: dict[str, list[tuple[float, float, int]]] = {
+        role: reliability_bins(logits, predictions.labels) for role, logits in predictions.logits.items()
+    }
+    return reliability(bins, f"{name}: share of right answers against confidence")
+
+
+def coverage(predictions: Predictions, name: str) -> str:
+    """Accuracy on the surest 10%, 20% … of the rows, of each role."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for role, logits in predictions.logits.items():
+        right = 1 - selective_risk(logits, predictions.labels)
+        places = np.unique(np.ceil(COVERAGES * len(right)).astype(int) - 1)
+        series[role] = [((place + 1) / len(right), float(right[place])) for place in places]
+    title = f"{name}: accuracy against the share of rows answered, the surest first"
+    return curves(series, "Share answered", "Accuracy on these", title, percent_text)
+
+
+def by_length(predictions: Predictions, name: str) -> str:
+    """Accuracy of each role on short and long texts."""
+    marks, names = [], []
+    for place, (fewest, most, here) in enumerate(length_groups(predictions.texts)):
+        names.append(f"{fewest}" if fewest == most else f"{fewest} to {most}")
+        for role, logits in predictions.logits.items():
+            right, rows = int((logits.argmax(axis=1) == predictions.labels)[here].sum()), int(here.sum())
+            found = right / rows, *share_interval(right, rows)
+            said = f"{role}, {names[-1]} words: {_interval(found)}, {rows:,} rows"
+            marks.append(Point(place, *found, role, said))
+    title = f"{name}: accuracy by the length of the text, with 95% intervals"
+    return scatter(marks, "Words", "Accuracy", title, categories=names)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Experiments that differ in one setting only.
+
+    Attributes:
+        setting: its name.
+        among: what else the suite varies, and what it is in these; nothing, where there are no others.
+        values: in order.
+        experiments: one for each value.
+    """
+
+    setting: str
+    among: dict[str, Any]
+    values: list[Any]
+    experiments: list[Experiment]
+
+    @property
+    def title(self) -> str:
+        """`alpha, with temperature 1.0`."""
+        fixed = ", ".join(f"{name} {value}" for name, value in self.among.items())
+        return f"{self.setting}, with {fixed}" if fixed else self.setting
+
+    def figures(self) -> Iterator[str]:
+        """Accuracy of each role by the setting's value, and student minus control where there are controls."""
+        names = [one_line(str(value)) for value in self.values]
+        marks, differences = [], []
+        for place, (each, value) in enumerate(zip(self.experiments, names, strict=True)):
+            for role in ROLES:
+                if found := each.accuracy(role):
+                    said = f"{role}, {self.setting} {value}: {_interval(found)}"
+                    marks.append(Point(place, *found, role, said))
+            if found := each.difference():
+                said = f"{self.setting} {value}: {_interval(found, points)} points"
+                differences.append(Point(place, *found, "difference", said))
+        title = f"Accuracy by {self.title}, with 95% intervals"
+        yield scatter(marks, self.setting, "Accuracy", title, categories=names)
+        if differences:
+            label, title = "Student − control, points", f"Student minus control by {self.title}, with 95% intervals"
+            yield scatter(differences, self.setting, label, title, categories=names, y_text=points_text, zero=True)
+
+
+def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment]) -> list[Effect]:
+    """What single settings do: for each that varies, the experiments that are the same in all others.
+
+    Args:
+        settings: of each experiment, the same keys in each.
+        experiments: as many.
+    """
+    varied = [key for key in settings[0] if any(each[key] != settings[0][key] for each in settings)]
+    found = []
+    for key in varied:
+        alike: dict[str, list[tuple[Any, Experiment, dict[str, Any]]]] = {}
+        for each, experiment in zip(settings, experiments, strict=True):
+            among = {name: each[name] for name in varied if name != key}
+            alike.setdefault(str(among), []).append((each[key], experiment, among))
+        for group in alike.values():
+            if len(group) > 1:
+                group.sort(key=lambda one: (0, one[0], "") if isinstance(one[0], int | float) else (1, 0, str(one[0])))
+                values, chosen, amongst = zip(*group, strict=True)
+                several = sum(len(other) > 1 for other in alike.values()) > 1
+                found.append(Effect(key, amongst[0] if several else {}, list(values), list(chosen)))
+    return found
+
+
+def standalone(svg: str) -> str:
+    """A plot as a file of its own, in the page's light colours, which programs that know no variables can show."""
+    colours = dict(re.findall(r"--([\w-]+): (#\w+)", PAGE_STYLE.read_text(encoding="utf-8").partition("@media")[0]))
+    style = re.sub(r"var\(--([\w-]+)\)", lambda name: colours[name[1]], PLOT_STYLE.read_text(encoding="utf-8"))
+    opening, rest = svg.split(">", 1)
+    size = re.sub(r'.*viewBox="0 0 (\d+) (\d+)".*', r'width="\1" height="\2"', opening)
+    background = f'<rect width="100%" height="100%" fill="{colours["page"]}"/>'
+    return f'{opening} xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{background}{rest}\n'
