@@ -108,7 +108,11 @@ def test_two_students_are_compared_row_by_row_and_seed_by_seed(tmp_path: Path) -
     assert lead[0] == pytest.approx(means[0] - means[1])
     assert 0 < lead[1] < lead[0] < lead[2]
     assert found["good"].lead_over(found["good"]) == (0, 0, 0)
-    assert found["good"].lead_over(found["one"]) is None
+    of_one_seed = found["good"].lead_over(found["one"])
+    assert of_one_seed
+    assert of_one_seed[0] == pytest.approx(found["good"].accuracy["student"][0] - found["one"].accuracy["student"][0])
+    assert found["one"].lead_over(replace(found["good"], seeds=[7, 8, 9])) is None
+    assert found["one"].lead_over(replace(found["good"], rows=np.arange(ROWS) + 1)) is None
     one_against_itself = found["one"].lead_over(found["one"])
     assert one_against_itself
     assert one_against_itself[1] < 0 == one_against_itself[0] < one_against_itself[2]

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from lora_distill import experiment, store
 from lora_distill.config import Config, make_config
@@ -97,12 +98,15 @@ def test_predictions_are_by_row_and_by_name(done: tuple[Path, dict[str, Any]], r
 
 def test_a_temperature_is_fitted_on_validation_and_tried_on_test(done: tuple[Path, dict[str, Any]]) -> None:
     folder, results = done
+    validation = prepare(RunFolder(folder).resolved()).dataset.validation
     table = pq.read_table(folder / "predictions.parquet")
     labels, names = table["label"].to_numpy(), results["data"]["label_names"]
     for role in ("teacher", "student"):
-        logits, scaling = np.stack(table[f"{role}_logits"].to_numpy()), results[role]["temperature_scaling"]
+        (kept,) = (folder.parent / ".artefacts").glob(f"{role}-*/logits.safetensors")
+        scaling = results[role]["temperature_scaling"]
+        assert scaling["temperature"] == fit_temperature(load_file(kept)["validation"], validation.labels)
+        logits = np.stack(table[f"{role}_logits"].to_numpy())
         assert scaling == temperature_scaling(logits, labels, names, scaling["temperature"])
-        assert scaling["temperature"] != pytest.approx(fit_temperature(logits, labels))  # that of the test split
         assert results[role]["test_intervals"].keys() < results[role]["test"].keys()
 
 

@@ -42,16 +42,18 @@ class Evidence:
     def lead_over(self, other: "Evidence") -> tuple[float, float, float] | None:
         """How much more often its student is right than another's, and the 95% interval, as shares.
 
-        Over seeds, and other texts like these, where both have the same seeds; of these two models where both have one.
-        None where they cannot be compared, for their rows or seeds differ.
+        Over seeds, and for other texts like these, where they share several; of these two models where they share one.
+        None where they cannot be compared, for they share no seed or were judged on other rows.
         """
-        if not np.array_equal(self.rows, other.rows) or self.seeds != other.seeds:
+        shared = [seed for seed in self.seeds if seed in other.seeds]
+        if not shared or not np.array_equal(self.rows, other.rows):
             return None
+        ours, theirs = (each.student_right[:, [each.seeds.index(seed) for seed in shared]] for each in (self, other))
         found: OverSeeds | PairedDifference
-        if len(self.seeds) > 1:
-            found = recipe_difference(self.student_right.astype(np.float64) - other.student_right)
+        if len(shared) > 1:
+            found = recipe_difference(ours.astype(np.float64) - theirs)
         else:
-            found = paired_difference(self.student_right[:, 0], other.student_right[:, 0])
+            found = paired_difference(ours[:, 0], theirs[:, 0])
         return found.difference, found.low, found.high
 
 
