@@ -57,7 +57,7 @@ def begin_run(
     config: Config, *, resume: bool = False, overwrite: bool = False
 ) -> tuple[RunFolder, Prepared, dict[str, Any]]:
     """As far as a run comes before it trains."""
-    prepared, begun = experiment._prepare(config, resume=resume, overwrite=overwrite)
+    prepared, begun = experiment.prepare_run(config, resume=resume, overwrite=overwrite)
     run = RunFolder.of(prepared.config)
     with run.lock():
         return run, prepared, experiment._begin(run, config, prepared, begun, overwrite=overwrite)
@@ -232,7 +232,7 @@ def test_a_run_that_goes_on_computes_with_the_threads_of_its_plan(
         threads.append(torch.get_num_threads())
         raise UserError("enough")
 
-    monkeypatch.setattr(experiment, "_teach", teach)
+    monkeypatch.setattr(experiment, "_train", teach)
     with pytest.raises(UserError, match="enough"):
         run_experiment(config, resume=True)
     assert threads == [3]
@@ -247,7 +247,7 @@ def test_a_run_that_goes_on_says_so_and_counts_the_time_of_all_its_sessions(
 
     config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(experiment, "_teach", stop)
+        patch.setattr(experiment, "_train", stop)
         run_experiment(config)
     log, environment = tmp_path / "run" / "train.log", tmp_path / "run" / "environment.json"
     assert ": begun; if it is stopped, go on with: " in log.read_text()
@@ -293,7 +293,7 @@ def test_a_run_that_is_being_trained_is_overwritten_only_when_that_has_ended(
         if message.startswith("waiting"):
             waited_for.set()
 
-    monkeypatch.setattr(experiment, "_teach", teach)
+    monkeypatch.setattr(experiment, "_train", teach)
     monkeypatch.setattr(store.logger, "info", info)
     trainer = threading.Thread(target=train)
     trainer.start()
@@ -350,7 +350,7 @@ def test_a_device_without_room_is_told_in_words(
     def no_room(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(experiment, "_teach", no_room)
+    monkeypatch.setattr(experiment, "_train", no_room)
     with pytest.raises(UserError, match=r"cpu: out of memory\.\nLower --batch_size"):
         run_experiment(config_of(tiny("roberta"), rows, tmp_path, device="cpu"))
 

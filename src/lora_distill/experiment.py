@@ -77,7 +77,7 @@ def run_experiment(
     started = working_seconds()
     with run_log() as log_into, stages() as spent:
         with stage("prepare"):
-            prepared, begun = _prepare(config, resume=resume, overwrite=overwrite)
+            prepared, begun = prepare_run(config, resume=resume, overwrite=overwrite)
         run = RunFolder.of(prepared.config)
         with run.lock(), run.resumable(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
             environment = _begin(run, config, prepared, begun, overwrite=overwrite)
@@ -86,19 +86,15 @@ def run_experiment(
             logger.info("%s: %s; if it is stopped, go on with: %s", run.path, what, run.resume_command())
             renewed = (set() if renewed is None else renewed) if overwrite else None
             with _stopwatch(run, environment, started, spent) as cost:
-                teacher = _teach(prepared, renewed)
-                outcomes: dict[Role, Outcome] = {"teacher": teacher}
-                outcomes["student"] = _distil(prepared, "student", teacher, renewed)
-                if not prepared.config.no_control:
-                    outcomes["control"] = _distil(prepared, "control", None, renewed)
+                outcomes = _train(prepared, renewed)
                 with stage("judgement"):
-                    results = _judge(prepared, outcomes, environment["fallbacks"])
+                    results = judge(prepared, outcomes, environment["fallbacks"])
                 results |= cost()
-                _save(run, prepared, outcomes, results)
+                save(run, prepared, outcomes, results)
     return results
 
 
-def _prepare(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepared, dict[str, Any] | None]:
+def prepare_run(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepared, dict[str, Any] | None]:
     """Check everything before anything is written; of a run that has a folder, also the environment it began in."""
     run = RunFolder.of(config)
     if not config.exp_name:
@@ -176,20 +172,28 @@ def _enough_memory(device: str) -> Iterator[None]:
         ) from error
 
 
-def _teach(prepared: Prepared, renewed: set[str] | None) -> Outcome:
-    if prepared.given_teacher is None:
-        return _distil(prepared, "teacher", None, renewed)
+def trainings(prepared: Prepared) -> dict[Role, RoleTraining | TeacherReading]:
+    """What an experiment trains, or reads of a given teacher, by role and in order."""
+    config, dataset, plan, cache = prepared.config, prepared.dataset, prepared.plan, prepared.cache
+
+    def training(role: Role, teacher: Artefact | None = None) -> RoleTraining:
+        return RoleTraining(role, config, dataset, prepared.base, plan, cache, teacher)
+
     given = prepared.given_teacher
-    reading = TeacherReading(given, prepared.config, prepared.dataset, prepared.plan, prepared.cache)
-    splits = prepared.tokenised(given.tokenizer_folder, given.fingerprint)
-    return reading.run(splits, renew=_is_to_renew(reading.artefact(), renewed))
+    teacher = TeacherReading(given, config, dataset, plan, cache) if given else training("teacher")
+    student = training("student", teacher.artefact())
+    roles: dict[Role, RoleTraining | TeacherReading] = {"teacher": teacher, "student": student}
+    return roles if config.no_control else roles | {"control": training("control")}
 
 
-def _distil(prepared: Prepared, role: Role, teacher: Outcome | None, renewed: set[str] | None) -> Outcome:
-    training = RoleTraining(
-        role, prepared.config, prepared.dataset, prepared.base, prepared.plan, prepared.cache, teacher
-    )
-    return training.run(prepared.splits, renew=_is_to_renew(training.artefact(), renewed))
+def _train(prepared: Prepared, renewed: set[str] | None) -> dict[Role, Outcome]:
+    outcomes: dict[Role, Outcome] = {}
+    for role, training in trainings(prepared).items():
+        splits = prepared.splits
+        if isinstance(training, TeacherReading):
+            splits = prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint)
+        outcomes[role] = training.run(splits, renew=_is_to_renew(training.artefact(), renewed))
+    return outcomes
 
 
 def _is_to_renew(artefact: Artefact, renewed: set[str] | None) -> bool:
@@ -234,8 +238,8 @@ def _git_revision() -> str | None:
     return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
-def _judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:
-    """All that metrics.json says."""
+def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:
+    """All that metrics.json says, but for the seconds."""
     config, dataset = prepared.config, prepared.dataset
     labels, names = dataset.test.labels, dataset.label_names
     results: dict[str, Any] = {"exp_name": config.exp_name}
@@ -267,7 +271,7 @@ def _judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[st
     return results
 
 
-def _save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:
+def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:
     """Write what the run leaves, metrics.json last."""
     dataset, config, base = prepared.dataset, prepared.config.model_dump(mode="json"), prepared.base.recorded()
     for role, outcome in outcomes.items():

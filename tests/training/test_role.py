@@ -22,10 +22,10 @@ from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.given_teacher import GivenTeacher
 from lora_distill.run_folder import RunFolder
+from lora_distill.store import Artefact
 from lora_distill.suite import Suite, run_suite
 from lora_distill.training import role as role_module
 from lora_distill.training import teacher_reading as reading_module
-from lora_distill.training.outcome import Outcome
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
@@ -37,7 +37,7 @@ NO_ROWS = Rows(np.array([], np.int64), [], np.array([], np.int64))
 DATA = Dataset("rows", NO_ROWS, NO_ROWS, NO_ROWS, ["a", "b"], "fingerprint of the data", {}, [])
 PLAN = ExecutionPlan("cpu", "fp32", 1)
 NO_CACHE = Cache(Path("/none"), 0)
-TEACHER = Outcome("teacher-key", None, {}, [], {}, reused=False)
+TEACHER = Artefact(Path("/none"), "teacher", {})
 
 TRAINING = {
     "learning_rate": 1.0,
@@ -130,7 +130,7 @@ def test_data_base_model_plan_and_versions_decide(role: Role, monkeypatch: pytes
 
 
 def test_only_the_student_depends_on_the_teacher() -> None:
-    assert key("student", teacher=replace(TEACHER, key="other")) != key("student")
+    assert key("student", teacher=Artefact(Path("/none"), "teacher", {"other": 1})) != key("student")
     assert len({key(role) for role in ROLES}) == 3
     # Same weights, same rows: but what a student was trained with says so.
     assert key("student", Config(alpha=0.0)) != key("control", Config(alpha=0.0))

@@ -37,7 +37,7 @@ class RoleTraining:
         base: the encoder.
         plan: where and how to compute.
         cache: of what the frozen layers give.
-        teacher: whose logits a student learns from; None for teacher and control.
+        teacher: where the logits lie that a student learns from, by then finished; None for teacher and control.
     """
 
     role: Role
@@ -46,7 +46,7 @@ class RoleTraining:
     base: BaseModel
     plan: ExecutionPlan
     cache: Cache
-    teacher: Outcome | None = None
+    teacher: Artefact | None = None
 
     def artefact(self) -> Artefact:
         """Where it lies, by the hash of all that makes it. A control's depends on neither alpha nor temperature."""
@@ -97,7 +97,8 @@ class RoleTraining:
         count = count_trainable(model) if role == "teacher" else check_budget(model, config.student_budget)
         soft_labels = None
         if self.teacher:
-            soft_labels = SoftLabels(self.teacher.logits["train"], config.alpha, config.temperature)
+            logits = read_outcome(self.teacher, reused=True).logits["train"]
+            soft_labels = SoftLabels(logits, config.alpha, config.temperature)
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
             logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
