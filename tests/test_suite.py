@@ -147,6 +147,28 @@ def test_a_flag_for_what_the_suite_varies(tmp_path: Path) -> None:
         read_suite(write(tmp_path, "grid: {alpha: [0.3, 0.7]}\n"), {"alpha": "0.5"}, {"alpha": "--alpha"})
 
 
+def test_the_suite_says_whether_there_are_controls(tmp_path: Path) -> None:
+    experiments = "experiments: {one: {}}\nseeds: 1\n"
+    for roles, no_control in (("[teacher, student, control]", False), ("[student, teacher]", True)):
+        suite = read_suite(write(tmp_path, f"roles: {roles}\n{experiments}"), {}, {})
+        assert suite.runs["one"].no_control == no_control
+    for roles in ("[teacher]", "[student, control]", "[teacher, student, teacher]", "[]", "all", "[[teacher]]", "null"):
+        with pytest.raises(UserError, match=r"line 1: roles: must be \[teacher, student, control\], or "):
+            read_suite(write(tmp_path, f"roles: {roles}\n{experiments}"), {}, {})
+    twice = write(tmp_path, f"roles: [teacher, student]\n{experiments}base: {{no_control: false}}\n")
+    with pytest.raises(UserError, match=r"line 4: no_control: the suite says it: .*line 1: roles"):
+        read_suite(twice, {}, {})
+
+
+def test_runs_of_one_name(tmp_path: Path) -> None:
+    file = write(tmp_path, "experiments:\n  one: {}\n  one-seed-1: {seed: 7}\n")
+    with pytest.raises(UserError) as error:
+        read_suite(file, {}, {})
+    first, second = str(error.value).splitlines()
+    assert "line 2: one: its run one-seed-1 is called as another experiment's" in first
+    assert "line 3: one-seed-1: its run one-seed-1 is called as another experiment's" in second
+
+
 def test_only_some_experiments(tmp_path: Path) -> None:
     suite = read_suite(write(tmp_path, "seeds: 2\nexperiments: {base: {}}\ngrid: {alpha: [0.3, 0.7]}\n"), {}, {})
     some = suite.only("*-0.7")
@@ -154,6 +176,7 @@ def test_only_some_experiments(tmp_path: Path) -> None:
     assert list(some.experiments) == ["base-alpha-0.7"]
     with pytest.raises(UserError, match=r"--only x\*: no experiment is called so. There are base-alpha-0.3, base-"):
         suite.only("x*")
+    assert read_suite(write(tmp_path, "experiments: {a: {}, b: {}}\n"), {}, {}, only="b").experiments.keys() == {"b"}
 
 
 def test_the_first_failure_stops_the_rest_where_that_is_asked_for(tmp_path: Path) -> None:

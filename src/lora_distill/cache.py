@@ -75,6 +75,11 @@ class Entry:
         return str(self.about.get("title", self.about["kind"]))
 
     @property
+    def name(self) -> str:
+        """Of its recipe; see `entry_name`."""
+        return self.folder.name.rpartition("-")[0]
+
+    @property
     def last_used(self) -> float:
         """In seconds since 1970."""
         return _last_used(self.folder / ABOUT)
@@ -108,7 +113,7 @@ class Cache:
     def find(self, kind: str, recipe: Mapping[str, Any]) -> list[Entry]:
         """The entries that were made by this recipe. They count as used now; damaged ones are removed."""
         found = []
-        for folder in self.folder.glob(f"{_name(kind, recipe)}-*"):
+        for folder in self.folder.glob(f"{entry_name(kind, recipe)}-*"):
             entry = _read(folder)
             if entry and self._is_whole(entry):
                 found.append(entry)
@@ -145,7 +150,7 @@ class Cache:
             title: what it is, for people.
             arrays: by name.
         """
-        folder = self.folder / f"{_name(kind, recipe)}-{part}"
+        folder = self.folder / f"{entry_name(kind, recipe)}-{part}"
         try:
             with whole_folder(folder) as beside:
                 files = {name: _write(beside / f"{name}.npy", array) for name, array in arrays.items()}
@@ -198,7 +203,7 @@ class Cache:
         """Let one process make what others wait for; where nothing can be locked nobody waits."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(lock(self.folder, _name(kind, recipe)))
+                stack.enter_context(lock(self.folder, entry_name(kind, recipe)))
             except OSError:
                 logger.debug("no lock in %s", self.folder)
             yield
@@ -214,7 +219,8 @@ class Cache:
         return sum(entry.size for entry in entries)
 
 
-def _name(kind: str, recipe: Mapping[str, Any]) -> str:
+def entry_name(kind: str, recipe: Mapping[str, Any]) -> str:
+    """Of a recipe's entries, before the part that tells them apart."""
     return f"{kind}-{fingerprint(dict(recipe))[:16]}"
 
 
@@ -228,7 +234,7 @@ def _last_used(path: Path) -> float:
 def _read(folder: Path) -> Entry | None:
     try:
         entry = Entry(folder, read_json(folder / ABOUT))
-        whole = entry.size >= 0 and folder.name.startswith(_name(entry.about["kind"], entry.about["recipe"]))
+        whole = entry.size >= 0 and folder.name.startswith(entry_name(entry.about["kind"], entry.about["recipe"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         whole = False
     if whole:

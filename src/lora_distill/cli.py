@@ -8,10 +8,12 @@ import shlex
 import sys
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lora_distill.config import Config, make_config
+from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
@@ -142,11 +144,13 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _suite(arguments: argparse.Namespace) -> int:
+    from lora_distill.checking import find_faults
+    from lora_distill.planning import compare_plan
     from lora_distill.suite import SuiteResult, read_suite, run_suite
 
-    suite, outcome = read_suite(arguments.file, *_given(arguments)), SuiteResult()
-    if arguments.only:
-        suite = suite.only(arguments.only)
+    check = partial(find_faults, overwrite=arguments.overwrite)
+    suite = read_suite(arguments.file, *_given(arguments), only=arguments.only, check=check)
+    outcome = SuiteResult()
     try:
         run_suite(suite, outcome=outcome, overwrite=arguments.overwrite, fail_fast=arguments.fail_fast)
     except (KeyboardInterrupt, OSError) as error:
@@ -165,6 +169,7 @@ def _suite(arguments: argparse.Namespace) -> int:
         if outcome.trained:
             report_on(first / f"{suite.name}.html", suite.groups(), evidence)
         print_lines(
+            *compare_plan(suite),
             f"Everything is in {first}, a folder for each run.",
             f"Next: {program()} show {shlex.quote(str(first / outcome.results[0]['exp_name']))}",
             f"      {program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
@@ -219,17 +224,43 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    values, origins = _given(arguments)
+    if arguments.file and arguments.classes is not None:
+        raise UserError(f"--classes: the data of {arguments.file} say how many; it is for plan without a suite.")
+    if not arguments.file:
+        if others := [origin for name, origin in origins.items() if name not in ("base_model", "student_budget")]:
+            raise UserError(f"{others[0]}: is for a suite; give its FILE.")
+        return _plan_budget(make_config(values, origins), 4 if arguments.classes is None else arguments.classes)
+    from lora_distill.checking import find_faults
+    from lora_distill.planning import compare_plan, describe_plan, keep_plan
+    from lora_distill.suite import read_suite
+
+    suite = read_suite(arguments.file, values, origins, check=find_faults)
+    if all(RunFolder.of(config).finished for config in suite.runs.values()):
+        print_lines(f"{counted(len(suite.runs), 'run')}, all finished.", *compare_plan(suite))
+        return OK
+    from lora_distill.forecast import plan_suite
+    from lora_distill.reporting.tables import plan_table
+
+    with warnings.catch_warnings(action="ignore"):
+        plan = plan_suite(suite)
+    keep_plan(plan, suite)
+    console().print(plan_table(plan))
+    print_lines("", *describe_plan(plan, suite))
+    return OK
+
+
+def _plan_budget(config: Config, classes: int) -> int:
     from lora_distill.model.adapter import load_classifier
     from lora_distill.model.base import resolve_base_model
     from lora_distill.model.budget import all_that_fit
     from lora_distill.reporting.tables import budget_table
 
-    config = make_config(*_given(arguments))
-    if arguments.classes < 2:
-        raise UserError(f"--classes: {arguments.classes} is too few; it takes 2 labels at least.")
+    if classes < 2:
+        raise UserError(f"--classes: {classes} is too few; it takes 2 labels at least.")
     with warnings.catch_warnings(action="ignore"):
         classifier = load_classifier(
-            resolve_base_model(config.base_model), [str(label) for label in range(arguments.classes)], seed=0
+            resolve_base_model(config.base_model), [str(label) for label in range(classes)], seed=0
         )
         fits = all_that_fit(classifier, config.student_budget)
     console().print(budget_table(fits, config.base_model, config.student_budget))

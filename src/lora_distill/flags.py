@@ -66,10 +66,16 @@ def make_parser() -> Parser:
     show = commands.add_parser("show", help="the results of a finished run, or of several")
     show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
 
-    plan = commands.add_parser("plan", help="the students that a budget of trainable parameters allows")
-    for name in ("base_model", "student_budget"):
-        _add_config_flag(plan, name)
-    plan.add_argument("--classes", metavar="…", type=int, default=4, help="how many labels there are (default: 4)")
+    plan = commands.add_parser(
+        "plan",
+        help="what a suite would train, and what that takes; without one, the students that a budget allows",
+    )
+    plan.add_argument("file", metavar="FILE", type=Path, nargs="?", help="a suite in YAML")
+    plan.add_argument(
+        "--classes", metavar="…", type=int, help="without a suite: how many labels there are (default: 4)"
+    )
+    plan.add_argument("--quiet", action="store_true", help="show warnings and the result only")
+    _add_config_flags(plan, leave_out=("exp_name",))
 
     compare = commands.add_parser(
         "compare", help="finished runs side by side, those of one experiment over their seeds"

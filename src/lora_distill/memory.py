@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import re
 import sys
 from ctypes import CDLL
+from pathlib import Path
 
 KERNELS = "64"  # the products of one batch's shape are about 30
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -29,6 +31,18 @@ def give_back_memory() -> None:
     library = _glibc()
     if library:
         library.malloc_trim(0)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held so far, what libraries map included."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+    except (OSError, IndexError):  # not Linux, or a kernel that hides it
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
 
 
 def _glibc() -> CDLL | None:

@@ -32,6 +32,7 @@ from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
 from lora_distill.progress import ONCE
+from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
 from lora_distill.training.plan import ExecutionPlan, choose_plan
 from lora_distill.training.teacher_reading import TeacherReading
@@ -110,7 +111,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     if begun:
         plan = replace(plan, threads=begun["plan"]["threads"])
     if begun:
-        base = resolve_again(begun["base_model"])
+        recorded = begun["base_model"]
+        base = once(("base again", *recorded.values()), lambda: resolve_again(recorded))
     else:
         config, base = _base_model(config, fallbacks)
     config, dataset = _dataset(config, fallbacks)
@@ -125,7 +127,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
-        TeacherReading(teacher, config, dataset, plan, prepared.cache).check(validation["validation"])
+        reading = TeacherReading(teacher, config, dataset, plan, prepared.cache)
+        once(("teacher", reading.artefact().key), lambda: reading.check(validation["validation"]))
     return prepared
 
 
@@ -160,10 +163,14 @@ def _short(name: str, otherwise: str) -> str:
 
 def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:
     try:
-        return config, resolve_base_model(config.base_model)
+        return config, _resolve(config.base_model)
     except Unavailable as error:
         config = _fall_back(config, "base_model", error, fallbacks)
-        return config, resolve_base_model(config.base_model)
+        return config, _resolve(config.base_model)
+
+
+def _resolve(name: str) -> BaseModel:
+    return once(("base", name), lambda: resolve_base_model(name))
 
 
 def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
@@ -176,15 +183,9 @@ def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
 
 def load_data(config: Config) -> Dataset:
     """The data set that a config names, split as it says."""
-    return load_dataset(
-        config.dataset,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        seed=config.seed,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        max_train_rows=config.max_train_rows,
-    )
+    names = ("text_column", "label_column", "seed", "validation_fraction", "test_fraction", "max_train_rows")
+    settings = {name: getattr(config, name) for name in names}
+    return once(("data", config.dataset, *settings.values()), lambda: load_dataset(config.dataset, **settings))
 
 
 def known_texts(run: RunFolder, test: list[str], validation: list[str]) -> list[str]:
@@ -223,16 +224,17 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
     reason = str(error).splitlines()[0].rstrip(".")
     asked, packaged = getattr(config, name), PACKAGED[name]
     fallbacks.append(f"the default {name} {asked} could not be had; {packaged} was used instead ({reason})")
-    logger.warning("%s", fallbacks[-1])
+    logger.warning("%s", fallbacks[-1], extra=ONCE)
     return config.model_copy(update={name: packaged})
 
 
 def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
     """Adapt defaults to a small model, refuse what was named and does not fit, and hold the student to its budget."""
-    classifier = load_classifier(base, dataset.label_names, seed=0)
+    labels = dataset.label_names
+    classifier = once(("outline", base, *labels), lambda: outline(load_classifier(base, labels, seed=0)))
     note = layers_note(classifier.model)
     if note:
-        logger.warning("%s", note)
+        logger.warning("%s", note, extra=ONCE)
     roles: tuple[Role, ...] = ("student",) if config.teacher_checkpoint else ("teacher", "student")
     for role in roles:
         layers = count_layers(classifier.model)
@@ -256,5 +258,7 @@ def _cap(config: Config, name: str, most: int, reason: str) -> Config:
         return config
     if name in config.model_fields_set:
         raise UserError(f"--{name} {asked}: {config.base_model} {reason}. Ask for at most {most}.")
-    logger.warning("%s %s, so the default %s of %d becomes %d", config.base_model, reason, name, asked, most)
+    logger.warning(
+        "%s %s, so the default %s of %d becomes %d", config.base_model, reason, name, asked, most, extra=ONCE
+    )
     return config.model_copy(update={name: most})

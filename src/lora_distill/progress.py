@@ -90,9 +90,25 @@ def log_to_terminal(*, quiet: bool) -> None:
     package.handlers = [handler]
 
 
+def _terminals() -> list[_TerminalHandler]:
+    return [each for each in logging.getLogger("lora_distill").handlers if isinstance(each, _TerminalHandler)]
+
+
 def _is_quiet() -> bool:
-    handlers = logging.getLogger("lora_distill").handlers
-    return not any(isinstance(each, _TerminalHandler) and each.level <= logging.INFO for each in handlers)
+    return not any(each.level <= logging.INFO for each in _terminals())
+
+
+@contextmanager
+def warnings_only() -> Iterator[None]:
+    """Show warnings and errors only until the block ends."""
+    before = {each: each.level for each in _terminals()}
+    for each in before:
+        each.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for each, level in before.items():
+            each.setLevel(level)
 
 
 class _LogFile(logging.FileHandler):

@@ -3,13 +3,14 @@
 import itertools
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from lora_distill.config import Config, find_faults, suggest
+from lora_distill.config import ROLES, Config, find_faults, suggest
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
@@ -18,7 +19,7 @@ from lora_distill.run_folder import RunFolder, TakenError, changed_since
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
 logger = logging.getLogger(__name__)
-KEYS = ("name", "base", "experiments", "grid", "seeds")
+KEYS = ("name", "base", "experiments", "grid", "seeds", "roles")
 SEEDS = 5  # what chance does to a training is seen in no fewer
 RENAME = (
     "Rename the experiment, or the suite, in the file; --overwrite trains all experiments of the suite again instead."
@@ -33,11 +34,13 @@ class Suite:
         name: begins the name of every run.
         runs: all experiments with the first seed, then all with the second.
         experiments: names of the runs of each experiment, a run for each seed.
+        origins: where each setting of an experiment stands, for messages; under exp_name where itself does.
     """
 
     name: str
     runs: dict[str, Config]
     experiments: dict[str, list[str]]
+    origins: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def groups(self) -> dict[str, list[RunFolder]]:
         """The runs' folders by experiment."""
@@ -53,7 +56,9 @@ class Suite:
         if not fitting:
             raise UserError(f"--only {pattern}: no experiment is called so. There are {', '.join(self.experiments)}.")
         chosen = {run for runs in fitting.values() for run in runs}
-        return Suite(self.name, {run: config for run, config in self.runs.items() if run in chosen}, fitting)
+        return replace(
+            self, runs={run: config for run, config in self.runs.items() if run in chosen}, experiments=fitting
+        )
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,29 @@ class SuiteResult:
     trained: list[str] = field(default_factory=list)
 
 
-def read_suite(path: Path, flags: Mapping[str, str], flag_origins: Mapping[str, str]) -> Suite:
+def read_suite(
+    path: Path,
+    flags: Mapping[str, str],
+    flag_origins: Mapping[str, str],
+    *,
+    only: str | None = None,
+    check: Callable[[Suite], list[str]] | None = None,
+) -> Suite:
     """Read a suite file.
 
     It holds `base`, settings of all; `experiments`, named overrides; `grid`, lists of values whose combinations
     multiply the experiments; `seeds`, a list or how many, five if not given, with each of which every experiment runs
-    that sets no `seed` of its own; `name`, else the file's own.
+    that sets no `seed` of its own; `roles`, all if not given; `name`, else the file's own.
 
     Args:
         path: a YAML file.
         flags: settings that win over the file's, for every experiment.
         flag_origins: where they stand, for messages.
+        only: take the experiments whose names fit this pattern.
+        check: finds what else is wrong with experiments; is asked about those that are without fault so far.
 
     Raises:
-        UserError: with a line for each fault of the whole file.
+        UserError: with a line for each fault of the whole file; or no experiment fits the pattern.
     """
     file = read_yaml(path)
     faults = [
@@ -93,27 +107,46 @@ def read_suite(path: Path, flags: Mapping[str, str], flag_origins: Mapping[str, 
         if key not in KEYS
     ]
     base, experiments, grid = (_section(file, key, faults) for key in ("base", "experiments", "grid"))
-    seeds = _seeds(file, faults)
+    seeds, roles = _seeds(file, faults), _roles(file, faults)
     faults += [f"{flag_origins[key]}: the suite varies it: {grid.origin(key)}" for key in grid.values if key in flags]
     name = str(file.values.get("name", path.stem))
     if not experiments.values and not grid.values and not faults:
         faults.append(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
     found: dict[str, Config] = {}
+    origins_of: dict[str, dict[str, str]] = {}
     for experiment, place, values, origins in _expand(experiments, grid, faults):
         settings = base.values | values | dict(flags)
         places = {"exp_name": place} | base.origins() | origins | dict(flag_origins)
         if "exp_name" in settings:
             faults.append(f"{places['exp_name']}: a suite names its runs itself, after its experiments.")
             continue
+        if "no_control" in settings and "roles" in file.values:
+            faults.append(f"{places['no_control']}: the suite says it: {file.origin('roles')}.")
+        settings |= roles
         plain = {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in settings.items()}
         plain["exp_name"] = f"{name}-{experiment}"
         here = find_faults(plain, places)
         faults += [fault for fault in here if fault not in faults]
         if not here:
-            found[experiment] = Config(**plain)
+            found[experiment], origins_of[experiment] = Config(**plain), places
+    suite = replace(_with_seeds(name, found, seeds), origins=origins_of)
+    faults += _name_clashes(suite)
+    if only and not faults:
+        suite = suite.only(only)
+    faults += check(suite) if check else []
     if faults:
-        raise UserError("\n".join(faults))
-    return _with_seeds(name, found, seeds)
+        raise UserError("\n".join(dict.fromkeys(faults)))
+    return suite
+
+
+def _name_clashes(suite: Suite) -> list[str]:
+    count = Counter(run for runs in suite.experiments.values() for run in runs)
+    return [
+        f"{suite.origins[experiment]['exp_name']}: its run {run} is called as another experiment's. Rename one."
+        for experiment, runs in suite.experiments.items()
+        for run in runs
+        if count[run] > 1
+    ]
 
 
 def _with_seeds(name: str, experiments: Mapping[str, Config], seeds: list[int]) -> Suite:
@@ -174,6 +207,22 @@ def _seeds(file: YamlMapping, faults: list[str]) -> list[int]:
         )
         return [0]
     return listed
+
+
+def _roles(file: YamlMapping, faults: list[str]) -> dict[str, bool]:
+    """The setting that says it."""
+    given = file.values.get("roles")
+    if given is None and "roles" not in file.values:
+        return {}
+    for roles in (ROLES, ROLES[:2]):
+        if isinstance(given, list) and sorted(map(str, given)) == sorted(roles):
+            return {"no_control": roles != ROLES}
+    faults.append(
+        f"{file.origin('roles')}: must be [teacher, student, control], or [teacher, student] where nothing is asked"
+        f" of a control, not {given!r}. A suite is about students, a student needs a teacher, and a control is that"
+        " student without it."
+    )
+    return {}
 
 
 def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:

@@ -21,6 +21,7 @@ from lora_distill.data.splits import (
 from lora_distill.data.types import Dataset, Rows
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
+from lora_distill.remembering import once
 
 
 def load_dataset(
@@ -52,7 +53,8 @@ def load_dataset(
     Raises:
         UserError: the data cannot be read, or cannot be split.
     """
-    source = open_source(name, Columns(text_column, label_column))
+    columns = Columns(text_column, label_column)
+    source = once(("source", name, *columns), lambda: open_source(name, columns))
     label_names = _label_names(source)
     splits = {split: _index(table, label_names) for split, table in source.tables.items()}
     where = source.train().where

@@ -210,7 +210,7 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
     if settings.rank > largest:
         raise UserError(
             f"rank {settings.rank}: the smallest adapted matrix of {model.config.model_type} has rank {largest}."
-            f" Ask for 1 to {largest}; 4 to 32 is usual."
+            f" Ask for 1 to {largest}; 4 to 32 is usual (--teacher_lora_r, --student_lora_r)."
         )
     torch.manual_seed(derive_seed(seed, "lora"))
     adapted = get_peft_model(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lora_distill.cache import Entry
     from lora_distill.evidence import Evidence
     from lora_distill.model.budget import Fit
+    from lora_distill.planning import Plan
 
 ABSENT = "-"
 OPERATORS_SHOWN = 12
@@ -184,6 +185,15 @@ def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
         count = fit.count
         numbers = (f"{number:,}" for number in (count.lora, count.head, count.total))
         table.add_row(",".join(fit.modules), str(fit.layers), str(fit.rank), *numbers, percent(count.total / budget))
+    return table
+
+
+def plan_table(plan: "Plan") -> Table:
+    """One row for each run that is not finished: which of its roles it trains, and what it takes from others."""
+    table = _table("What would run", "Run", *(role.capitalize() for role in ROLES), "Seconds")
+    for run in plan.runs:
+        cells = ("trained" if role in run.trains else "shared" if role in run.artefacts else ABSENT for role in ROLES)
+        table.add_row(Text(one_line(run.name)), *cells, f"{run.seconds:,.0f}")
     return table
 
 

@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 import lora_distill
 from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl
 
+LOGITS = "logits.safetensors"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -45,7 +47,7 @@ def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
     return Outcome(
         key=artefact.key,
         adapter=folder / "adapter" if (folder / "adapter").is_dir() else None,
-        logits=load_file(folder / "logits.safetensors"),
+        logits=load_file(folder / LOGITS),
         history=read_jsonl(folder / "history.jsonl"),
         facts=read_json(folder / "facts.json"),
         reused=reused,

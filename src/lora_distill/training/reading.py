@@ -34,8 +34,10 @@ class Reading:
     plan: ExecutionPlan
     cache: Cache
 
-    def rows(self, network: SplitClassifier, splits: dict[str, Tokens]) -> dict[str, Activations]:
-        """The rows of these splits, with what the frozen layers give for them."""
+    def rows(
+        self, network: SplitClassifier, splits: dict[str, Tokens], named: str = "frozen layers"
+    ) -> dict[str, Activations]:
+        """The rows of these splits, with what the frozen layers give for them; `named` is the stage in a profile."""
         recipe = {
             "base": self.base.fingerprint,
             "dtype": str(network.dtype).removeprefix("torch."),
@@ -44,7 +46,7 @@ class Reading:
             "threads": self.plan.threads,
             "versions": versions(),
         }
-        with stage(f"{self.role}: frozen layers"):
+        with stage(f"{self.role}: {named}"):
             kept = {
                 name: keep_activations(network, tokens, self.cache, recipe, f"{self.role}: {name}")
                 for name, tokens in splits.items()
@@ -68,7 +70,7 @@ class Reading:
         network.forget()  # both at once would not be needed by anyone
         exact = SplitClassifier(network.model, torch.float32)
         exact.eval()
-        kept = self.rows(exact, {"test": test})
+        kept = self.rows(exact, {"test": test}, "frozen layers in fp32")
         with stage(f"{self.role}: test in fp32"):
             logits["test"] = predict_logits(exact.logits, kept["test"], f"{self.role}: test, in fp32")
         return logits

@@ -19,7 +19,7 @@ from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, train
-from lora_distill.training.outcome import Outcome, read_outcome, versions
+from lora_distill.training.outcome import LOGITS, Outcome, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
 
@@ -97,8 +97,8 @@ class RoleTraining:
         count = count_trainable(model) if role == "teacher" else check_budget(model, config.student_budget)
         soft_labels = None
         if self.teacher:
-            logits = read_outcome(self.teacher, reused=True).logits["train"]
-            soft_labels = SoftLabels(logits, config.alpha, config.temperature)
+            taught = read_outcome(self.teacher, reused=True)
+            soft_labels = SoftLabels(taught.logits["train"], config.alpha, config.temperature)
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
             logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
@@ -118,7 +118,7 @@ class RoleTraining:
         logits = reading.logits(network, rows, splits["test"])
         with stage(f"{role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
-            save_file(logits, folder / "logits.safetensors")
+            save_file(logits, folder / LOGITS)
             write_jsonl(folder / "history.jsonl", progress.history)
             write_json(
                 folder / "facts.json",

@@ -19,9 +19,10 @@ from lora_distill.data.types import Dataset
 from lora_distill.errors import UserError
 from lora_distill.model.given_teacher import GivenTeacher, check_order
 from lora_distill.model.split import SplitClassifier, is_plain_lora
+from lora_distill.profiling import stage
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.logits import plain, predict_logits
-from lora_distill.training.outcome import Outcome, read_outcome, versions
+from lora_distill.training.outcome import LOGITS, Outcome, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
 
@@ -101,8 +102,9 @@ class TeacherReading:
             reading = Reading("teacher", self.given.base, self.plan, self.cache)
             rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
             return reading.logits(network, rows, splits["test"])
-        logits = {"test": predict_logits(plain(model), splits["test"], "teacher: test, in fp32")}
-        with self.plan.autocast():
+        with stage("teacher: test in fp32"):
+            logits = {"test": predict_logits(plain(model), splits["test"], "teacher: test, in fp32")}
+        with stage("teacher: logits"), self.plan.autocast():
             logits["validation"] = predict_logits(plain(model), splits["validation"])
             logits["train"] = predict_logits(plain(model), splits["train"], "teacher: soft labels")
         return logits
@@ -142,7 +144,7 @@ class TeacherReading:
             raise self._no_numbers()
         logits = {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}
         with artefact.fill() as folder:
-            save_file(logits, folder / "logits.safetensors")
+            save_file(logits, folder / LOGITS)
             write_jsonl(folder / "history.jsonl", [])
             write_json(
                 folder / "facts.json",

@@ -1,0 +1,264 @@
+"""What a training takes on this machine: a few of its own rows through the code that trains."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_distill.cache import Cache
+from lora_distill.config import ROLES, Role
+from lora_distill.data.tokens import Tokens
+from lora_distill.data.types import Dataset
+from lora_distill.experiment import judge, save, trainings
+from lora_distill.preparation import SPLITS, Prepared, prepare
+from lora_distill.profiling import profiled
+from lora_distill.progress import warnings_only
+from lora_distill.remembering import remembering
+from lora_distill.run_folder import HISTORY, PREDICTIONS, RunFolder
+from lora_distill.store import fingerprint
+from lora_distill.training.activations import KIND
+from lora_distill.training.logits import EVALUATION_BATCH
+from lora_distill.training.outcome import LOGITS, Outcome
+from lora_distill.training.role import RoleTraining
+from lora_distill.training.teacher_reading import TeacherReading
+
+logger = logging.getLogger(__name__)
+Training = RoleTraining | TeacherReading
+Choice = Callable[[NDArray[np.int64], int, int], NDArray[np.int64]]  # rows by lengths, of so many batches of a size
+
+STEPS = 6  # of a training that are measured
+EVALUATED = 2  # batches of validation and of test that are
+COUNTED_BY_ROWS = (PREDICTIONS, HISTORY, LOGITS)
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much of each stage there is in a training; what is not named here is there once.
+
+    Attributes:
+        rows: of each split.
+        epochs: passes over train.
+        token_layers: tokens times frozen layers that they must be brought through, for train and validation.
+        exact_token_layers: the same in fp32, for test.
+    """
+
+    rows: dict[str, int]
+    epochs: int
+    token_layers: int
+    exact_token_layers: int
+
+    def units(self, *, is_teacher: bool) -> dict[str, int]:
+        """By the stage's name, as in a profile."""
+        return {
+            "frozen layers": self.token_layers,
+            "frozen layers in fp32": self.exact_token_layers,
+            "training steps": self.rows["train"] * self.epochs,
+            "validation": self.rows["validation"] * self.epochs,
+            "logits": self.rows["validation"] + (self.rows["train"] if is_teacher else 0),
+            "test in fp32": self.rows["test"],
+        }
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What frozen layers leave in the cache.
+
+    Attributes:
+        recipe: of the cache's entries.
+        token_bytes: of each token.
+    """
+
+    recipe: dict[str, Any]
+    token_bytes: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one kind of training.
+
+    Attributes:
+        is_teacher: whether it labels the training rows, too.
+        seconds: of a unit of each stage; see `Work.units`.
+        activated: in training and, in fp32, of the test split; None where no layer is frozen or nothing is kept.
+        artefact_bytes: what it leaves in the store, but for what grows with the rows.
+        adapter_bytes: of its adapter's folder, which its run copies.
+        history_bytes: for each row and epoch.
+        outcome: of the few rows.
+    """
+
+    is_teacher: bool
+    seconds: dict[str, float]
+    activated: tuple[Activated, Activated] | None
+    artefact_bytes: int
+    adapter_bytes: int
+    history_bytes: float
+    outcome: Outcome
+
+    def of(self, work: Work) -> float:
+        """Seconds of a training."""
+        units = work.units(is_teacher=self.is_teacher)
+        return sum(seconds * units.get(stage, 1) for stage, seconds in self.seconds.items())
+
+
+@dataclass(frozen=True)
+class RunCosts:
+    """Of a run beside its trainings.
+
+    Attributes:
+        seconds: to prepare, judge and write it.
+        run_bytes: of its folder, but for adapters and what grows with the rows.
+        row_bytes: for each test row.
+    """
+
+    seconds: float
+    run_bytes: int
+    row_bytes: float
+
+
+class Calibration:
+    """Measures each kind of training once.
+
+    Args:
+        folder: empty; to work in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._trainings: dict[str, Costs] = {}
+        self._runs: dict[tuple[str, str], RunCosts] = {}
+
+    def training(self, prepared: Prepared, training: Training) -> Costs:
+        """The costs of a training that an experiment asks for."""
+        kind = _kind(training)
+        if kind not in self._trainings:
+            if not self._trainings:  # a process is slow at first; and the longest rows say what memory it takes
+                self._measure(training, _few(prepared, training, _longest), "warm")
+            logger.info("measuring a few steps: training %d", len(self._trainings) + 1)
+            self._trainings[kind] = self._measure(training, _few(prepared, training, _spread), kind)
+        return self._trainings[kind]
+
+    def run(self, prepared: Prepared) -> RunCosts:
+        """The costs of a run, its trainings apart."""
+        config = prepared.config
+        kind = config.base_model, config.dataset
+        if kind not in self._runs:
+            outcomes: dict[Role, Outcome] = {
+                role: self.training(prepared, training).outcome for role, training in trainings(prepared).items()
+            }
+            started = time.monotonic()
+            with warnings_only(), remembering():  # nothing that is known already
+                prepare(config)
+            dataset, _ = _few(prepared, trainings(prepared)["student"], _spread)
+            few = replace(prepared, dataset=dataset)
+            folder = self._folder / f"run-{len(self._runs)}"
+            results = judge(few, outcomes, [])
+            save(RunFolder(folder), few, outcomes, results)
+            seconds = time.monotonic() - started
+            adapters = sum(_size(outcome.adapter) for outcome in outcomes.values() if outcome.adapter)
+            predictions = (folder / PREDICTIONS).stat().st_size
+            own = _size(folder, but=COUNTED_BY_ROWS) - adapters
+            self._runs[kind] = RunCosts(seconds, own, predictions / len(dataset.test))
+        return self._runs[kind]
+
+    def _measure(self, training: Training, few: tuple[Dataset, dict[str, Tokens]], name: str) -> Costs:
+        dataset, splits = few
+        cache = Cache(self._folder / f"{name}-cache", training.config.cache_limit)
+        config = training.config.model_copy(update={"output_dir": str(self._folder / name), "num_epochs": 1})
+        parts: dict[str, Any] = {"dataset": dataset, "cache": cache, "config": config}
+        if isinstance(training, RoleTraining) and training.teacher:  # soft labels cost next to nothing
+            parts |= {"role": "control", "teacher": None}
+        small: Training = replace(training, **parts)
+        is_teacher = isinstance(small, TeacherReading) or small.role == "teacher"
+        with warnings_only(), training.plan.with_threads(), profiled() as profile:
+            profile["operators"] |= {role: [] for role in ROLES}  # as if watched already: that takes time itself
+            outcome = small.run(splits)
+        stages = {stage.partition(": ")[2]: seconds for stage, seconds in profile["stages"].items()}
+        stages["other"] = 2 * profile["stages"]["total"] - sum(profile["stages"].values())  # the total is among them
+        del stages[""]
+        activated = _activated(cache, training)
+        depth = activated[0].recipe["depth"] if activated else 0
+        tokens = {split: depth * int(each.lengths.sum()) for split, each in splits.items()}
+        rows = {split: len(each) for split, each in splits.items()}
+        units = Work(rows, 1, tokens["train"] + tokens["validation"], tokens["test"]).units(is_teacher=is_teacher)
+        folder = small.artefact().folder
+        history = (folder / HISTORY).stat().st_size
+        return Costs(
+            is_teacher,
+            {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in stages.items()},
+            activated,
+            _size(folder, but=COUNTED_BY_ROWS),
+            _size(outcome.adapter) if outcome.adapter else 0,
+            history / rows["train"],
+            outcome,
+        )
+
+
+def _kind(training: Training) -> str:
+    """Names what decides how long a step takes, and leaves out of a recipe what does not."""
+    recipe = training.artefact().recipe | {"data": training.config.dataset, "seed": 0, "soft_labels": None}
+    if isinstance(training, RoleTraining):
+        adapter = {name: value for name, value in recipe["adapter"].items() if name != "alpha"}
+        role = "teacher" if training.role == "teacher" else "control"
+        recipe |= {"role": role, "adapter": adapter, "training": training.config.batch_size}
+    return fingerprint(recipe)[:16]
+
+
+def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Dataset, dict[str, Tokens]]:
+    """A few rows of each split, and as the training's own tokenizer reads them."""
+    splits = tokens_of(prepared, training)
+    dataset = prepared.dataset
+    batches = {"train": (STEPS, prepared.config.batch_size)}
+    for split in SPLITS:
+        rows = choose(splits[split].lengths, *batches.get(split, (EVALUATED, EVALUATION_BATCH)))
+        dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})
+        splits[split] = _take(splits[split], rows)
+    return dataset, splits
+
+
+def tokens_of(prepared: Prepared, training: Training) -> dict[str, Tokens]:
+    """The splits as a training's own tokenizer reads them."""
+    if isinstance(training, TeacherReading):
+        return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint)
+    return dict(prepared.splits)
+
+
+def _spread(lengths: NDArray[np.int64], batches: int, size: int) -> NDArray[np.int64]:
+    """Rows of `batches` batches, neighbours in length together as in training, from the short to the long."""
+    order = np.argsort(lengths, kind="stable")
+    if len(order) <= batches * size:
+        return np.sort(order)
+    middles = (np.arange(batches) + 0.5) * len(order) / batches
+    starts = np.clip(middles.astype(np.int64) - size // 2, 0, len(order) - size)
+    return np.unique(np.concatenate([order[start : start + size] for start in starts]))
+
+
+def _longest(lengths: NDArray[np.int64], _batches: int, size: int) -> NDArray[np.int64]:
+    return np.sort(np.argsort(lengths, kind="stable")[-size:])
+
+
+def _take(tokens: Tokens, rows: NDArray[np.int64]) -> Tokens:
+    flat = [tokens.flat[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows]
+    offsets = np.concatenate([[0], np.cumsum(tokens.lengths[rows])])
+    return Tokens(np.concatenate(flat), offsets, 0, tokens.pad_id)
+
+
+def _activated(cache: Cache, training: Training) -> tuple[Activated, Activated] | None:
+    found = {}
+    for entry in cache.entries():
+        if entry.about["kind"] == KIND:
+            data = entry.array("data")
+            recipe = entry.about["recipe"]
+            found[recipe["dtype"]] = Activated(recipe, data.shape[1] * data.itemsize)
+    if not found:
+        return None
+    return found[str(training.plan.dtype).removeprefix("torch.")], found["float32"]
+
+
+def _size(folder: Path, but: tuple[str, ...] = ()) -> int:
+    """Bytes of the files in a folder, those of some names left out."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name not in but)

@@ -1,0 +1,106 @@
+"""A suite gone through without training: its own keys say what is shared, a few measured steps what it takes."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lora_distill.cache import Cache, entry_name
+from lora_distill.calibration import Activated, Calibration, Costs, Training, Work, tokens_of
+from lora_distill.data.tokens import Tokens
+from lora_distill.experiment import prepare_run, trainings
+from lora_distill.memory import peak_memory
+from lora_distill.planning import Plan, PlannedRun
+from lora_distill.preparation import Prepared
+from lora_distill.progress import warnings_only
+from lora_distill.remembering import remembering
+from lora_distill.run_folder import RunFolder
+from lora_distill.suite import Suite
+from lora_distill.training.activations import KIND, row_keys
+
+
+def plan_suite(suite: Suite) -> Plan:
+    """Prepare every run that is not finished, see what it would train, and measure a few steps of each kind.
+
+    Args:
+        suite: without faults.
+    """
+    unfinished = {run: config for run, config in suite.runs.items() if not RunFolder.of(config).finished}
+    with remembering(), tempfile.TemporaryDirectory() as folder:
+        calibration, taken, runs, folders = Calibration(Path(folder)), set[str](), list[PlannedRun](), list[str]()
+        cache, disk = CacheForecast(), 0.0
+        for name, config in unfinished.items():
+            with warnings_only():
+                prepared, _ = prepare_run(config, resume=RunFolder.of(config).begun, overwrite=False)
+            wanted = trainings(prepared)
+            own = calibration.run(prepared)
+            seconds, disk = own.seconds, disk + own.run_bytes + own.row_bytes * len(prepared.dataset.test)
+            folders.append(str(RunFolder.of(config).path))
+            fresh = []
+            for role, training in wanted.items():
+                artefact, costs = training.artefact(), calibration.training(prepared, training)
+                history = costs.history_bytes * len(prepared.dataset.train) * config.num_epochs
+                disk += costs.adapter_bytes + history
+                if not artefact.finished and artefact.key not in taken:
+                    fresh.append(role)
+                    taken.add(artefact.key)
+                    folders.append(str(artefact.folder))
+                    seconds += costs.of(_work(prepared, training, costs, cache))
+                    disk += costs.artefact_bytes + history + _logits_bytes(prepared, costs)
+            artefacts = {role: training.artefact().key for role, training in wanted.items()}
+            runs.append(PlannedRun(name, artefacts, fresh, seconds))
+        return Plan(runs, folders, int(disk), cache.grown, cache.before, peak_memory())
+
+
+def _work(prepared: Prepared, training: Training, costs: Costs, forecast: "CacheForecast") -> Work:
+    splits = tokens_of(prepared, training)
+    rows = {split: len(tokens) for split, tokens in splits.items()}
+    token_layers, exact = 0, 0
+    if costs.activated:
+        usual, in_fp32 = costs.activated
+        learning = (splits["train"], splits["validation"])
+        token_layers = sum(forecast.add(prepared.cache, usual, tokens) for tokens in learning)
+        exact = forecast.add(prepared.cache, in_fp32, splits["test"])
+    return Work(rows, prepared.config.num_epochs, token_layers, exact)
+
+
+def _logits_bytes(prepared: Prepared, costs: Costs) -> int:
+    dataset = prepared.dataset
+    rows = len(dataset.validation) + len(dataset.test) + (len(dataset.train) if costs.is_teacher else 0)
+    return rows * len(dataset.label_names) * np.dtype(np.float32).itemsize
+
+
+@dataclass
+class CacheForecast:
+    """What the frozen layers will leave in the cache, filled as `training.activations.keep_activations` does it.
+
+    Attributes:
+        grown: bytes so far.
+        before: bytes that were there, by the names of the entries that have grown.
+    """
+
+    grown: int = 0
+    before: dict[str, int] = field(default_factory=dict)
+    _keys: dict[str, set[bytes]] = field(default_factory=dict)
+    _sizes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, cache: Cache, activated: Activated, tokens: Tokens) -> int:
+        """Let it have what frozen layers give for these rows; tokens times layers that are computed for that."""
+        depth = int(activated.recipe["depth"])
+        names = [entry_name(KIND, activated.recipe | {"depth": layers}) for layers in range(depth + 1)]
+        for name in names:
+            if name not in self._keys:
+                there = [entry for entry in cache.entries() if entry.name == name]
+                self._keys[name] = {key for entry in there for key in entry.array("keys").tolist()}
+                self._sizes[name] = sum(entry.size for entry in there)
+        keys, first = np.unique(row_keys(tokens), return_index=True)
+        is_missing = np.array([key not in self._keys[names[depth]] for key in keys.tolist()], dtype=bool)
+        missing, size = set(keys[is_missing].tolist()), int(tokens.lengths[first[is_missing]].sum())
+        if not missing:
+            return 0
+        start = next((layers for layers in range(depth - 1, 0, -1) if missing <= self._keys[names[layers]]), 0)
+        self._keys[names[depth]] |= missing
+        self.before[names[depth]] = self._sizes[names[depth]]
+        self.grown += size * activated.token_bytes + len(missing) * (keys.itemsize + tokens.lengths.itemsize)
+        return size * (depth - start)

@@ -1,0 +1,114 @@
+"""What a suite would train, and what that would take; and afterwards, how far off that was."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lora_distill.cache import Cache, cache_folder
+from lora_distill.config import ROLES, Role
+from lora_distill.data.wording import byte_size, counted
+from lora_distill.run_folder import RunFolder
+from lora_distill.store import read_json, write_json
+from lora_distill.suite import Suite
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is not finished.
+
+    Attributes:
+        name: of the run.
+        artefacts: what it is made of, the keys by role.
+        trains: the roles that neither lie in the store nor are trained by a run before it.
+        seconds: that it takes.
+    """
+
+    name: str
+    artefacts: dict[Role, str]
+    trains: list[Role]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite would do now.
+
+    Attributes:
+        runs: those that are not finished, in order.
+        folders: what the runs and their trainings will leave, wherever the suite is called from.
+        disk: bytes of these.
+        cache: bytes that the cache will grow by.
+        cache_entries: names of the entries that will grow, and the bytes that they take already.
+        memory: bytes that the process takes at its peak.
+    """
+
+    runs: list[PlannedRun]
+    folders: list[str]
+    disk: int
+    cache: int
+    cache_entries: dict[str, int]
+    memory: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all runs."""
+        return sum(run.seconds for run in self.runs)
+
+
+def plan_file(suite: Suite) -> Path:
+    """Where a suite's plan is kept: beside its runs."""
+    return Path(next(iter(suite.runs.values())).output_dir) / f"{suite.name}.plan.json"
+
+
+def keep_plan(plan: Plan, suite: Suite) -> None:
+    """Write it, unless runs have been begun since another one was: that one is what is compared in the end."""
+    path = plan_file(suite)
+    if not path.is_file() or not any(RunFolder.of(config).begun for config in suite.runs.values()):
+        write_json(path, asdict(plan))
+
+
+def describe_plan(plan: Plan, suite: Suite) -> list[str]:
+    """The plan in sentences."""
+    asked = sum(len(run.artefacts) for run in plan.runs)
+    trained = [role for run in plan.runs for role in run.trains]
+    roles = ", ".join(counted(trained.count(role), role) for role in ROLES if role in trained)
+    finished = len(suite.runs) - len(plan.runs)
+    said = f"{counted(len(plan.runs), 'run')} to do" + (f", {finished} finished" if finished else "")
+    return [
+        f"{said}: {counted(len(trained), 'training')} ({roles or 'all is there'}); without sharing, {asked}.",
+        f"About {duration(plan.seconds)}, {byte_size(plan.disk)} for runs and what they share, {byte_size(plan.cache)}"
+        f" for the cache, {byte_size(plan.memory)} of memory.",
+    ]
+
+
+def compare_plan(suite: Suite) -> list[str]:
+    """How far a finished suite's plan was off, in sentences; none where no plan was made before it ran."""
+    try:
+        kept = read_json(plan_file(suite))
+        plan = Plan(**kept | {"runs": [PlannedRun(**run) for run in kept["runs"]]})
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    runs = {run: RunFolder.of(config) for run, config in suite.runs.items()}
+    if not all(run.name in runs and runs[run.name].finished for run in plan.runs):
+        return []
+    seconds = sum(runs[run.name].results()["seconds"] for run in plan.runs)
+    folders = [Path(folder) for folder in plan.folders]
+    disk = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    entries = [entry for entry in Cache(cache_folder()).entries() if entry.name in plan.cache_entries]
+    cache = sum(entry.size for entry in entries) - sum(plan.cache_entries.values())
+    return [
+        f"Planned {duration(plan.seconds)}, took {duration(seconds)} ({_off(plan.seconds, seconds)});"
+        f" planned {byte_size(plan.disk + plan.cache)} of disk, took {byte_size(disk + cache)}"
+        f" ({_off(plan.disk + plan.cache, disk + cache)})."
+    ]
+
+
+def duration(seconds: float) -> str:
+    """`52 s`, `12 min`, `3.4 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _off(planned: float, measured: float) -> str:
+    difference = planned / measured - 1 if measured else 0.0
+    return f"{abs(difference):.0%} {'more' if difference > 0 else 'less'} was planned"

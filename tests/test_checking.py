@@ -1,0 +1,121 @@
+"""A suite that cannot run is refused as a whole, before its first experiment."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lora_distill import experiment, preparation
+from lora_distill.checking import find_faults
+from lora_distill.config import make_config
+from lora_distill.data import sources
+from lora_distill.errors import UserError
+from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.store import write_json
+from lora_distill.suite import RENAME, read_suite
+from tests.end_to_end.conftest import write_rows
+
+Tiny = Callable[[str], Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that is called from, with an encoder of three layers and rows."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").symlink_to(tiny("roberta"))
+    write_rows(tmp_path / "rows.csv", 60)
+    return tmp_path
+
+
+BASE = "base: {base_model: ./base, dataset: rows.csv, teacher_target_layers: 2, student_target_layers: 2}"
+
+FAULTS = [  # each line of a suite file, and what must be said of it
+    (BASE, None),
+    ("nmae: s", "no such key; did you mean name?"),
+    ("seeds: [1, 1]", "must say how many seeds"),
+    ("roles: [student]", "must be [teacher, student, control], or [teacher, student]"),
+    ("grid: {temperature: 2.0}", "must hold a list of values"),
+    ("experiments:", None),
+    ("  settings: {alpha: 2}", "less than or equal to 1"),
+    ("  typo: {temprature: 2}", "no such setting; did you mean temperature?"),
+    ("  named: {exp_name: mine}", "a suite names its runs itself"),
+    ("  model: {base_model: ./absent}", "base model ./absent: no such folder."),
+    ("  data: {dataset: absent.csv}", "absent.csv: no such file"),
+    ("  column: {text_column: txt}", "no column 'txt'; the columns are 'text', 'label'."),
+    ("  layers: {student_target_layers: 4}", "student_target_layers 4: ./base has 3 layers. Ask for at most 3."),
+    ("  budget: {student_budget: 1000}", "the student has 4,227 trainable parameters, 3,227 over its budget of 1,000"),
+    ("  rank: {teacher_lora_r: 64}", "rank 64: the smallest adapted matrix of roberta has rank 32."),
+    ("  modules: {target_modules: [qkv]}", "roberta has no linear module qkv in its layers"),
+    ("  taken: {}", "outputs/lora_distillation/suite-taken: holds a run with another config"),
+]
+
+
+def test_all_faults_are_told_at_once_each_with_its_line_whatever_their_kind(folder: Path) -> None:
+    begin("suite-taken", alpha=0.9)
+    (folder / "suite.yaml").write_text("\n".join(line for line, _ in FAULTS))
+    with pytest.raises(UserError) as error:
+        read_suite(Path("suite.yaml"), {}, {}, check=find_faults)
+    told = re.split(r"^(?=suite\.yaml, line )", str(error.value), flags=re.MULTILINE)
+    assert told[0] == ""
+    found = {int(re.findall(r"line (\d+): ", each)[0]): each for each in told[1:]}
+    expected = {number: said for number, (_, said) in enumerate(FAULTS, 1) if said}
+    assert len(told[1:]) == len(expected) >= 12
+    assert {number for number, said in expected.items() if said in found.get(number, "")} == set(expected), error.value
+    assert found[len(FAULTS)].endswith(RENAME)
+    assert [path.name for path in (folder / "outputs" / "lora_distillation").iterdir()] == ["suite-taken"]
+
+
+def begin(name: str, **settings: object) -> RunFolder:
+    config = make_config({"exp_name": name, **settings}, {})
+    run = RunFolder.of(config)
+    request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
+    run.begin(config, {"requested": request})
+    return run
+
+
+def test_a_mistake_in_what_all_share_is_told_once(folder: Path) -> None:
+    (folder / "suite.yaml").write_text(f"{BASE}\nexperiments: {{a: {{}}, b: {{}}, c: {{alpha: 0.7}}}}\n")
+    (folder / "rows.csv").unlink()
+    with pytest.raises(UserError, match=r"\Asuite\.yaml, line 1: dataset: rows\.csv: no such file[^\n]*\Z"):
+        read_suite(Path("suite.yaml"), {}, {}, check=find_faults)
+
+
+def test_a_flag_that_is_wrong_is_named(folder: Path) -> None:
+    (folder / "suite.yaml").write_text(f"{BASE}\nexperiments: {{a: {{}}}}\n")
+    with pytest.raises(UserError, match=r"\A--student_target_layers 9: ./base has 3 layers"):
+        read_suite(
+            Path("suite.yaml"),
+            {"student_target_layers": "9"},
+            {"student_target_layers": "--student_target_layers"},
+            check=find_faults,
+        )
+
+
+def test_what_experiments_share_is_read_once_and_what_is_finished_not_at_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counting(module: object, name: str) -> None:
+        called = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **named: (read.append(name), called(*args, **named))[1])
+
+    for module, name in (
+        (preparation, "resolve_base_model"),
+        (preparation, "load_classifier"),
+        (sources, "open_source"),
+    ):
+        counting(module, name)
+    (folder / "suite.yaml").write_text(
+        f"{BASE}\nexperiments: {{a: {{}}, b: {{alpha: 0.7}}, c: {{student_lora_r: 2, seed: 9}}}}\nseeds: 2\n"
+    )
+    suite = read_suite(Path("suite.yaml"), {}, {}, check=find_faults)
+    assert sorted(read) == ["load_classifier", "open_source", "resolve_base_model"]
+    for config in suite.runs.values():
+        request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
+        run = RunFolder.of(config)
+        run.begin(config, {"requested": request})
+        write_json(run.path / METRICS, {})
+    monkeypatch.setattr(experiment, "prepare_run", None)
+    assert find_faults(suite) == []
