@@ -1,6 +1,7 @@
 """A suite that cannot run is refused as a whole, before its first experiment."""
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +55,7 @@ FAULTS = [  # each line of a suite file, and what must be said of it
 def test_all_faults_are_told_at_once_each_with_its_line_whatever_their_kind(folder: Path) -> None:
     begin("suite-taken", alpha=0.9)
     (folder / "suite.yaml").write_text("\n".join(line for line, _ in FAULTS))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as error, warnings.catch_warnings(action="error"):
         read_suite(Path("suite.yaml"), {}, {}, check=find_faults)
     told = re.split(r"^(?=suite\.yaml, line )", str(error.value), flags=re.MULTILINE)
     assert told[0] == ""
@@ -99,7 +100,12 @@ def test_what_experiments_share_is_read_once_and_what_is_finished_not_at_all(
 
     def counting(module: object, name: str) -> None:
         called = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, **named: (read.append(name), called(*args, **named))[1])
+
+        def call(*arguments: object, **named: object) -> object:
+            read.append(name)
+            return called(*arguments, **named)
+
+        monkeypatch.setattr(module, name, call)
 
     for module, name in (
         (preparation, "resolve_base_model"),

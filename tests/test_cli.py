@@ -365,13 +365,22 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
         ["show", finished.path],
         ["train", "--exp_name", "s-a", "--output_dir", "o", "--alpha", "0.9"],
         ["suite", "s.yaml", "--output_dir", "o"],
+        ["plan", "s.yaml", "--output_dir", "o"],
     ):
         done = python(WITHOUT_TRAINING, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "s-a" in done.stdout
-        assert ("already finished" in done.stderr) == (arguments[0] != "show")
+        assert ("s-a" if arguments[0] != "plan" else "1 run, all finished.\n") in done.stdout
+        assert ("already finished" in done.stderr) == (arguments[0] in ("train", "suite"))
     assert sorted(tmp_path.rglob("*")) == before
     assert json.loads((finished.path / METRICS).read_text())["exp_name"] == "s-a"
+
+
+def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:
+    assert run("plan", "--alpha", 0.3) == (2, "", "error: --alpha: is for a suite; give its FILE.\n")
+    code, out, err = run("plan", "s.yaml", "--classes", 4)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --classes: the data of s.yaml say how many")
+    assert run("plan", "--classes", 1)[2] == "error: --classes: 1 is too few; it takes 2 labels at least.\n"
 
 
 def test_the_cache_is_listed_and_cleared(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

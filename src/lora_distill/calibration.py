@@ -22,7 +22,7 @@ from lora_distill.remembering import remembering
 from lora_distill.run_folder import HISTORY, PREDICTIONS, RunFolder
 from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
-from lora_distill.training.logits import EVALUATION_BATCH
+from lora_distill.training.logits import EVALUATION_TOKENS
 from lora_distill.training.outcome import LOGITS, Outcome
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
@@ -212,9 +212,12 @@ def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Datase
     """A few rows of each split, and as the training's own tokenizer reads them."""
     splits = tokens_of(prepared, training)
     dataset = prepared.dataset
-    batches = {"train": (STEPS, prepared.config.batch_size)}
     for split in SPLITS:
-        rows = choose(splits[split].lengths, *batches.get(split, (EVALUATED, EVALUATION_BATCH)))
+        lengths = splits[split].lengths
+        batches, size = STEPS, prepared.config.batch_size
+        if split != "train":
+            batches, size = EVALUATED, max(1, EVALUATION_TOKENS // int(np.median(lengths)))
+        rows = choose(lengths, batches, size)
         dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})
         splits[split] = _take(splits[split], rows)
     return dataset, splits

@@ -1,6 +1,7 @@
 """Whether a suite's experiments can run, found out before the first one does."""
 
 import re
+import warnings
 
 from lora_distill.config import Config
 from lora_distill.errors import UserError
@@ -23,7 +24,8 @@ def find_faults(suite: Suite, *, overwrite: bool = False) -> list[str]:
         overwrite: as for the runs.
     """
     faults = []
-    with remembering(), warnings_only():
+    # What the libraries warn of is for programmers.
+    with remembering(), warnings_only(), warnings.catch_warnings(action="ignore"):
         for experiment, runs in suite.experiments.items():
             configs = [suite.runs[run] for run in runs]
             try:

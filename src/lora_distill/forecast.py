@@ -1,5 +1,6 @@
 """A suite gone through without training: its own keys say what is shared, a few measured steps what it takes."""
 
+import logging
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,16 +9,19 @@ import numpy as np
 
 from lora_distill.cache import Cache, entry_name
 from lora_distill.calibration import Activated, Calibration, Costs, Training, Work, tokens_of
+from lora_distill.config import Config
 from lora_distill.data.tokens import Tokens
 from lora_distill.experiment import prepare_run, trainings
 from lora_distill.memory import peak_memory
 from lora_distill.planning import Plan, PlannedRun
 from lora_distill.preparation import Prepared
-from lora_distill.progress import warnings_only
+from lora_distill.progress import ONCE, warnings_only
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.suite import Suite
 from lora_distill.training.activations import KIND, row_keys
+
+logger = logging.getLogger(__name__)
 
 
 def plan_suite(suite: Suite) -> Plan:
@@ -26,31 +30,45 @@ def plan_suite(suite: Suite) -> Plan:
     Args:
         suite: without faults.
     """
-    unfinished = {run: config for run, config in suite.runs.items() if not RunFolder.of(config).finished}
     with remembering(), tempfile.TemporaryDirectory() as folder:
-        calibration, taken, runs, folders = Calibration(Path(folder)), set[str](), list[PlannedRun](), list[str]()
-        cache, disk = CacheForecast(), 0.0
-        for name, config in unfinished.items():
-            with warnings_only():
-                prepared, _ = prepare_run(config, resume=RunFolder.of(config).begun, overwrite=False)
-            wanted = trainings(prepared)
-            own = calibration.run(prepared)
-            seconds, disk = own.seconds, disk + own.run_bytes + own.row_bytes * len(prepared.dataset.test)
-            folders.append(str(RunFolder.of(config).path))
-            fresh = []
-            for role, training in wanted.items():
-                artefact, costs = training.artefact(), calibration.training(prepared, training)
-                history = costs.history_bytes * len(prepared.dataset.train) * config.num_epochs
-                disk += costs.adapter_bytes + history
-                if not artefact.finished and artefact.key not in taken:
-                    fresh.append(role)
-                    taken.add(artefact.key)
-                    folders.append(str(artefact.folder))
-                    seconds += costs.of(_work(prepared, training, costs, cache))
-                    disk += costs.artefact_bytes + history + _logits_bytes(prepared, costs)
-            artefacts = {role: training.artefact().key for role, training in wanted.items()}
-            runs.append(PlannedRun(name, artefacts, fresh, seconds))
-        return Plan(runs, folders, int(disk), cache.grown, cache.before, peak_memory())
+        forecast = _Forecast(Calibration(Path(folder)))
+        for name, config in suite.runs.items():
+            if not RunFolder.of(config).finished:
+                forecast.add(name, config)
+    cache = forecast.cache
+    return Plan(forecast.runs, int(forecast.disk), cache.grown, cache.before, peak_memory())
+
+
+class _Forecast:
+    """The runs so far, what they leave, and what a run after them will find."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.runs: list[PlannedRun] = []
+        self.disk = 0.0
+        self.cache = CacheForecast()
+        self._calibration = calibration
+        self._taken: set[str] = set()
+
+    def add(self, name: str, config: Config) -> None:
+        """The next run."""
+        run = RunFolder.of(config)
+        with warnings_only():
+            prepared, _ = prepare_run(config, resume=run.begun, overwrite=False)
+        wanted = trainings(prepared)
+        own = self._calibration.run(prepared)
+        self.disk += own.run_bytes + own.row_bytes * len(prepared.dataset.test)
+        artefacts = {role: training.artefact() for role, training in wanted.items()}
+        fresh = [role for role, each in artefacts.items() if not each.finished and each.key not in self._taken]
+        self._taken |= {each.key for each in artefacts.values()}
+        seconds = own.seconds
+        for role, training in wanted.items():
+            costs = self._calibration.training(prepared, training)
+            history = costs.history_bytes * len(prepared.dataset.train) * config.num_epochs
+            self.disk += costs.adapter_bytes + history
+            if role in fresh:
+                self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, costs)
+                seconds += costs.of(_work(prepared, training, costs, self.cache))
+        self.runs.append(PlannedRun(name, {role: each.key for role, each in artefacts.items()}, fresh, seconds))
 
 
 def _work(prepared: Prepared, training: Training, costs: Costs, forecast: "CacheForecast") -> Work:
@@ -103,4 +121,7 @@ class CacheForecast:
         self._keys[names[depth]] |= missing
         self.before[names[depth]] = self._sizes[names[depth]]
         self.grown += size * activated.token_bytes + len(missing) * (keys.itemsize + tokens.lengths.itemsize)
+        if self.grown > cache.limit:
+            told = "the cache %s has no room for all, so it takes longer than planned; --cache_limit is its limit"
+            logger.warning(told, cache.folder, extra=ONCE)
         return size * (depth - start)

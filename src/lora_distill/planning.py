@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lora_distill.cache import Cache, cache_folder
-from lora_distill.config import ROLES, Role
+from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.wording import byte_size, counted
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import read_json, write_json
+from lora_distill.store import ARTEFACTS, read_json, write_json
 from lora_distill.suite import Suite
 
 
@@ -34,15 +34,13 @@ class Plan:
 
     Attributes:
         runs: those that are not finished, in order.
-        folders: what the runs and their trainings will leave, wherever the suite is called from.
-        disk: bytes of these.
+        disk: bytes that the runs and what they share will take.
         cache: bytes that the cache will grow by.
         cache_entries: names of the entries that will grow, and the bytes that they take already.
         memory: bytes that the process takes at its peak.
     """
 
     runs: list[PlannedRun]
-    folders: list[str]
     disk: int
     cache: int
     cache_entries: dict[str, int]
@@ -91,7 +89,7 @@ def compare_plan(suite: Suite) -> list[str]:
     if not all(run.name in runs and runs[run.name].finished for run in plan.runs):
         return []
     seconds = sum(runs[run.name].results()["seconds"] for run in plan.runs)
-    folders = [Path(folder) for folder in plan.folders]
+    folders = [folder for run in plan.runs for folder in _folders(run, suite.runs[run.name])]
     disk = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
     entries = [entry for entry in Cache(cache_folder()).entries() if entry.name in plan.cache_entries]
     cache = sum(entry.size for entry in entries) - sum(plan.cache_entries.values())
@@ -102,9 +100,15 @@ def compare_plan(suite: Suite) -> list[str]:
     ]
 
 
+def _folders(run: PlannedRun, config: Config) -> list[Path]:
+    """What a run leaves: its own folder, and those of what it trained."""
+    store = Path(config.output_dir) / ARTEFACTS
+    return [RunFolder.of(config).path, *(store / run.artefacts[role] for role in run.trains)]
+
+
 def duration(seconds: float) -> str:
     """`52 s`, `12 min`, `3.4 h`."""
-    if seconds < 120:
+    if seconds < 600:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 

@@ -70,7 +70,8 @@ class Prepared:
         cut = sum(tokens.cut for tokens in splits.values())
         if cut:
             rows = sum(len(tokens) for tokens in splits.values())
-            logger.info("%s of %s texts are longer than %s tokens and were cut", cut, rows, self.config.max_length)
+            most = self.config.max_length
+            logger.info("%s of %s texts are longer than %s tokens and were cut", cut, rows, most, extra=ONCE)
         return splits
 
     @cached_property

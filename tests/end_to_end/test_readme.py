@@ -40,6 +40,7 @@ COMMANDS = {
     "./scripts/run_lora_distillation.sh configs/ag_news.yaml --max_train_rows 4000 --num_epochs 2"
     " --seed 0": FEWER_EPOCHS,
     ".venv/bin/lora-distill report outputs/lora_distillation --output report.html --figures figures": "",
+    ".venv/bin/lora-distill plan configs/quickstart.yaml": SMALL,
     ".venv/bin/lora-distill plan --base_model minilm --classes 4 --student_budget 1000000": "",
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,

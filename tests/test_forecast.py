@@ -1,0 +1,96 @@
+"""What a plan says will be trained is what is trained then, and what it will take on disk is what it takes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from lora_distill.cache import Cache
+from lora_distill.calibration import Calibration, Costs, RunCosts
+from lora_distill.forecast import plan_suite
+from lora_distill.model.adapter import load_classifier
+from lora_distill.model.base import resolve_base_model
+from lora_distill.planning import Plan, compare_plan, keep_plan
+from lora_distill.run_folder import RunFolder
+from lora_distill.store import ARTEFACTS
+from lora_distill.suite import Suite, read_suite, run_suite
+from lora_distill.training.outcome import Outcome
+from tests.end_to_end.conftest import WORDS, small_values, write_rows
+from tests.tiny import tiny_model
+
+NOTHING = Costs(False, {}, None, 0, 0, 0.0, Outcome("", None, {}, [], {}, reused=False))
+
+
+def suite_of(folder: Path, base: Path, experiments: dict[str, str], **settings: object) -> Suite:
+    rows = write_rows(folder / "rows.csv", 90)
+    values = small_values(base, rows) | {"output_dir": str(folder / "out")} | settings
+    lines = [f"base: {{{', '.join(f'{name}: {value}' for name, value in values.items())}}}", "experiments:"]
+    (folder / "s.yaml").write_text("\n".join([*lines, *(f"  {name}: {{{own}}}" for name, own in experiments.items())]))
+    return read_suite(folder / "s.yaml", {"seed": "3"}, {"seed": "--seed"})
+
+
+def whole_classifier(base: Path, folder: Path) -> Path:
+    model = load_classifier(resolve_base_model(str(base)), sorted(WORDS), seed=0).model
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def trained(plan: Plan) -> list[str]:
+    return [run.artefacts[role] for run in plan.runs for role in run.trains]
+
+
+def test_eight_kinds_of_experiment_need_five_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Calibration, "training", lambda *_: NOTHING)
+    monkeypatch.setattr(Calibration, "run", lambda *_: RunCosts(0.0, 0, 0.0))
+    base = tiny_model("roberta", tmp_path / "base", layers=4)
+    cut = [tiny_model("roberta", tmp_path / f"cut-{layers}", layers=layers) for layers in (3, 2)]
+    experiments = {
+        "base": "",
+        "alpha": "alpha: 0.7",
+        "temperature": "temperature: 1.0",
+        "teacher-rank": "teacher_lora_r: 16",
+        "teacher-layers": "teacher_target_layers: 4",
+        "student": "student_lora_r: 2, student_target_layers: 1",
+        "cut-3": f"base_model: {cut[0]}",
+        "cut-2": f"base_model: {cut[1]}, teacher_target_layers: 2",
+    }
+    suite = suite_of(tmp_path, base, experiments)
+    plan = plan_suite(suite)
+    keys = trained(plan)
+    assert len(keys) == len(set(keys))
+    count = {role: sum(key.startswith(f"{role}-") for key in keys) for role in ("teacher", "student", "control")}
+    assert count == {"teacher": 5, "student": 8, "control": 4}
+    assert [run.trains for run in plan.runs][:2] == [["teacher", "student", "control"], ["student"]]
+
+
+def test_what_is_planned_is_what_happens(
+    tmp_path: Path, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    experiments = {
+        "base": "",
+        "alpha": "alpha: 0.7",
+        "deeper": "teacher_target_layers: 2",
+        "given": f"teacher_checkpoint: {whole_classifier(tiny('roberta'), tmp_path / 'given')}, no_control: true",
+    }
+    suite = suite_of(tmp_path, tiny("roberta"), experiments, teacher_target_layers=1, student_target_layers=1)
+    plan = plan_suite(suite)
+    assert not (tmp_path / "out").exists()  # planning leaves nothing but what it keeps
+    keep_plan(plan, suite)
+    assert run_suite(suite).failures == {}
+    made = {path.name for path in (tmp_path / "out" / ARTEFACTS).iterdir() if path.is_dir()}
+    assert sorted(trained(plan)) == sorted(made)
+    for run in plan.runs:
+        results = RunFolder.of(suite.runs[run.name]).results()
+        assert [role for role in run.artefacts if not results[role]["reused"]] == run.trains
+    cache = [entry.size for entry in Cache(tmp_path / "cache").entries() if entry.name in plan.cache_entries]
+    assert plan.cache == pytest.approx(sum(cache), rel=0.1)
+    taken = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert plan.disk == pytest.approx(taken, rel=0.1)
+    assert plan.memory > 100_000_000
+    assert all(run.seconds > 0 for run in plan.runs)
+    assert compare_plan(suite) != []
+    again = plan_suite(suite)
+    assert (again.runs, again.disk, again.cache) == ([], 0, 0)
