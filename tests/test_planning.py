@@ -47,7 +47,7 @@ def test_it_is_said_in_numbers(suite: Suite) -> None:
     plan = plan_of(suite, disk=12_000_000, cache=673_000_000, memory=1_400_000_000)
     assert describe_plan(plan, suite) == [
         "2 runs to do: 2 trainings (1 teacher, 1 student); without sharing, 5.",
-        "About 130 s, 12 MB for runs and what they share, 673 MB for the cache, 1.4 GB of memory.",
+        "About 130 s, 12 MB for runs and what they share, 673 MB for the cache, 1.4 GB of memory or more.",
     ]
     assert describe_plan(plan_of(suite, runs=RUNS[:1]), suite)[0].startswith("1 run to do, 1 finished: ")
     rows = [line.split() for line in render(plan_table(plan), 100).splitlines()[-2:]]

@@ -37,7 +37,7 @@ class Plan:
         disk: bytes that the runs and what they share will take.
         cache: bytes that the cache will grow by.
         cache_entries: names of the entries that will grow, and the bytes that they take already.
-        memory: bytes that the process takes at its peak.
+        memory: bytes that the process took at most when steps were measured; many more steps take somewhat more.
     """
 
     runs: list[PlannedRun]
@@ -74,7 +74,7 @@ def describe_plan(plan: Plan, suite: Suite) -> list[str]:
     return [
         f"{said}: {counted(len(trained), 'training')} ({roles or 'all is there'}); without sharing, {asked}.",
         f"About {duration(plan.seconds)}, {byte_size(plan.disk)} for runs and what they share, {byte_size(plan.cache)}"
-        f" for the cache, {byte_size(plan.memory)} of memory.",
+        f" for the cache, {byte_size(plan.memory)} of memory or more.",
     ]
 
 
