@@ -125,6 +125,29 @@ def test_splits_are_cut_counted_and_in_the_rows_order(tiny: Tiny, rows: Path, ca
     assert re.fullmatch(rf"\d+ of {total} texts are longer than 8 tokens and were cut", line)
 
 
+def test_a_depth_and_the_layers_adapted_in_it_have_bounds_and_nothing_is_written_where_they_are_passed(
+    tiny: Tiny, rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"output_dir": str(tmp_path / "out"), "student_target_layers": 2}
+    for changes, said in (
+        ({"base_depth": 4}, r"--base_depth 4: .* has 3 layers\. Ask for at most 3\."),
+        ({"base_depth": 1}, r"--student_target_layers 2: .* has 1 layer with --base_depth 1\. Ask for at most 1\."),
+        ({"base_depth": 2, "student_budget": 99}, "over its budget of 99"),
+    ):
+        with pytest.raises(UserError, match=said):
+            prepare(config_of(tiny("roberta"), rows, **asked, **changes))
+    with pytest.raises(UserError, match=r"--base_depth: '0' .*greater than or equal to 1"):
+        make_config({"base_depth": "0"}, {"base_depth": "--base_depth"})
+    assert not (tmp_path / "out").exists()
+    caplog.clear()
+    prepared = prepare(config_of(tiny("roberta"), rows, base_depth=2, **asked))
+    assert warnings_of(caplog) == [
+        f"{tiny('roberta')} has 2 layers with --base_depth 2, so the default teacher_target_layers of 8 becomes 2"
+    ]
+    assert prepared.base.folder.is_relative_to(tmp_path / "out")
+    assert prepared.base.whole.folder == tiny("roberta")
+
+
 def test_the_config_says_what_is_really_used(tiny: Tiny, rows: Path) -> None:
     config = prepare(config_of(tiny("roberta"), rows)).config
     assert config.device != "auto"
@@ -256,6 +279,10 @@ def test_automatic_names_are_safe_as_folders_whatever_the_model_and_the_data_are
 )
 def test_automatic_names_are_readable(base: str, data: str, begin: str) -> None:
     assert automatic_name(config_of(base, data)).startswith(begin)
+
+
+def test_an_automatic_name_tells_a_cut_encoder(tmp_path: Path) -> None:
+    assert automatic_name(config_of("minilm", "ag_news", base_depth=4)).startswith("minilm-4-layers-ag_news-t16x8-")
 
 
 def test_automatic_names_are_those_of_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,9 @@ class Config(BaseModel):
     base_model: str = Field(
         "roberta-base", min_length=1, description="pretrained encoder: a hub name, a folder, or minilm"
     )
+    base_depth: PositiveInt | None = Field(
+        None, description="use the first layers of the base model only, this many; all when empty"
+    )
     dataset: str = Field(
         "ag_news",
         min_length=1,

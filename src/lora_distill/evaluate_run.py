@@ -15,6 +15,7 @@ from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.model.base import resolve_again
+from lora_distill.model.cut import cut_base
 from lora_distill.model.given_teacher import open_again
 from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.preparation import known_texts
@@ -56,7 +57,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
         logger.warning("%s", note)
     device = choose_plan(config.device, "fp32").device
     environment = run.environment()
-    base = resolve_again(environment["base_model"])
+    base = cut_base(resolve_again(environment["base_model"]), trained.base_depth, run.path.parent)
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
     logits: dict[Role, np.ndarray] = {}
     for role in (role for role in ROLES if role in original):

@@ -211,7 +211,7 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
         "fallbacks": prepared.fallbacks,
         **_machine(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "source": dataset.source},
-        "base_model": prepared.base.recorded(),
+        "base_model": prepared.base.whole.recorded(),
         "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
     }
 

@@ -30,6 +30,7 @@ from lora_distill.model.adapter import (
 )
 from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
+from lora_distill.model.cut import cut_base, cut_config
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
@@ -66,7 +67,7 @@ class Prepared:
     @cached_property
     def splits(self) -> dict[str, Tokens]:
         """Train, validation and test as the base model's tokenizer reads them."""
-        splits = self.tokenised(self.base.folder, self.base.fingerprint)
+        splits = self.tokenised(self.base.folder, self.base.whole.fingerprint)
         cut = sum(tokens.cut for tokens in splits.values())
         if cut:
             rows = sum(len(tokens) for tokens in splits.values())
@@ -130,7 +131,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
         reading = TeacherReading(teacher, config, dataset, plan, prepared.cache)
         once(("teacher", reading.artefact().key), lambda: reading.check(validation["validation"]))
-    return prepared
+    # Last, for this is written.
+    return replace(prepared, base=cut_base(base, config.base_depth, Path(config.output_dir)))
 
 
 def _given_teacher(config: Config, dataset: Dataset, begun: Mapping[str, Any] | None) -> GivenTeacher | None:
@@ -150,6 +152,8 @@ def automatic_name(config: Config) -> str:
     if config.teacher_checkpoint:
         teacher = "given"
     student = f"s{config.student_lora_r}x{config.student_target_layers}"
+    if config.base_depth:
+        base += f"-{config.base_depth}-layers"
     stem = f"{base}-{data}-{teacher}-{student}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return next(name for name in names if not (Path(config.output_dir) / name).exists())
@@ -231,15 +235,19 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
 
 def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
     """Adapt defaults to a small model, refuse what was named and does not fit, and hold the student to its budget."""
-    labels = dataset.label_names
+    labels, cut = dataset.label_names, ""
     classifier = once(("outline", base, *labels), lambda: outline(load_classifier(base, labels, seed=0)))
+    if depth := config.base_depth:
+        layers = int(classifier.model.config.num_hidden_layers)
+        _cap(config, "base_depth", layers, f"has {counted(layers, 'layer')}")
+        classifier, cut = outline(classifier, cut_config(classifier.model.config, depth)), f" with --base_depth {depth}"
     note = layers_note(classifier.model)
     if note:
         logger.warning("%s", note, extra=ONCE)
     roles: tuple[Role, ...] = ("student",) if config.teacher_checkpoint else ("teacher", "student")
     for role in roles:
         layers = count_layers(classifier.model)
-        config = _cap(config, f"{role}_target_layers", layers, f"has {counted(layers, 'layer')}")
+        config = _cap(config, f"{role}_target_layers", layers, f"has {counted(layers, 'layer')}{cut}")
     tokens = most_tokens(base.folder)
     config = _cap(config, "max_length", tokens, f"reads {counted(tokens, 'token')} at most")
     for role in roles:

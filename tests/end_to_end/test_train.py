@@ -231,6 +231,10 @@ def test_evaluating_on_the_test_rows_gives_the_run_s_own_numbers(
 def test_a_stranger_with_transformers_and_peft_gets_the_logits_of_the_predictions(
     small_run: Path, rows_csv: Path
 ) -> None:
+    check_as_a_stranger(small_run, rows_csv)
+
+
+def check_as_a_stranger(run: Path, rows: Path) -> None:
     script = """
 import csv, sys, numpy as np, torch
 import pyarrow.parquet as pq
@@ -250,4 +254,46 @@ logits = model(**batch).logits.detach().numpy()
 assert np.abs(logits - np.array(table["student_logits"].to_pylist())).max() < 1e-4
 assert "lora_distill" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", script, str(small_run), str(rows_csv)], check=True)
+    subprocess.run([sys.executable, "-c", script, str(run), str(rows)], check=True)
+
+
+def test_an_encoder_cut_to_fewer_layers_is_a_base_model_for_strangers_and_is_made_again_where_it_is_missing(
+    call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    settings = [*small_settings(tiny_base, rows_csv), "--num_epochs", 1, "--no_control", "--teacher_target_layers", 2]
+    output = tmp_path / "outputs" / "lora_distillation"
+    assert call("train", *settings, "--exp_name", "whole").returncode == 0
+    kept = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    done = call("train", *settings, "--student_target_layers", 1, "--base_depth", 2, "--exp_name", "cut")
+    assert done.returncode == 0, done.stderr
+    (base,) = output.glob(".artefacts/base-*[!k]")
+    for role in ("teacher", "student"):
+        assert json.loads((output / "cut" / role / "adapter_config.json").read_text())[
+            "base_model_name_or_path"
+        ] == str(base)
+    whole, cut = (metrics_of(output / name)["student"]["total_parameters"] for name in ("whole", "cut"))
+    assert whole - cut == 8 * 32 * 32 + 9 * 32 + 2 * 32  # a layer's matrices, biases and norms
+    # What the first layer gives is the whole encoder's, and was kept for that.
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == kept
+    check_as_a_stranger(output / "cut", rows_csv)
+    shutil.rmtree(base)
+    moved = output.rename(tmp_path / "moved")
+    judged = call("evaluate", moved / "cut", "--dataset", rows_csv)
+    assert judged.returncode == 0, judged.stderr
+    assert (moved / ".artefacts" / base.name / "config.json").is_file()
+    assert (
+        call(
+            "train",
+            *settings,
+            "--student_target_layers",
+            1,
+            "--base_depth",
+            2,
+            "--exp_name",
+            "cut",
+            "--output_dir",
+            moved,
+        ).returncode
+        == 0
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
@@ -104,10 +104,11 @@ def load_classifier(base: BaseModel, label_names: list[str], seed: int) -> Class
     return Classifier(model, fresh)
 
 
-def outline(classifier: Classifier) -> Classifier:
-    """The same model without weights, on "meta": to try settings on and count."""
+def outline(classifier: Classifier, config: PreTrainedConfig | None = None) -> Classifier:
+    """The same model, or that of another config, without weights, on "meta": to try settings on and count."""
     with torch.device("meta"):
-        return Classifier(AutoModelForSequenceClassification.from_config(classifier.model.config), classifier.fresh)
+        model = AutoModelForSequenceClassification.from_config(config or classifier.model.config)
+        return Classifier(model, classifier.fresh)
 
 
 def layers_path(model: PreTrainedModel) -> str:

@@ -31,6 +31,7 @@ class BaseModel:
         kind: where it came from.
         revision: SHA of the hub's commit, the package's version, or the start of the SHA-256 of a folder's weights.
         fingerprint: SHA-256 in hex over config.json, tokenizer files and weights, wherever they lie.
+        cut_from: the model that this one is the first layers of; None for a whole one.
     """
 
     name: str
@@ -38,6 +39,12 @@ class BaseModel:
     kind: Literal["hub", "packaged", "folder"]
     revision: str
     fingerprint: str
+    cut_from: "BaseModel | None" = None
+
+    @property
+    def whole(self) -> "BaseModel":
+        """The model with all of its layers: its tokenizer, and what its layers give, are those of the cut one."""
+        return self.cut_from or self
 
     @property
     def reference(self) -> str:
@@ -148,7 +155,7 @@ def model_files(what: str, folder: Path, *, any_classifier: bool = False) -> lis
     config = _check_architecture(what, folder, any_classifier)
     _check_weights(what, folder)
     _check_tokenizer(what, folder, getattr(config.get_text_config(), "vocab_size", None))
-    return _files(folder)
+    return encoder_files(folder)
 
 
 def has_changed(recorded: Mapping[str, str]) -> bool:
@@ -161,12 +168,13 @@ def has_changed(recorded: Mapping[str, str]) -> bool:
     if recorded["kind"] != "folder" or not (folder / "config.json").is_file():
         return False
     try:
-        return hash_files(_files(folder)) != recorded["fingerprint"]
+        return hash_files(encoder_files(folder)) != recorded["fingerprint"]
     except (OSError, ValueError, LookupError, TypeError):  # a file of it is gone, or is no longer what it was
         return True
 
 
-def _files(folder: Path) -> list[Path]:
+def encoder_files(folder: Path) -> list[Path]:
+    """Its config.json, tokenizer files and weights."""
     tokenizer = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
     return [folder / "config.json", *tokenizer, *_weights(folder)]
 
