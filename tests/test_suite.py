@@ -2,11 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from lora_distill.config import make_config
+from lora_distill.config import Role, make_config
 from lora_distill.errors import UserError
+from lora_distill.preparation import prepare
 from lora_distill.run_folder import METRICS, RunFolder
 from lora_distill.store import write_json
 from lora_distill.suite import RENAME, Suite, read_suite, run_suite
+from lora_distill.training.role import RoleTraining
+from tests.end_to_end.conftest import write_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -65,6 +68,18 @@ def test_the_suites_that_are_shipped_are_whole() -> None:
     assert full.runs["teacher-10-layers-seed-4"].teacher_target_layers == 10
     assert full.runs["student-r4-seed-2"].student_target_layers == 4
     assert full.runs["bert-seed-1"].base_model == "bert-base-uncased"
+
+
+def test_the_eight_small_experiments_need_five_teachers_and_four_controls_a_seed(tmp_path: Path) -> None:
+    flags = {"dataset": str(write_rows(tmp_path / "rows.csv", 60)), "output_dir": str(tmp_path / "out")}
+    suite = read_suite(CONFIGS / "eight_small.yaml", flags, {name: f"--{name}" for name in flags})
+    assert (len(suite.experiments), len(suite.runs)) == (8, 24)
+    keys: dict[Role, list[str]] = {"teacher": [], "control": []}
+    for config in list(suite.runs.values())[:8]:
+        it = prepare(config)
+        for role, found in keys.items():
+            found.append(RoleTraining(role, it.config, it.dataset, it.base, it.plan, it.cache).artefact().key)
+    assert [len(set(found)) for found in keys.values()] == [5, 4]
 
 
 def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_read(tmp_path: Path) -> None:
