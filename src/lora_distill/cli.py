@@ -126,7 +126,7 @@ def _train(arguments: argparse.Namespace) -> int:
             config = run.requested().model_copy(update={name: getattr(config, name) for name in values})
     finished = bool(config.exp_name) and RunFolder.of(config).finished and not arguments.overwrite
     with profiled() if arguments.profile else nullcontext() as profile:
-        results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite)
+        results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite, since=arguments.since)
     folder = Path(config.output_dir) / results["exp_name"]
     print_results([results])
     if profile and profile["operators"]:  # else nothing was trained, and what is there stays
@@ -147,12 +147,17 @@ def _suite(arguments: argparse.Namespace) -> int:
     from lora_distill.checking import find_faults
     from lora_distill.planning import compare_plan
     from lora_distill.suite import SuiteResult, read_suite, run_suite
+    from lora_distill.watching import watched
 
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
     check = partial(find_faults, overwrite=arguments.overwrite)
     suite = read_suite(arguments.file, *_given(arguments), only=arguments.only, check=check)
     outcome = SuiteResult()
     try:
-        run_suite(suite, outcome=outcome, overwrite=arguments.overwrite, fail_fast=arguments.fail_fast)
+        how = {name: getattr(arguments, name) for name in ("overwrite", "fail_fast", "jobs")}
+        with watched(suite, outcome):
+            run_suite(suite, outcome=outcome, **how)
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
         raise

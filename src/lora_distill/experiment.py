@@ -4,6 +4,7 @@ import logging
 import platform
 import shutil
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,7 +58,7 @@ VERSIONED = ("lora-distill", "torch", "transformers", "peft", "accelerate", "dat
 
 
 def run_experiment(
-    config: Config, *, resume: bool = False, overwrite: bool = False, renewed: set[str] | None = None
+    config: Config, *, resume: bool = False, overwrite: bool = False, since: float | None = None
 ) -> dict[str, Any]:
     """Train teacher, student and control, judge them on the test split and save all of it.
 
@@ -65,8 +66,8 @@ def run_experiment(
         config: as it was asked for.
         resume: go on with the run of that name.
         overwrite: replace the run of that name, and train everything again.
-        renewed: keys of what earlier experiments have trained again, to be shared although `overwrite` is set; what
-            this one trains again is added.
+        since: when that began, in seconds since the epoch, if not now: what others have trained again by now is shared
+            although `overwrite` is set.
 
     Returns:
         What metrics.json holds.
@@ -74,7 +75,7 @@ def run_experiment(
     Raises:
         UserError: something that was given is wrong; nothing has been written then.
     """
-    started = working_seconds()
+    started, since = working_seconds(), (since or time.time()) if overwrite else 0.0
     with run_log() as log_into, stages() as spent:
         with stage("prepare"):
             prepared, begun = prepare_run(config, resume=resume, overwrite=overwrite)
@@ -84,9 +85,8 @@ def run_experiment(
             log_into(run.path / LOG)
             what = "goes on" if resume else "begun"
             logger.info("%s: %s; if it is stopped, go on with: %s", run.path, what, run.resume_command())
-            renewed = (set() if renewed is None else renewed) if overwrite else None
             with _stopwatch(run, environment, started, spent) as cost:
-                outcomes = _train(prepared, renewed)
+                outcomes = _train(prepared, since)
                 with stage("judgement"):
                     results = judge(prepared, outcomes, environment["fallbacks"])
                 results |= cost()
@@ -186,21 +186,14 @@ def trainings(prepared: Prepared) -> dict[Role, RoleTraining | TeacherReading]:
     return roles if config.no_control else roles | {"control": training("control")}
 
 
-def _train(prepared: Prepared, renewed: set[str] | None) -> dict[Role, Outcome]:
+def _train(prepared: Prepared, since: float) -> dict[Role, Outcome]:
     outcomes: dict[Role, Outcome] = {}
     for role, training in trainings(prepared).items():
         splits = prepared.splits
         if isinstance(training, TeacherReading):
             splits = prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint)
-        outcomes[role] = training.run(splits, renew=_is_to_renew(training.artefact(), renewed))
+        outcomes[role] = training.run(splits, since=since)
     return outcomes
-
-
-def _is_to_renew(artefact: Artefact, renewed: set[str] | None) -> bool:
-    if renewed is None or artefact.key in renewed:
-        return False
-    renewed.add(artefact.key)
-    return True
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:

@@ -45,14 +45,22 @@ def make_parser() -> Parser:
     train.add_argument("--config", metavar="FILE", type=Path, help="YAML with the settings below; flags win")
     either = train.add_mutually_exclusive_group()
     either.add_argument("--resume", action="store_true", help="go on with the run named by --exp_name")
+    train.add_argument("--since", type=float, help=argparse.SUPPRESS)  # a suite's: when its --overwrite began
     train.add_argument("--profile", action="store_true", help="show where the time went, and write profile.json")
     _add_running_flags(train, either)
     _add_config_flags(train, leave_out=())
 
-    suite = commands.add_parser("suite", help="the experiments of a file, one after the other")
+    suite = commands.add_parser("suite", help="the experiments of a file, one after the other or several at a time")
     suite.add_argument("file", metavar="FILE", type=Path, help="a suite in YAML, such as configs/quickstart.yaml")
     suite.add_argument("--only", metavar="PATTERN", help="run the experiments with such names only, as in 'alpha-*'")
-    suite.add_argument("--fail_fast", action="store_true", help="stop at the first experiment that fails")
+    failing = suite.add_mutually_exclusive_group()
+    failing.add_argument("--fail_fast", action="store_true", help="stop at the first experiment that fails")
+    failing.add_argument(
+        "--keep_going", action="store_false", dest="fail_fast", help="run the others all the same, as it does anyway"
+    )
+    suite.add_argument(
+        "--jobs", metavar="…", type=int, default=1, help="run so many at a time, the threads divided (default: 1)"
+    )
     _add_running_flags(suite, suite)
     _add_config_flags(suite, leave_out=("exp_name",))
 

@@ -16,6 +16,11 @@ PLAIN_LINE_SECONDS = 10.0
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def terminal() -> Console | None:
+    """Standard error, if something that moves is welcome there: on a terminal, and where nobody asked for quiet."""
+    return _console if _console.is_terminal and not _is_quiet() else None
+
+
 @contextmanager
 def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how far a stage of `total` rows is; yields the function that takes the rows just done.
@@ -25,7 +30,7 @@ def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
     """
     if not stage or _is_quiet():
         yield lambda _rows: None
-    elif _console.is_terminal:
+    elif console := terminal():
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -33,7 +38,7 @@ def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=_console, transient=True) as bar:
+        with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(stage, total=total, rate="")
 
             def advance(rows: int) -> None:

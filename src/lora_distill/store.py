@@ -164,6 +164,10 @@ class Artefact:
         """Whether everything is there."""
         return (self.folder / "recipe.json").is_file()
 
+    def finished_since(self, moment: float) -> bool:
+        """Whether everything is there, and was not before that moment, in seconds since the epoch."""
+        return self.finished and (self.folder / "recipe.json").stat().st_mtime >= moment
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold off other processes that want the same artefact."""

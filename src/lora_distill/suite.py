@@ -1,10 +1,13 @@
-"""Many experiments from one file: read whole, run one after the other, resumable."""
+"""Many experiments from one file: read whole, run one after the other or side by side, resumable."""
 
 import itertools
 import logging
 import re
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +17,7 @@ from lora_distill.config import ROLES, Config, find_faults, suggest
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
+from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
 from lora_distill.run_folder import RunFolder, TakenError, changed_since
 from lora_distill.yaml_file import YamlMapping, read_yaml
@@ -69,11 +73,13 @@ class SuiteResult:
         results: metrics.json of each run that finished, in order.
         failures: message of each that did not, by name.
         trained: names of those that were not finished before.
+        running: names of those that have begun and not ended.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     trained: list[str] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
 
 
 def read_suite(
@@ -241,7 +247,12 @@ def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
 
 
 def run_suite(
-    suite: Suite, *, overwrite: bool = False, fail_fast: bool = False, outcome: SuiteResult | None = None
+    suite: Suite,
+    *,
+    overwrite: bool = False,
+    fail_fast: bool = False,
+    jobs: int = 1,
+    outcome: SuiteResult | None = None,
 ) -> SuiteResult:
     """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest.
 
@@ -249,34 +260,81 @@ def run_suite(
         suite: as it was read.
         overwrite: as in `experiment.run_experiment`, for each of them.
         fail_fast: whether what fails stops the rest after all.
+        jobs: how many run at a time: one in this process, more in processes of their own.
         outcome: is filled and given back; for a caller that may be interrupted.
     """
     outcome = outcome or SuiteResult()
-    renewed: set[str] = set()
-    for number, (name, config) in enumerate(suite.runs.items(), start=1):
-        logger.info("── %s (%d of %d)", name, number, len(suite.runs))
-        try:
-            run = RunFolder.of(config)
-            finished = run.finished and not overwrite
-            outcome.results.append(run_or_read(config, resume=run.begun, overwrite=overwrite, renewed=renewed))
-            if not finished:
-                outcome.trained.append(name)
-        except UserError as error:
-            outcome.failures[name] = f"{error.reason}\n{RENAME}" if isinstance(error, TakenError) else str(error)
-            logger.info("%s failed", name)
-            if fail_fast:
-                break
+    since = time.time() if overwrite else 0.0
+    places = {config.exp_name: place for place, config in enumerate(suite.runs.values())}
+    with closing((_one_by_one if jobs == 1 else _side_by_side)(suite, since, jobs, outcome)) as ended:
+        for name, error in ended:
+            outcome.running.discard(name)
+            if error:
+                outcome.failures[name] = f"{error.reason}\n{RENAME}" if isinstance(error, TakenError) else str(error)
+                logger.info("%s failed", name)
+                if fail_fast:
+                    break
+            outcome.results.sort(key=lambda results: places[results["exp_name"]])
     return outcome
 
 
-def run_or_read(config: Config, *, resume: bool, overwrite: bool, renewed: set[str] | None = None) -> dict[str, Any]:
+Ended = Generator[tuple[str, UserError | None]]  # name of a run, and what went wrong
+
+
+def _one_by_one(suite: Suite, since: float, _jobs: int, outcome: SuiteResult) -> Ended:
+    for name, config in suite.runs.items():
+        _begin(name, suite, outcome)
+        yield name, _run(name, config, since, outcome)
+
+
+def _side_by_side(suite: Suite, since: float, jobs: int, outcome: SuiteResult) -> Ended:
+    with tempfile.TemporaryDirectory() as folder:
+        commands: dict[str, list[str]] = {}
+        for name in shared_work_first(suite.runs):
+            config, run = suite.runs[name], RunFolder.of(suite.runs[name])
+            try:
+                if run.finished and not since:
+                    yield name, _run(name, config, since, outcome)
+                    continue
+                run.admit(config, resume=run.begun, overwrite=bool(since))
+            except UserError as error:
+                yield name, error
+                continue
+            file = Path(folder, f"{len(commands)}.yaml")
+            commands[name] = train_command(config, file, resume=run.begun, overwrite=since)
+        with closing(launch(commands, jobs, lambda name: _begin(name, suite, outcome))) as ended:
+            for name, code, said in ended:
+                if not code:
+                    outcome.results.append(RunFolder.of(suite.runs[name]).results())
+                    outcome.trained.append(name)
+                yield name, UserError(failure(code, said)) if code else None
+
+
+def _begin(name: str, suite: Suite, outcome: SuiteResult) -> None:
+    outcome.running.add(name)
+    logger.info("── %s (%d of %d)", name, list(suite.runs).index(name) + 1, len(suite.runs))
+
+
+def _run(name: str, config: Config, since: float, outcome: SuiteResult) -> UserError | None:
+    run = RunFolder.of(config)
+    try:
+        finished = run.finished and not since
+        outcome.results.append(run_or_read(config, resume=run.begun, overwrite=bool(since), since=since))
+        if not finished:
+            outcome.trained.append(name)
+    except UserError as error:
+        return error
+    return None
+
+
+def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float | None = None) -> dict[str, Any]:
     """The results of an experiment: read when it is finished, without loading what only training needs.
 
     Args:
         config: as it was asked for.
         resume: as in `experiment.run_experiment`.
         overwrite: as in `experiment.run_experiment`.
-        renewed: as in `experiment.run_experiment`.
+        since: as in `experiment.run_experiment`.
     """
     run = RunFolder.of(config)
     if config.exp_name and run.finished and not overwrite:
@@ -286,7 +344,7 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, renewed: set[s
         return run.results()
     from lora_distill.experiment import run_experiment
 
-    return run_experiment(config, resume=resume, overwrite=overwrite, renewed=renewed)
+    return run_experiment(config, resume=resume, overwrite=overwrite, since=since)
 
 
 def _check_unchanged(run: RunFolder) -> None:

@@ -68,18 +68,18 @@ class RoleTraining:
         }
         return Artefact(Path(config.output_dir), self.role, recipe)
 
-    def run(self, splits: dict[str, Tokens], *, renew: bool = False) -> Outcome:
-        """Train it, unless the store has it already; with `renew`, train it again.
+    def run(self, splits: dict[str, Tokens], *, since: float = 0.0) -> Outcome:
+        """Train it, unless the store has it already.
 
         Args:
             splits: as the base model's tokenizer reads them.
-            renew: whether to do again what is done.
+            since: what was trained before that moment, in seconds since the epoch, is trained again.
         """
         artefact = self.artefact()
         with artefact.lock():
-            if renew:
+            reused = artefact.finished_since(since)
+            if since and not reused:
                 artefact.forget_checkpoints()
-            reused = artefact.finished and not renew
             if reused:
                 logger.info("%s: already trained (%s)", self.role, artefact.key)
             else:

@@ -118,16 +118,16 @@ class TeacherReading:
     def _load(self) -> nn.Module:
         return self.given.load().to(self.plan.device)
 
-    def run(self, splits: dict[str, Tokens], *, renew: bool = False) -> Outcome:
-        """Let it label every split, unless the store has that already; with `renew`, let it label them again.
+    def run(self, splits: dict[str, Tokens], *, since: float = 0.0) -> Outcome:
+        """Let it label every split, unless the store has that already.
 
         Args:
             splits: as its own tokenizer reads them.
-            renew: whether to do again what is done.
+            since: what it labelled before that moment, in seconds since the epoch, it labels again.
         """
         artefact = self.artefact()
         with artefact.lock():
-            reused = artefact.finished and not renew
+            reused = artefact.finished_since(since)
             if reused:
                 logger.info("teacher: given, as %s; its logits are at hand (%s)", self.given.location, artefact.key)
             else:
