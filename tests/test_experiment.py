@@ -344,17 +344,6 @@ def test_what_others_use_is_there_until_its_successor_is_whole(tiny: Tiny, rows:
     assert again["teacher"]["test"] == first["teacher"]["test"]
 
 
-def test_what_one_experiment_has_trained_again_the_next_one_shares(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
-    configs = [config_of(tiny("roberta"), rows, tmp_path, exp_name=f"run-{a}", alpha=a) for a in (0.3, 0.7)]
-    first, since = [run_experiment(config) for config in configs], time.time()
-    again = [run_experiment(config, overwrite=True, since=since) for config in configs]
-    for both in (first, again):
-        assert [(each["teacher"]["reused"], each["student"]["reused"]) for each in both] == [
-            (False, False),
-            (True, False),
-        ]
-
-
 def test_a_device_without_room_is_told_in_words(
     tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

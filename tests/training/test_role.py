@@ -62,6 +62,7 @@ SOFT = {"alpha": 0.7, "temperature": 7.0}
 # What is found in the data's, the base model's or the plan's own fingerprint, and what decides nothing.
 ELSEWHERE = {
     "base_model": "other",
+    "base_depth": 7,
     "dataset": "other",
     "text_column": "other",
     "label_column": "other",
