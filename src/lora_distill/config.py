@@ -131,6 +131,9 @@ class Config(BaseModel):
     )
     logging_steps: PositiveInt = Field(10, description="steps between two lines of history.jsonl")
 
+    report_to: Literal["none", "tensorboard", "mlflow", "trackio", "wandb"] = Field(
+        "none", description="tracker that is told of the training while it runs"
+    )
     cache_limit: ByteSize | None = Field(
         None,
         description="bytes (or 500MB, 20GB) that the cache of frozen layers' outputs may take; half of the free disk,"

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
-from lora_distill.preparation import Prepared, automatic_name, prepare
+from lora_distill.preparation import SPLITS, Prepared, automatic_name, prepare
 from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
@@ -47,6 +48,8 @@ from lora_distill.store import (
     write_jsonl,
     write_whole,
 )
+from lora_distill.tracking import Tracking
+from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
 from lora_distill.training.plan import processor
 from lora_distill.training.role import RoleTraining
@@ -86,9 +89,15 @@ def run_experiment(
             what = "goes on" if resume else "begun"
             logger.info("%s: %s; if it is stopped, go on with: %s", run.path, what, run.resume_command())
             with _stopwatch(run, environment, started, spent) as cost:
-                outcomes = _train(prepared, since)
+                tracking = Tracking(prepared.config, resume=resume)
+                outcomes = {
+                    role: tracking.follow(role, partial(_train, prepared, training, since))
+                    for role, training in trainings(prepared).items()
+                }
                 with stage("judgement"):
                     results = judge(prepared, outcomes, environment["fallbacks"])
+                for role, outcome in outcomes.items():
+                    tracking.test(role, outcome, results[role]["test"])
                 results |= cost()
                 save(run, prepared, outcomes, results)
     return results
@@ -113,7 +122,8 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepa
     if overwrite or not run.begun:
         return prepare(config), None
     begun = run.environment()
-    prepared = prepare(run.resolved().model_copy(update={"cache_limit": config.cache_limit}), begun)
+    watching = {"cache_limit": config.cache_limit, "report_to": config.report_to}
+    prepared = prepare(run.resolved().model_copy(update=watching), begun)
     if prepared.dataset.fingerprint != begun["data"]["fingerprint"]:
         raise changed_since(run.path, prepared.dataset.name)
     return prepared, begun
@@ -172,6 +182,25 @@ def _enough_memory(device: str) -> Iterator[None]:
         ) from error
 
 
+def train_student(config: Config, observe: Observer) -> Outcome:
+    """Train the teacher of a config and its student, as far as validation shows: the test split is left alone.
+
+    Nothing is written but what the runs of the output folder share.
+
+    Args:
+        config: as it was asked for; its name is not used.
+        observe: of the student's training, if it is trained.
+
+    Raises:
+        UserError: something that was given is wrong; an OverBudgetError where only the student is too large.
+    """
+    prepared, names = prepare(config), ("train", "validation")
+    with prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
+        wanted = trainings(prepared)
+        _train(prepared, wanted["teacher"], 0.0, nobody, names)
+        return _train(prepared, wanted["student"], 0.0, observe, names)
+
+
 def trainings(prepared: Prepared) -> dict[Role, RoleTraining | TeacherReading]:
     """What an experiment trains, or reads of a given teacher, by role and in order."""
     config, dataset, plan, cache = prepared.config, prepared.dataset, prepared.plan, prepared.cache
@@ -186,14 +215,17 @@ def trainings(prepared: Prepared) -> dict[Role, RoleTraining | TeacherReading]:
     return roles if config.no_control else roles | {"control": training("control")}
 
 
-def _train(prepared: Prepared, since: float) -> dict[Role, Outcome]:
-    outcomes: dict[Role, Outcome] = {}
-    for role, training in trainings(prepared).items():
-        splits = prepared.splits
-        if isinstance(training, TeacherReading):
-            splits = prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint)
-        outcomes[role] = training.run(splits, since=since)
-    return outcomes
+def _train(
+    prepared: Prepared,
+    training: RoleTraining | TeacherReading,
+    since: float,
+    observe: Observer,
+    names: tuple[str, ...] = SPLITS,
+) -> Outcome:
+    if isinstance(training, TeacherReading):
+        splits = prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
+        return training.run(splits, since=since)
+    return training.run({name: prepared.splits[name] for name in names}, since=since, observe=observe)
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teac
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
+from lora_distill.tracking import check_tracker
 from lora_distill.training.plan import ExecutionPlan, choose_plan
 from lora_distill.training.teacher_reading import TeacherReading
 
@@ -108,6 +109,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     Raises:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
+    check_tracker(config.report_to)
     fallbacks: list[str] = []
     plan = choose_plan(config.device, config.precision)
     if begun:

@@ -19,6 +19,7 @@ from lora_distill.yaml_file import read_yaml
 
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
 PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
+DECIDES_NOTHING = ("output_dir", "exp_name", "cache_limit", "report_to")  # where a run lies, and how it is watched
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name
 
 
@@ -172,7 +173,7 @@ def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
     alike: dict[str, dict[int, RunFolder]] = {}
     for run in runs:
         config = run.resolved()
-        settings = config.model_dump_json(exclude={"seed", "exp_name", "output_dir", "cache_limit"})
+        settings = config.model_dump_json(exclude={"seed", *DECIDES_NOTHING})
         key = settings + str(run.results()["data"]["source"].get("revision"))
         if config.seed in alike.get(key, {}):  # the same run twice says nothing new
             key = run.path.name
@@ -203,8 +204,7 @@ def changed_since(run: Path, what: str) -> TakenError:
 
 
 def _differences(one: Config, other: Config) -> str:
-    # The first two found the folder, and the cache changes no result.
-    settings = [name for name in Config.model_fields if name not in ("output_dir", "exp_name", "cache_limit")]
+    settings = [name for name in Config.model_fields if name not in DECIDES_NOTHING]
     names = [name for name in settings if not _is_same(name, getattr(one, name), getattr(other, name))]
     return ", ".join(f"{name} {getattr(other, name)!r}, now {getattr(one, name)!r}" for name in names[:3])
 

@@ -78,6 +78,7 @@ IDLE = {
     "student_budget": 7,
     "no_control": True,
     "cache_limit": 7,
+    "report_to": "mlflow",
     "teacher_checkpoint": "other",
     "teacher_label_map": {"a": "b"},
 }

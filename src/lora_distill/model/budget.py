@@ -44,15 +44,28 @@ def check_budget(model: PeftModel, budget: int) -> ParameterCount:
     """Let a model within the budget pass.
 
     Raises:
-        UserError: it is over; says how many, where they sit, and what would fit.
+        OverBudgetError: it is over; says how many, where they sit, and what would fit.
     """
     count = count_trainable(model)
     if count.total <= budget:
         return count
-    raise UserError(
+    raise OverBudgetError(
         f"the student has {count.total:,} trainable parameters, {count.total - budget:,} over its budget of"
-        f" {budget:,}: {count.lora:,} in LoRA, {count.head:,} in the head.\n{_what_fits(model, count, budget)}"
+        f" {budget:,}: {count.lora:,} in LoRA, {count.head:,} in the head.\n{_what_fits(model, count, budget)}",
+        count.total - budget,
     )
+
+
+class OverBudgetError(UserError):
+    """A student has too many trainable parameters.
+
+    Attributes:
+        excess: how many more than its budget.
+    """
+
+    def __init__(self, message: str, excess: int) -> None:
+        super().__init__(message)
+        self.excess = excess
 
 
 @dataclass(frozen=True)

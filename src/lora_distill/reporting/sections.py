@@ -13,9 +13,10 @@ from lora_distill.evidence import Predictions, read_predictions
 from lora_distill.reporting import figures
 from lora_distill.reporting.sentences import one_line, percent
 from lora_distill.reporting.summary import Experiment
+from lora_distill.run_folder import DECIDES_NOTHING
 
 ROWS_TO_READ, MOST_LETTERS = 5, 400
-HIDDEN = ("output_dir", "exp_name", "cache_limit", "device")
+HIDDEN = (*DECIDES_NOTHING, "device")
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:

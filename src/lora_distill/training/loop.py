@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,13 @@ from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+# Takes each line of the history as soon as it is there; what it raises ends the training.
+Observer = Callable[[dict[str, Any]], None]
+
+
+def nobody(_line: dict[str, Any]) -> None:
+    """The observer that looks away."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ def train(
     seed: int,
     work: Path,
     soft_labels: SoftLabels | None = None,
+    observe: Observer = nobody,
 ) -> Progress:
     """Train LoRA and head; the model ends with the kept epoch's weights.
 
@@ -102,6 +110,7 @@ def train(
         seed: of the rows' order and of dropout.
         work: folder of the checkpoints, one after each epoch.
         soft_labels: the teacher's; None trains on the labels alone.
+        observe: of an epoch that goes on from no checkpoint it may be told again.
 
     Raises:
         UserError: the loss is no longer a number.
@@ -135,6 +144,7 @@ def train(
             if progress.step % settings.logging_steps == 0 or progress.step % steps_per_epoch == 0:
                 _log_step(progress, role, losses, norm, optimizer.param_groups[0]["lr"])
                 losses.clear()
+                observe(progress.history[-1])
             scheduler.step()
         taken = time.monotonic() - started
         progress.seconds += taken
@@ -142,6 +152,7 @@ def train(
         progress.epoch += 1
         with stage(f"{role}: validation"):
             _evaluate(network, validation, progress, role)
+        observe(progress.history[-1])  # before the checkpoint: what it ends is ended again when it is tried again
         if progress.best_epoch == progress.epoch or settings.keep_epoch == "last":
             best = snapshot(model)
         save_checkpoint(work, model, optimizer, best, progress)

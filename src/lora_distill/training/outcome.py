@@ -12,10 +12,13 @@ import tokenizers
 import torch
 import transformers
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import lora_distill
-from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl
+from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl, write_whole
+
+LOGITS = "logits.safetensors"
 
 LOGITS = "logits.safetensors"
 
@@ -27,7 +30,8 @@ class Outcome:
     Attributes:
         key: names all that made it.
         adapter: folder in PEFT's format; None for a whole model that was given.
-        logits: float32 [N, C] of each split in the rows' order; of train only the teacher's.
+        logits: float32 [N, C] of each split in the rows' order; of train only the teacher's, of test only where it was
+            to be judged on it.
         history: what history.jsonl holds of it.
         facts: parameters, seconds and the like, for metrics.json.
         reused: whether it was there already.
@@ -52,6 +56,19 @@ def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
         facts=read_json(folder / "facts.json"),
         reused=reused,
     )
+
+
+def is_judged(artefact: Artefact) -> bool:
+    """Whether a finished artefact holds logits of the test split."""
+    with safe_open(artefact.folder / LOGITS, framework="numpy") as file:
+        return "test" in file.keys()  # noqa: SIM118 - no dict
+
+
+def add_test_logits(artefact: Artefact, logits: NDArray[np.float32]) -> None:
+    """Put the test split's into a finished artefact that was made without them."""
+    path = artefact.folder / LOGITS
+    together = load_file(path) | {"test": logits}
+    write_whole(path, lambda beside: save_file(together, beside))
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
 
 from lora_distill.cache import Cache
 from lora_distill.config import Role
@@ -56,21 +57,26 @@ class Reading:
         return kept
 
     def logits(
-        self, network: SplitClassifier, rows: dict[str, Activations], test: Tokens
+        self, network: SplitClassifier, rows: dict[str, Activations], test: Tokens | None
     ) -> dict[str, NDArray[np.float32]]:
         """A finished network's, float32 [N, C] for each split; of train only the teacher's.
 
-        The test split's in fp32, as a stranger would get them; the others in the precision of the training.
+        The test split's, if it is given, as `test_logits` has them; the others in the precision of the training.
         """
         network.eval()
         with stage(f"{self.role}: logits"):
             logits = {"validation": predict_logits(network.logits, rows["validation"])}
             if self.role == "teacher":
                 logits["train"] = predict_logits(network.logits, rows["train"], f"{self.role}: soft labels")
-        network.forget()  # both at once would not be needed by anyone
-        exact = SplitClassifier(network.model, torch.float32)
+        if test is not None:
+            network.forget()  # both at once would not be needed by anyone
+            logits["test"] = self.test_logits(network.model, test)
+        return logits
+
+    def test_logits(self, model: PeftModel, test: Tokens) -> NDArray[np.float32]:
+        """A finished model's, float32 [N, C], in fp32: as a stranger would get them."""
+        exact = SplitClassifier(model, torch.float32)
         exact.eval()
         kept = self.rows(exact, {"test": test}, "frozen layers in fp32")
         with stage(f"{self.role}: test in fp32"):
-            logits["test"] = predict_logits(exact.logits, kept["test"], f"{self.role}: test, in fp32")
-        return logits
+            return predict_logits(exact.logits, kept["test"], f"{self.role}: test, in fp32")

@@ -13,13 +13,13 @@ from lora_distill.data.types import Dataset
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.budget import check_budget, count_trainable
-from lora_distill.model.saved_adapter import save_adapter
+from lora_distill.model.saved_adapter import load_adapter, save_adapter
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
-from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, train
-from lora_distill.training.outcome import LOGITS, Outcome, read_outcome, versions
+from lora_distill.training.loop import Observer, SoftLabels, Split, TrainingSettings, nobody, train
+from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
 
@@ -68,12 +68,13 @@ class RoleTraining:
         }
         return Artefact(Path(config.output_dir), self.role, recipe)
 
-    def run(self, splits: dict[str, Tokens], *, since: float = 0.0) -> Outcome:
+    def run(self, splits: dict[str, Tokens], *, since: float = 0.0, observe: Observer = nobody) -> Outcome:
         """Train it, unless the store has it already.
 
         Args:
-            splits: as the base model's tokenizer reads them.
+            splits: as the base model's tokenizer reads them; without test it is not judged on it.
             since: what was trained before that moment, in seconds since the epoch, is trained again.
+            observe: of its training, if it is trained.
         """
         artefact = self.artefact()
         with artefact.lock():
@@ -83,10 +84,19 @@ class RoleTraining:
             if reused:
                 logger.info("%s: already trained (%s)", self.role, artefact.key)
             else:
-                self._train(artefact, splits)
+                self._train(artefact, splits, observe)
+            if "test" in splits and not is_judged(artefact):
+                self._judge(artefact, splits["test"])
             return read_outcome(artefact, reused=reused)
 
-    def _train(self, artefact: Artefact, splits: dict[str, Tokens]) -> None:
+    def _judge(self, artefact: Artefact, test: Tokens) -> None:
+        """Let a model answer the test split that was trained where nobody was to see its answers."""
+        with stage(f"{self.role}: load"):
+            model = load_adapter(self.base, self.dataset.label_names, artefact.folder / "adapter")
+        reading = Reading(self.role, self.base, self.plan, self.cache)
+        add_test_logits(artefact, reading.test_logits(model.to(self.plan.device), test))
+
+    def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
         config, role = self.config, self.role
         # Student and control start from the same weights and see the same rows in the same order.
         seed = derive_seed(config.seed, "teacher" if role == "teacher" else "student")
@@ -114,8 +124,9 @@ class RoleTraining:
             seed=seed,
             work=artefact.work,
             soft_labels=soft_labels,
+            observe=observe,
         )
-        logits = reading.logits(network, rows, splits["test"])
+        logits = reading.logits(network, rows, splits.get("test"))
         with stage(f"{role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
             save_file(logits, folder / LOGITS)

@@ -22,7 +22,7 @@ from lora_distill.model.split import SplitClassifier, is_plain_lora
 from lora_distill.profiling import stage
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.logits import plain, predict_logits
-from lora_distill.training.outcome import LOGITS, Outcome, read_outcome, versions
+from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
 
@@ -96,18 +96,30 @@ class TeacherReading:
             )
 
     def _logits(self, model: nn.Module, splits: dict[str, Tokens]) -> dict[str, NDArray[np.float32]]:
-        """Of every split, in the order of its own labels."""
-        if self.given.base and isinstance(model, PeftModel) and is_plain_lora(model):
-            network = SplitClassifier(model, self.plan.dtype)
-            reading = Reading("teacher", self.given.base, self.plan, self.cache)
+        """Of these splits, in the order of its own labels."""
+        if adapted := self._adapted(model):
+            reading, adapter = adapted
+            network = SplitClassifier(adapter, self.plan.dtype)
             rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
-            return reading.logits(network, rows, splits["test"])
-        with stage("teacher: test in fp32"):
-            logits = {"test": predict_logits(plain(model), splits["test"], "teacher: test, in fp32")}
+            return reading.logits(network, rows, splits.get("test"))
+        logits = {"test": self._test_logits(model, splits["test"])} if "test" in splits else {}
         with stage("teacher: logits"), self.plan.autocast():
             logits["validation"] = predict_logits(plain(model), splits["validation"])
             logits["train"] = predict_logits(plain(model), splits["train"], "teacher: soft labels")
         return logits
+
+    def _test_logits(self, model: nn.Module, test: Tokens) -> NDArray[np.float32]:
+        if adapted := self._adapted(model):
+            reading, adapter = adapted
+            return reading.test_logits(adapter, test)
+        with stage("teacher: test in fp32"):
+            return predict_logits(plain(model), test, "teacher: test, in fp32")
+
+    def _adapted(self, model: nn.Module) -> tuple[Reading, PeftModel] | None:
+        """Where its layers below an adapter are a base model's, they are read as those of a trained role."""
+        if self.given.base and isinstance(model, PeftModel) and is_plain_lora(model):
+            return Reading("teacher", self.given.base, self.plan, self.cache), model
+        return None
 
     def _no_numbers(self) -> UserError:
         return UserError(
@@ -119,10 +131,10 @@ class TeacherReading:
         return self.given.load().to(self.plan.device)
 
     def run(self, splits: dict[str, Tokens], *, since: float = 0.0) -> Outcome:
-        """Let it label every split, unless the store has that already.
+        """Let it label these splits, unless the store has that already.
 
         Args:
-            splits: as its own tokenizer reads them.
+            splits: as its own tokenizer reads them; without test it is not judged on it.
             since: what it labelled before that moment, in seconds since the epoch, it labels again.
         """
         artefact = self.artefact()
@@ -133,16 +145,21 @@ class TeacherReading:
             else:
                 logger.info("teacher: given, as %s; it labels every row once", self.given.location)
                 self._read(artefact, splits)
+            if "test" in splits and not is_judged(artefact):
+                add_test_logits(artefact, self._ours({"test": self._test_logits(self._load(), splits["test"])})["test"])
             outcome = read_outcome(artefact, reused=reused)
         return replace(outcome, facts=outcome.facts | {"checkpoint": self.given.location})
+
+    def _ours(self, own: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """In the order of our labels."""
+        if not all(np.isfinite(each).all() for each in own.values()):
+            raise self._no_numbers()
+        return {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}
 
     def _read(self, artefact: Artefact, splits: dict[str, Tokens]) -> None:
         started = time.monotonic()
         model = self._load()
-        own = self._logits(model, splits)
-        if not all(np.isfinite(each).all() for each in own.values()):
-            raise self._no_numbers()
-        logits = {name: np.ascontiguousarray(each[:, self.given.columns]) for name, each in own.items()}
+        logits = self._ours(self._logits(model, splits))
         with artefact.fill() as folder:
             save_file(logits, folder / LOGITS)
             write_jsonl(folder / "history.jsonl", [])

@@ -1,0 +1,193 @@
+"""What trackers are told while a run trains: losses, rates and scores, through Accelerate's trackers."""
+
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.tracking import (
+    GeneralTracker,
+    MLflowTracker,
+    TensorBoardTracker,
+    TrackioTracker,
+    WandBTracker,
+    get_available_trackers,
+)
+
+from lora_distill.config import Config, Role
+from lora_distill.errors import UserError
+from lora_distill.training.loop import Observer, nobody
+from lora_distill.training.outcome import Outcome
+
+logger = logging.getLogger(__name__)
+TRACKERS = ".trackers"  # beside the runs: their own views show many runs together
+PROJECT = "lora-distill"
+INSTALL = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny sqlalchemy alembic"}
+
+
+def check_tracker(name: str) -> None:
+    """Find out before the training whether a tracker is there.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if name != "none" and name not in map(str, get_available_trackers()):
+        raise UserError(f"--report_to {name}: is not installed. Install it: pip install {INSTALL.get(name, name)}")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A run as its tracker knows it: a tracker's run for each role.
+
+    Attributes:
+        config: resolved.
+        resume: whether to go on in what an earlier process has begun, where the tracker can.
+    """
+
+    config: Config
+    resume: bool
+    _begun: set[Role] = field(default_factory=set)
+
+    def follow(self, role: Role, train: Callable[[Observer], Outcome]) -> Outcome:
+        """Tell the tracker of a role's training, while it runs, or afterwards where it ran for somebody else."""
+        with self._tracker(role) as observe:
+            outcome = train(observe)
+            if outcome.reused and not self.resume:
+                for line in outcome.history:
+                    observe(line)
+        return outcome
+
+    def test(self, role: Role, outcome: Outcome, metrics: dict[str, Any]) -> None:
+        """Tell of what a role's model scores on the test split, at its last step."""
+        with self._tracker(role) as observe:
+            observe({"event": "test", "step": outcome.history[-1]["step"] if outcome.history else 0} | metrics)
+
+    @contextmanager
+    def _tracker(self, role: Role) -> Iterator[Observer]:
+        """Yields what takes lines of the history; a tracker that fails is given up, with a warning."""
+        if self.config.report_to == "none":
+            yield nobody
+            return
+        tracker: GeneralTracker | None = None
+        is_lost = False
+
+        @contextmanager
+        def trying() -> Iterator[None]:
+            nonlocal is_lost
+            try:
+                with redirect_stdout(io.StringIO()):  # some greet
+                    yield
+            except Exception as error:
+                is_lost = True
+                logger.warning("%s: %s failed and is told no more: %s", role, self.config.report_to, error)
+
+        def observe(line: dict[str, Any]) -> None:
+            nonlocal tracker
+            if not is_lost:
+                with trying():
+                    tracker = tracker or self._open(role, None if line["event"] == "test" else line["step"])
+                    _log(tracker, line)
+
+        try:
+            yield observe
+        finally:
+            if tracker:
+                with trying():
+                    _finish(tracker)
+
+    def _open(self, role: Role, step: int | None) -> GeneralTracker:
+        config = self.config
+        folder = Path(config.output_dir).resolve() / TRACKERS / config.report_to
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = _flat(config)
+        PartialState()  # Accelerate's log asks for it
+        goes_on = self.resume or role in self._begun
+        tracker, is_new = _OPENERS[config.report_to](folder, config.exp_name, role, settings, goes_on, step)
+        tracker.start()
+        self._begun.add(role)
+        if is_new:
+            tracker.store_init_configuration(settings)
+        return tracker
+
+
+# Folder, run, role, settings, whether to go on in a run that is there, and the first step of training that will be
+# told: the tracker, not started, and whether its run is new.
+_Opener = Callable[[Path, str, Role, dict[str, Any], bool, int | None], tuple[GeneralTracker, bool]]
+
+
+def _tensorboard(
+    folder: Path, run: str, role: Role, _settings: dict[str, Any], goes_on: bool, step: int | None
+) -> tuple[GeneralTracker, bool]:
+    own = folder / run / role
+    if not goes_on:
+        shutil.rmtree(own, ignore_errors=True)
+    # What a killed process told of the epoch that is done again is told again: TensorBoard then forgets the first.
+    return TensorBoardTracker(f"{run}/{role}", folder, purge_step=step), not own.exists()
+
+
+def _mlflow(
+    folder: Path, run: str, role: Role, _settings: dict[str, Any], goes_on: bool, _step: int | None
+) -> tuple[GeneralTracker, bool]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    client, name = mlflow.MlflowClient(), f"{run}-{role}"
+    experiment = client.get_experiment_by_name(PROJECT) if goes_on else None
+    known = client.search_runs([experiment.experiment_id]) if experiment else []
+    last = next((each.info.run_id for each in known if each.info.run_name == name), None)
+    return MLflowTracker(PROJECT, folder.as_uri(), run_id=last, run_name=name), last is None
+
+
+def _trackio(
+    folder: Path, run: str, role: Role, settings: dict[str, Any], goes_on: bool, _step: int | None
+) -> tuple[GeneralTracker, bool]:
+    os.environ.setdefault("TRACKIO_DIR", str(folder))  # read once, when it is imported
+    name, resume = f"{run}-{role}", "allow" if goes_on else "never"
+    quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+    return TrackioTracker(PROJECT, name=name, group=run, config=settings, resume=resume, **quiet), False
+
+
+def _wandb(
+    folder: Path, run: str, role: Role, _settings: dict[str, Any], _goes_on: bool, _step: int | None
+) -> tuple[GeneralTracker, bool]:
+    return WandBTracker(PROJECT, name=f"{run}-{role}", group=run, dir=str(folder)), True
+
+
+_OPENERS: dict[str, _Opener] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "trackio": _trackio, "wandb": _wandb}
+
+
+def _log(tracker: GeneralTracker, line: dict[str, Any]) -> None:
+    group = "train" if line["event"] == "step" else line["event"]
+    values = {
+        f"{group}/{name}": value
+        for name, value in line.items()
+        if isinstance(value, int | float) and name not in ("step", "epoch")
+    }
+    # MLflow would wait for its disk.
+    extra = {"synchronous": False} if isinstance(tracker, MLflowTracker) else {}
+    tracker.log(values, step=line["step"], **extra)
+
+
+def _finish(tracker: GeneralTracker) -> None:
+    if isinstance(tracker, TrackioTracker):
+        import trackio
+
+        trackio.finish()  # Accelerate's lets it end once more, and say so, when the process ends
+    else:
+        tracker.finish()
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """The settings as plain values."""
+    values = config.model_dump(mode="json").items()
+    return {name: value if isinstance(value, bool | int | float | str) else json.dumps(value) for name, value in values}
