@@ -21,7 +21,7 @@ from lora_distill.printing import console, print_evidence, print_lines, print_re
 from lora_distill.profiling import PROFILE, profiled
 from lora_distill.program import program
 from lora_distill.progress import log_to_terminal
-from lora_distill.run_folder import RunFolder, group_by_seed, runs_in
+from lora_distill.run_folder import CONFIG, RunFolder, TakenError, group_by_seed, runs_in
 from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
 
@@ -89,6 +89,7 @@ def _run(argv: list[str]) -> int:
     commands = {
         "train": _train,
         "suite": _suite,
+        "tune": _tune,
         "evaluate": _evaluate,
         "show": _show,
         "compare": _compare,
@@ -133,14 +134,43 @@ def _train(arguments: argparse.Namespace) -> int:
         for table in profile_tables(profile):
             console().print(table)
         write_json(folder / PROFILE, profile)
-    if not finished:
-        report_on(folder / REPORT, {results["exp_name"]: [RunFolder(folder)]})
+    return _point_to(folder, is_new=not finished)
+
+
+def _point_to(folder: Path, *, is_new: bool) -> int:
+    if is_new:
+        report_on(folder / REPORT, {folder.name: [RunFolder(folder)]})
     print_lines(
         f"Everything is in {folder}",
         f"Next: {program()} show {shlex.quote(str(folder))}",
         f"      {program()} evaluate {shlex.quote(str(folder))} --dataset FILE   (other labelled texts)",
     )
     return OK
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from lora_distill.reporting.tables import trials_table
+    from lora_distill.search import read_search
+    from lora_distill.suite import run_or_read
+    from lora_distill.tuning import misfits, run_trials, winner
+
+    search = read_search(arguments.file, *_given(arguments), misfits)
+    try:
+        trials = run_trials(search)
+        console().print(trials_table(trials))
+        best = winner(trials)
+        config = search.config(best.settings, search.name)
+        run = RunFolder.of(config)
+        finished = run.finished
+        results = run_or_read(config, resume=run.begun, overwrite=False)
+    except (KeyboardInterrupt, OSError) as error:
+        error.add_note("The same command goes on.")
+        raise
+    except TakenError as error:
+        raise UserError(f"{error.reason}\nGive the search another `name`, or move that run away.") from None
+    print_results([results])
+    print_lines(f"The best is trial {best.number + 1}. Its settings, for train --config: {run.path / CONFIG}")
+    return _point_to(run.path, is_new=not finished)
 
 
 def _suite(arguments: argparse.Namespace) -> int:

@@ -64,6 +64,11 @@ def make_parser() -> Parser:
     _add_running_flags(suite, suite)
     _add_config_flags(suite, leave_out=("exp_name",))
 
+    tune = commands.add_parser("tune", help="search settings on validation; the best is trained as one experiment")
+    tune.add_argument("file", metavar="FILE", type=Path, help="a search in YAML, such as configs/search.yaml")
+    tune.add_argument("--quiet", action="store_true", help="show warnings and the result only")
+    _add_config_flags(tune, leave_out=("exp_name",))
+
     evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
     evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lora_distill.evidence import Evidence
     from lora_distill.model.budget import Fit
     from lora_distill.planning import Plan
+    from lora_distill.tuning import TrialResult
 
 ABSENT = "-"
 OPERATORS_SHOWN = 12
@@ -194,6 +195,20 @@ def plan_table(plan: "Plan") -> Table:
     for run in plan.runs:
         cells = ("trained" if role in run.trains else "shared" if role in run.artefacts else ABSENT for role in ROLES)
         table.add_row(Text(one_line(run.name)), *cells, f"{run.seconds:,.0f}")
+    return table
+
+
+def trials_table(results: list["TrialResult"]) -> Table:
+    """One row for each trial of a search."""
+    table = _table("Trials, judged on validation", "Trial", *results[0].settings, "State", "Accuracy", "NLL")
+    for each in results:
+        table.add_row(
+            str(each.number + 1),
+            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in each.settings.values()),
+            f"{each.state}\n{each.message}" if each.state == "over budget" else each.state,
+            ABSENT if each.accuracy is None else percent(each.accuracy),
+            ABSENT if each.nll is None else f"{each.nll:.4f}",
+        )
     return table
 
 

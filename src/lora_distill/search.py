@@ -1,0 +1,198 @@
+"""A search of settings, read whole from its file: what is varied, and between which bounds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_distill.config import Config, find_faults, suggest
+from lora_distill.errors import UserError
+from lora_distill.yaml_file import YamlMapping, read_yaml
+
+KEYS = ("name", "base", "search", "trials", "seed")
+TRIALS = 20
+# Trials are compared on the same rows and within the same budget, and only what a student becomes is searched.
+FIXED = {
+    *("exp_name", "output_dir", "seed", "dataset", "text_column", "label_column", "max_train_rows"),
+    *("validation_fraction", "test_fraction", "student_budget", "teacher_label_map", "no_control", "logging_steps"),
+    *("report_to", "cache_limit", "device", "precision"),
+}
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two bounds, both included; whole ones where the setting is a whole number.
+
+    Attributes:
+        low: the lower bound.
+        high: the upper bound.
+        log: whether the numbers are drawn even in their logarithm.
+    """
+
+    low: int | float
+    high: int | float
+    log: bool
+
+    @property
+    def extremes(self) -> list[Scalar]:
+        """The values that show whether all of it can be had."""
+        return [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Values of which one is taken; lists are written with commas, as in flags."""
+
+    values: tuple[Scalar, ...]
+
+    @property
+    def extremes(self) -> list[Scalar]:
+        """The values that show whether all of it can be had."""
+        return list(self.values)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched.
+
+    Attributes:
+        path: the file.
+        name: of the search and of its winner's run.
+        base: the settings that all trials share, as they were named.
+        space: what they vary, by setting.
+        trials: how many.
+        seed: of the draws; that of the trainings is a setting.
+        origins: where each setting stands, for messages.
+    """
+
+    path: Path
+    name: str
+    base: dict[str, Any]
+    space: dict[str, Range | Choices]
+    trials: int
+    seed: int
+    origins: dict[str, str]
+
+    def config(self, values: Mapping[str, Scalar], exp_name: str = "") -> Config:
+        """The experiment with these values of what is varied."""
+        return Config(**(self.base | dict(values) | {"exp_name": exp_name}))
+
+
+def read_search(
+    path: Path,
+    flags: Mapping[str, str],
+    flag_origins: Mapping[str, str],
+    misfits: Callable[[Search], list[str]] = lambda _search: [],
+) -> Search:
+    """Read a search file.
+
+    It holds `base`, settings of all; `search`, for each setting that is varied `{low: 1, high: 8}`, with `log: true`
+    where its size matters more than its value, or `{choices: [a, b]}`; `trials`; `seed`; `name`, else the file's own.
+
+    Args:
+        path: a YAML file.
+        flags: settings that win over `base`.
+        flag_origins: where they stand, for messages.
+        misfits: what does not fit model or data, of what is sound as far as the file tells.
+
+    Raises:
+        UserError: with a line for each fault of the whole file.
+    """
+    file = read_yaml(path)
+    faults = [
+        f"{file.origin(key)}: no such key{suggest(key, KEYS)}; a search has {', '.join(KEYS)}"
+        for key in file.values
+        if key not in KEYS
+    ]
+    base, varied = (_section(file, key, faults) for key in ("base", "search"))
+    if not varied.values and not faults:
+        faults.append(f"{path}: varies nothing. Add `search:` with a line such as `alpha: {{low: 0.1, high: 0.9}}`.")
+    origins = base.origins() | dict(flag_origins)
+    settings = base.plain() | dict(flags)
+    if "exp_name" in settings:
+        faults.append(f"{origins['exp_name']}: a search names its winner's run itself, after its `name`.")
+    name = str(file.values.get("name", path.stem))
+    here = find_faults(settings | {"exp_name": name}, origins | {"exp_name": f"{path}: name"})
+    space: dict[str, Range | Choices] = {}
+    for key, spec in varied.values.items():
+        found = _faults_of(key, spec, varied, settings, origins)
+        if not found:
+            space[key] = _dimension(key, spec)
+        faults += found
+    trials, seed = (_whole(file, key, least, faults) for key, least in (("trials", 1), ("seed", 0)))
+    search = Search(path, name, settings, space, trials or TRIALS, seed or 0, origins | varied.origins())
+    faults += here
+    if not here and space:
+        faults += misfits(search)
+    if faults:
+        raise UserError("\n".join(faults))
+    return search
+
+
+def _section(file: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
+    value = file.values.get(key)
+    if isinstance(value, YamlMapping):
+        return value
+    if value is not None:
+        faults.append(f"{file.origin(key)}: must hold `setting: ...` lines, not {value!r}.")
+    return YamlMapping(file.path, {}, {})
+
+
+def _whole(file: YamlMapping, key: str, least: int, faults: list[str]) -> int | None:
+    value = file.values.get(key)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return value
+    faults.append(f"{file.origin(key)}: must be a whole number, at least {least}; not {value!r}.")
+    return None
+
+
+def _faults_of(
+    key: str, spec: object, varied: YamlMapping, settings: Mapping[str, Any], origins: Mapping[str, str]
+) -> list[str]:
+    """What is wrong with one line of the space."""
+    where = varied.origin(key)
+    if key in FIXED or key not in Config.model_fields:
+        fixed = ": cannot be searched, for it is no part of the recipe. Put it into `base`."
+        return [where + (fixed if key in FIXED else f": no such setting{suggest(key, Config.model_fields)}")]
+    faults = [f"{where}: stands in {origins[key]}, too. Take it out of one."] if key in settings else []
+    keys = set(spec.values) if isinstance(spec, YamlMapping) else set()
+    shape = "`{low: 1, high: 8}`, with `log: true` or not, or `{choices: [a, b]}`"
+    if not isinstance(spec, YamlMapping) or not (
+        keys == {"choices"} or {"low", "high"} <= keys <= {"low", "high", "log"}
+    ):
+        shown = spec.plain() if isinstance(spec, YamlMapping) else spec
+        return [
+            *faults,
+            f"{where}: must be {shape}; not {shown!r}.",
+        ]
+    if "choices" in keys:
+        choices = spec.values["choices"]
+        if not isinstance(choices, list) or not choices:
+            return [*faults, f"{where}: choices must be a list of values, not {choices!r}."]
+        return faults + [fault for value in choices for fault in find_faults({key: value}, {key: where})]
+    return faults + _faults_of_bounds(key, spec, where)
+
+
+def _faults_of_bounds(key: str, spec: YamlMapping, where: str) -> list[str]:
+    low, high, log = spec.values["low"], spec.values["high"], spec.values.get("log", False)
+    faults = [fault for value in (low, high) for fault in find_faults({key: value}, {key: where})]
+    if faults:
+        return faults
+    if not all(isinstance(bound, int | float) for bound in (low, high)):
+        return [f"{where}: has no bounds, for it is no number. Give its `choices`."]
+    if low >= high:
+        faults.append(f"{where}: low {low} must be less than high {high}.")
+    if not isinstance(log, bool):
+        faults.append(f"{where}: log must be true or false, not {log!r}.")
+    elif log and low <= 0:
+        faults.append(f"{where}: with log, low must be more than 0, not {low}.")
+    return faults
+
+
+def _dimension(key: str, spec: YamlMapping) -> Range | Choices:
+    if "choices" in spec.values:
+        return Choices(tuple(",".join(each) if isinstance(each, list) else each for each in spec.values["choices"]))
+    # As the setting has them: 1 is 1.0 where it is no whole number.
+    low, high = (getattr(Config(**{key: spec.values[bound]}), key) for bound in ("low", "high"))
+    return Range(low, high, spec.values.get("log", False))

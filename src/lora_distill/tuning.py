@@ -1,0 +1,221 @@
+"""Trials of a search, by Optuna: resumable, pruned and judged on validation only."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lora_distill.config import Config
+from lora_distill.errors import UserError
+from lora_distill.experiment import train_student
+from lora_distill.model.budget import OverBudgetError
+from lora_distill.preparation import Prepared, prepare
+from lora_distill.run_folder import DECIDES_NOTHING, check_writable
+from lora_distill.search import Choices, Scalar, Search
+from lora_distill.seeding import derive_seed
+from lora_distill.store import ARTEFACTS, lock
+from lora_distill.training.outcome import Outcome
+
+logger = logging.getLogger(__name__)
+OF_THE_MODEL = ("base_model", "teacher_checkpoint", "target_modules", "max_length")
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a trial.
+
+    Attributes:
+        number: from 0.
+        settings: what it tried.
+        state: "finished", "pruned", "over budget" or "failed".
+        accuracy: on validation, of the epoch that is kept, or of the last before it was pruned; None: none.
+        nll: the kept epoch's negative log-likelihood on validation; None unless finished.
+        message: why it failed, or by how much it is over the budget; else empty.
+    """
+
+    number: int
+    settings: dict[str, Scalar]
+    state: str
+    accuracy: float | None
+    nll: float | None
+    message: str
+
+
+def misfits(search: Search) -> list[str]:
+    """What of a search's space the model, or the data, cannot take; the budget is for the trials to meet.
+
+    Where even the least of the space is over the budget, or the base is at fault, that is said alone.
+    """
+    least: dict[str, Scalar] = {
+        name: dimension.values[0] if isinstance(dimension, Choices) else dimension.low
+        for name, dimension in search.space.items()
+    }
+    try:
+        _prepare_quietly(search.config(least))
+    except UserError as error:
+        return [_located(error, search)]
+    faults = []
+    for name, dimension in search.space.items():
+        if name in OF_THE_MODEL or name.endswith("_target_layers"):
+            for value in dimension.extremes:
+                try:
+                    _prepare_quietly(search.config(least | {name: value}))
+                except OverBudgetError:
+                    continue
+                except UserError as error:
+                    faults.append(_located(error, search))
+    return faults
+
+
+def _located(error: UserError, search: Search) -> str:
+    """With the line of the setting that a message begins with."""
+    setting = str(error).removeprefix("--").partition(" ")[0].rstrip(":")
+    return f"{search.origins.get(setting, search.path)}: {error}"
+
+
+def _prepare_quietly(config: Config) -> Prepared:
+    logging.disable(logging.WARNING)
+    try:
+        return prepare(config)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def storage_of(search: Search) -> Path:
+    """The sqlite file with the trials."""
+    return Path(search.config({}).output_dir) / f"{search.name}.trials.db"
+
+
+def run_trials(search: Search) -> list[TrialResult]:
+    """Run what is left of a search's trials.
+
+    The trial that was running when the process died goes on under its number, from its last whole epoch; the draws of
+    each trial have a seed of their own, so that the trials are those of a search that nothing stopped.
+
+    Raises:
+        UserError: the trials that are there are of another search, or on other data.
+    """
+    path = storage_of(search)
+    check_writable(path.parent)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with lock(path.parent / ARTEFACTS, f"tune-{search.name}"), warnings.catch_warnings(action="ignore"):
+        study = optuna.create_study(
+            study_name=search.name,
+            storage=f"sqlite:///{path}",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(),
+        )
+        _admit(study, search, path)
+        while len(done := [each for each in study.trials if each.state.is_finished()]) < search.trials:
+            _run(search, study, _next_trial(search, study, len(done)))
+        return [_result(each) for each in study.trials]
+
+
+def _admit(study: optuna.Study, search: Search, path: Path) -> None:
+    """Trials of other settings or other rows are not to be compared with these."""
+    config = search.config({})
+    data = _prepare_quietly(search.config(_first(search))).dataset.fingerprint
+    settings = config.model_dump_json(exclude=set(DECIDES_NOTHING))
+    asked = {"settings": settings, "space": str(search.space), "seed": search.seed, "data": data}
+    known = study.user_attrs
+    for name, value in asked.items():
+        if known.get(name, value) != value:
+            raise UserError(
+                f"{path}: holds trials of a search with other {name}."
+                "\nGive this one another `name`, or move that file away."
+            )
+        study.set_user_attr(name, value)
+
+
+def _first(search: Search) -> dict[str, Scalar]:
+    return {name: dimension.extremes[0] for name, dimension in search.space.items()}
+
+
+def _next_trial(search: Search, study: optuna.Study, number: int) -> Trial:
+    study.sampler = optuna.samplers.TPESampler(seed=derive_seed(search.seed, "trial", number) % 2**32)
+    stopped = next((each for each in study.trials if not each.state.is_finished()), None)
+    trial = Trial(study, stopped._trial_id) if stopped else study.ask()
+    for name, dimension in search.space.items():
+        if isinstance(dimension, Choices):
+            trial.suggest_categorical(name, dimension.values)
+        elif isinstance(dimension.low, int) and isinstance(dimension.high, int):
+            trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
+        else:
+            trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+    return trial
+
+
+def _run(search: Search, study: optuna.Study, trial: Trial) -> None:
+    config = search.config(trial.params)
+    shown = ", ".join(f"{name} {value}" for name, value in trial.params.items())
+    logger.info("── trial %d of %d: %s", trial.number + 1, search.trials, shown)
+    told = set(study.trials[trial.number].intermediate_values)
+
+    def observe(line: dict[str, Any]) -> None:
+        if line["event"] == "validation":
+            if line["epoch"] not in told:  # an epoch that a killed process had reported
+                trial.report(line["accuracy"], line["epoch"])
+                told.add(line["epoch"])
+            if line["epoch"] < config.num_epochs and trial.should_prune():
+                raise optuna.TrialPruned
+
+    try:
+        kept = _kept(train_student(config, observe), trial, told)
+    except optuna.TrialPruned:
+        logger.info("trial %d: pruned, for it is behind the median of the others", trial.number + 1)
+        study.tell(trial, state=TrialState.PRUNED)
+    except OverBudgetError as error:
+        logger.info("trial %d: not trained: %s", trial.number + 1, str(error).splitlines()[0])
+        trial.set_constraint("budget", error.excess)
+        study.tell(trial, state=TrialState.PRUNED)
+    except UserError as error:
+        logger.warning("trial %d: %s", trial.number + 1, error)
+        trial.set_user_attr("message", str(error).splitlines()[0])
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        trial.set_user_attr("nll", kept["nll"])
+        study.tell(trial, kept["accuracy"])
+
+
+def _kept(outcome: Outcome, trial: Trial, told: set[int]) -> dict[str, Any]:
+    """The validation of the epoch that was kept; the pruner learns of all, also where nothing was trained."""
+    epochs = {line["epoch"]: line for line in outcome.history if line["event"] == "validation"}
+    for epoch, line in epochs.items():
+        if epoch not in told:
+            trial.report(line["accuracy"], epoch)
+    return epochs[outcome.facts["kept_epoch"]]
+
+
+def _result(trial: FrozenTrial) -> TrialResult:
+    excess = trial.constraints.get("budget", 0)
+    state, message = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}.get(trial.state, "failed"), ""
+    if excess > 0:
+        state, message = "over budget", f"by {excess:,.0f}"
+    return TrialResult(
+        trial.number,
+        dict(trial.params),
+        state,
+        trial.value,
+        trial.user_attrs.get("nll"),
+        trial.user_attrs.get("message", message),
+    )
+
+
+def winner(results: list[TrialResult]) -> TrialResult:
+    """The trial with the highest accuracy on validation, then the lowest NLL, then the first: as epochs are chosen.
+
+    Raises:
+        UserError: none has finished.
+    """
+    finished = [each for each in results if each.state == "finished"]
+    if not finished:
+        reasons = "; ".join(dict.fromkeys(f"{each.state} {each.message}".strip() for each in results))
+        raise UserError(
+            f"none of {len(results)} trials has finished ({reasons}).\nWiden the search, or give more trials."
+        )
+    return max(finished, key=lambda each: (each.accuracy or 0.0, -(each.nll or 0.0), -each.number))

@@ -1,0 +1,100 @@
+"""`lora-distill tune`: the test split is left to the winner, and a kill changes nothing."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors import safe_open
+
+from lora_distill import tuning
+from lora_distill.experiment import run_experiment
+from lora_distill.search import Search, read_search
+from lora_distill.training.role import RoleTraining
+from lora_distill.tuning import run_trials, winner
+from tests.end_to_end.conftest import Command, run_command, write_rows
+from tests.end_to_end.test_resume import start_and_signal
+from tests.test_tuning import base_of, trials_of, write
+
+
+@pytest.fixture
+def base(tiny: Callable[[str], Path], tmp_path: Path) -> dict[str, object]:
+    return base_of(tiny("bert"), write_rows(tmp_path / "rows.csv", 60))
+
+
+def test_the_best_of_its_trials_becomes_a_run_and_only_that_sees_the_test_split(
+    base: dict[str, object], tmp_path: Path, call: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, base)
+    judged: list[str] = []
+    whole = RoleTraining.run
+
+    def run(self: RoleTraining, splits: Any, **settings: Any) -> Any:  # noqa: ANN401
+        judged.append(self.role) if "test" in splits else None
+        return whole(self, splits, **settings)
+
+    monkeypatch.setattr(RoleTraining, "run", run)
+    done = call("tune", file)
+    assert done.returncode == 0, done.stderr
+    assert judged == ["teacher", "student", "control"]  # of the winner's run
+    for words in ("Trials, judged on validation", "student_lora_r", "The best is trial", "Report: "):
+        assert words in done.stdout
+    search = read_search(file, {}, {})
+    trials = run_trials(search)
+    best = winner(trials)
+    assert [each.number for each in trials] == [0, 1, 2, 3]
+    assert best.accuracy == max(each.accuracy or 0 for each in trials if each.state == "finished")
+    seen = []
+    for logits in (tmp_path / "out" / ".artefacts").glob("*/logits.safetensors"):
+        with safe_open(logits, framework="numpy") as held:
+            if "test" in set(held.keys()):
+                seen.append(logits.parent.name.partition("-")[0])
+    assert sorted(seen) == ["control", "student", "teacher"]
+
+    # The test split as it would have been judged at once, to the same bits; config.yaml is what train takes.
+    again = yaml.safe_load((tmp_path / "out" / "mine" / "config.yaml").read_text())
+    assert again["student_lora_r"] == best.settings["student_lora_r"]
+    other = search.config(best.settings, "mine").model_copy(update={"output_dir": str(tmp_path / "other")})
+    run_experiment(other)
+    one, two = (tmp_path / out / "mine" / "predictions.parquet" for out in ("out", "other"))
+    assert one.read_bytes() == two.read_bytes()
+
+    # Nothing is left to do.
+    monkeypatch.setattr(tuning, "train_student", None)
+    done = call("tune", file)
+    assert done.returncode == 0, done.stderr
+    assert "already finished" in done.stderr
+    refused = call("tune", write(tmp_path, base, seed=1))
+    assert (refused.returncode, "holds trials of a search with other seed" in refused.stderr) == (2, True)
+
+
+def told(search: Search) -> list[tuple[Any, ...]]:
+    return [(each.number, each.state, each.params, each.value, each.intermediate_values) for each in trials_of(search)]
+
+
+@pytest.mark.slow
+def test_killed_and_called_again_its_trials_are_those_of_a_search_that_nothing_stopped(
+    base: dict[str, object], tmp_path: Path
+) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    longer = base | {"num_epochs": 4}
+    file = write(tmp_path / "killed", longer, trials=3)
+    artefacts = tmp_path / "killed" / "out" / ".artefacts"
+
+    def second_student_has_begun() -> bool:
+        finished = len(list(artefacts.glob("student-*/recipe.json")))
+        return finished == 1 and any(artefacts.glob("student-*.unfinished/checkpoint.json"))
+
+    code, _ = start_and_signal(tmp_path, ["tune", str(file)], second_student_has_begun, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    killed, whole = read_search(file, {}, {}), read_search(write(tmp_path / "whole", longer, trials=3), {}, {})
+    assert [each.state.name for each in trials_of(killed)] == ["COMPLETE", "RUNNING"]
+    done = run_command("tune", file, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "student: goes on after epoch" in done.stderr
+    run_trials(whole)
+    assert told(killed) == told(whole)
+    assert [each.state.is_finished() for each in trials_of(killed)] == [True] * 3

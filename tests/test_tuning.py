@@ -1,0 +1,88 @@
+"""Trials for real, on a tiny model: pruned, over the budget, failed. The command: tests/end_to_end/test_tune.py."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from lora_distill import tuning
+from lora_distill.errors import UserError
+from lora_distill.search import Search, read_search
+from lora_distill.tuning import misfits, run_trials, storage_of, winner
+from tests.end_to_end.conftest import small_values, write_rows
+
+SPACE = {"student_lora_r": {"low": 1, "high": 8, "log": True}, "alpha": {"low": 0.1, "high": 0.9}}
+
+
+def base_of(model: Path, rows: Path) -> dict[str, object]:
+    values = small_values(model, rows)
+    del values["student_lora_r"]
+    return values
+
+
+@pytest.fixture
+def base(tiny: Callable[[str], Path], tmp_path: Path) -> dict[str, object]:
+    return base_of(tiny("bert"), write_rows(tmp_path / "rows.csv", 60))
+
+
+def write(folder: Path, base: dict[str, object], **changes: object) -> Path:
+    output = {"output_dir": str(folder / "out")}
+    contents = {"name": "mine", "trials": 4, "base": base | output, "search": SPACE, **changes}
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(contents, sort_keys=False))
+    return path
+
+
+def trials_of(search: Search) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=search.name, storage=f"sqlite:///{storage_of(search)}").trials
+
+
+def test_a_trial_behind_the_others_is_pruned_and_one_over_the_budget_is_not_trained(
+    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optuna.pruners, "MedianPruner", lambda: optuna.pruners.ThresholdPruner(lower=1.1))
+    ranks = {"student_lora_r": {"low": 1, "high": 8}}
+    search = read_search(
+        write(tmp_path, base | {"student_budget": 1900}, trials=4, search=ranks, seed=1), {}, {}, misfits
+    )
+    trials = run_trials(search)
+    states = {each.state for each in trials}
+    assert states == {"pruned", "over budget"}
+    for each, held in zip(trials, trials_of(search), strict=True):
+        over = each.state == "over budget"
+        assert list(held.intermediate_values) == ([] if over else [1])
+        assert (held.constraints.get("budget", 0) > 0) == over
+        assert each.message.startswith("by ") == over
+    assert not list((tmp_path / "out" / ".artefacts").glob("student-*/recipe.json"))
+    with pytest.raises(UserError, match="none of 4 trials has finished"):
+        winner(trials)
+
+
+def test_a_trial_that_fails_is_told_and_the_next_is_run(
+    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise UserError("student: the loss is nan\nLower it.")
+
+    monkeypatch.setattr(tuning, "train_student", diverge)
+    trials = run_trials(read_search(write(tmp_path, base, trials=2), {}, {}))
+    assert [(each.state, each.message) for each in trials] == [("failed", "student: the loss is nan")] * 2
+
+
+def test_what_the_model_cannot_take_is_told_with_its_lines(base: dict[str, object], tmp_path: Path) -> None:
+    fixed = {name: value for name, value in base.items() if not name.endswith("layers")}
+    space = {
+        "student_target_layers": {"low": 1, "high": 4},
+        "teacher_target_layers": {"choices": [1, 9]},
+        "alpha": {"low": 1, "high": 0},
+    }
+    with pytest.raises(UserError) as error:
+        read_search(write(tmp_path, fixed, search=space), {}, {}, misfits)
+    said = str(error.value)
+    for words in ("less than high", "student_target_layers: --student_target_layers 4", "--teacher_target_layers 9"):
+        assert words in said
+    with pytest.raises(UserError, match=r"the student has .* over its budget"):
+        read_search(write(tmp_path, base | {"student_budget": 10}), {}, {}, misfits)
+    assert not (tmp_path / "out").exists()
