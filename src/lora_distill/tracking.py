@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -23,12 +24,19 @@ from accelerate.tracking import (
 
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
+from lora_distill.progress import ONCE
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 TRACKERS = ".trackers"  # beside the runs: their own views show many runs together
 PROJECT = "lora-distill"
+LOOK = {
+    "tensorboard": "tensorboard --logdir {0}",
+    "mlflow": "mlflow ui --backend-store-uri sqlite:///{0}/mlflow.db",
+    "trackio": "TRACKIO_DIR={0} trackio show",
+    "wandb": "wandb sync {0}",
+}
 INSTALL = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny sqlalchemy alembic"}
 
 
@@ -112,6 +120,7 @@ class Tracking:
         tracker, is_new = _OPENERS[config.report_to](folder, config.exp_name, role, settings, goes_on, step)
         tracker.start()
         self._begun.add(role)
+        logger.info("to look on: %s", LOOK[config.report_to].format(shlex.quote(str(folder))), extra=ONCE)
         if is_new:
             tracker.store_init_configuration(settings)
         return tracker

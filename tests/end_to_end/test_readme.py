@@ -57,7 +57,7 @@ def commands() -> list[str]:
 
 def test_every_code_block_has_a_rule() -> None:
     assert commands() == [*COMMANDS, *NOT_RUN]
-    assert [language for language, _ in BLOCKS if language != "sh"] == ["yaml", "python", "text", "text"]
+    assert [language for language, _ in BLOCKS if language != "sh"] == ["yaml", "python", "text"]
 
 
 def test_the_suite_of_the_example_can_be_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lora_distill.experiment import run_experiment
 from lora_distill.search import Search, read_search
 from lora_distill.training.role import RoleTraining
 from lora_distill.tuning import run_trials, winner
-from tests.end_to_end.conftest import Command, run_command, write_rows
+from tests.end_to_end.conftest import Command, write_rows
 from tests.end_to_end.test_resume import start_and_signal
 from tests.test_tuning import base_of, trials_of, write
 
@@ -76,11 +76,11 @@ def told(search: Search) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_killed_and_called_again_its_trials_are_those_of_a_search_that_nothing_stopped(
-    base: dict[str, object], tmp_path: Path
+    base: dict[str, object], tmp_path: Path, call: Command
 ) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    longer = base | {"num_epochs": 4}
+    longer = base | {"num_epochs": 3}
     file = write(tmp_path / "killed", longer, trials=3)
     artefacts = tmp_path / "killed" / "out" / ".artefacts"
 
@@ -92,7 +92,7 @@ def test_killed_and_called_again_its_trials_are_those_of_a_search_that_nothing_s
     assert code == -signal.SIGKILL
     killed, whole = read_search(file, {}, {}), read_search(write(tmp_path / "whole", longer, trials=3), {}, {})
     assert [each.state.name for each in trials_of(killed)] == ["COMPLETE", "RUNNING"]
-    done = run_command("tune", file, cwd=tmp_path)
+    done = call("tune", file)
     assert done.returncode == 0, done.stderr
     assert "student: goes on after epoch" in done.stderr
     run_trials(whole)
