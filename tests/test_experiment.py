@@ -24,12 +24,13 @@ from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.metrics import temperature_scaling
-from lora_distill.experiment import run_experiment
+from lora_distill.experiment import run_experiment, train_student
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
+from lora_distill.training.loop import nobody
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.tiny import tiny_model
 
@@ -120,6 +121,23 @@ def test_other_runs_can_be_told_by_their_environment(done: tuple[Path, dict[str,
     assert environment["versions"]["python"] == platform.python_version()
     assert set(experiment.VERSIONED) < set(environment["versions"])
     assert environment["processor"]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_what_was_trained_for_validation_only_is_judged_when_an_experiment_asks(
+    given: bool, done: tuple[Path, dict[str, Any]], tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    teacher = {"teacher_checkpoint": str(done[0])} if given else {}
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="later", **teacher)
+    outcome = train_student(config, nobody)
+    assert "test" not in outcome.logits
+    kept = list((tmp_path / ".artefacts").glob("*/logits.safetensors"))
+    assert len(kept) == 2
+    assert not any("test" in load_file(file) for file in kept)
+    results = run_experiment(config)
+    for role in ("teacher", "student"):
+        assert results[role]["reused"]
+        assert results[role]["test"] == done[1][role]["test"]
 
 
 # Beginning
