@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.picture import REPOSITORY
 
@@ -15,21 +15,23 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 SIZES = {"report.png": (1440, 900), "report-narrow.png": (390, 844)}
 
 
-def take(report: Path, folder: Path) -> None:
+def take(browser: Browser, report: Path, folder: Path) -> None:
     """Write the first screen of a report, at each size.
 
     Args:
+        browser: takes them.
         report: an HTML file.
         folder: of the pictures.
     """
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for name, (width, height) in SIZES.items():
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.goto(report.resolve().as_uri())
-            page.screenshot(path=folder / name)
-        browser.close()
+    for name, (width, height) in SIZES.items():
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(report.resolve().as_uri())
+        page.screenshot(path=folder / name)
+        page.close()
 
 
 if __name__ == "__main__":
-    take(Path(sys.argv[1]), REPOSITORY / "docs")
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        take(opened, Path(sys.argv[1]), REPOSITORY / "docs")
+        opened.close()

@@ -11,30 +11,30 @@ class Named:
     name: str
 
 
-def found(*settings: dict[str, Any]) -> list[tuple[str, list[Any], list[str]]]:
+def found(*settings: dict[str, Any]) -> list[tuple[str, list[Any]]]:
     experiments = [Named(str(number)) for number in range(len(settings))]
     each = effects(settings, experiments)  # type: ignore[arg-type]  # it only hands them on
-    return [(one.title, one.values, [experiment.name for experiment in one.experiments]) for one in each]
+    return [(one.title, one.values) for one in each]
 
 
 def test_only_experiments_that_differ_in_nothing_else_are_compared() -> None:
-    base: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0, "seed": 0}
-    assert found(base, base | {"alpha": 0.1}, base | {"temperature": 1.0}, base | {"alpha": 0.9, "seed": 7}) == [
-        ("alpha", [0.1, 0.5], ["1", "0"]),
-        ("temperature", [1.0, 2.0], ["2", "0"]),
+    base: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0, "rank": 8}
+    assert found(base, base | {"alpha": 0.1}, base | {"temperature": 1.0}, base | {"alpha": 0.9, "rank": 4}) == [
+        ("alpha: 1, 0", [0.1, 0.5]),
+        ("temperature: 2, 0", [1.0, 2.0]),
     ]
 
 
 def test_a_grid_is_parted_by_what_else_it_varies() -> None:
     grid = [{"alpha": alpha, "temperature": t} for alpha in (0.9, 0.1) for t in (1.0, 4.0)]
     assert found(*grid) == [
-        ("alpha, with temperature 1.0", [0.1, 0.9], ["2", "0"]),
-        ("alpha, with temperature 4.0", [0.1, 0.9], ["3", "1"]),
-        ("temperature, with alpha 0.9", [1.0, 4.0], ["0", "1"]),
-        ("temperature, with alpha 0.1", [1.0, 4.0], ["2", "3"]),
+        ("alpha: 2, 0", [0.1, 0.9]),
+        ("alpha: 3, 1", [0.1, 0.9]),
+        ("temperature: 0, 1", [1.0, 4.0]),
+        ("temperature: 2, 3", [1.0, 4.0]),
     ]
 
 
 def test_values_of_any_kind_have_an_order() -> None:
-    assert found({"rows": None}, {"rows": 200}, {"rows": 30}) == [("rows", [30, 200, None], ["2", "1", "0"])]
+    assert found({"rows": None}, {"rows": 200}, {"rows": 30}) == [("rows: 2, 1, 0", [30, 200, None])]
     assert found({"rows": 5}) == []

@@ -194,7 +194,7 @@ def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]],
     written = write_report(tmp_path / "report.html", gather(groups), groups, tmp_path / "figures")
     files = sorted((tmp_path / "figures").iterdir())
     assert len(files) == written == 1 + 2 + 4 * len(groups)
-    assert {"accuracy.svg", "accuracy-by-alpha.svg", "difference-by-alpha.svg", "base-calibration.svg"} <= {
+    assert {"accuracy.svg", "1-accuracy-by-alpha.svg", "1-difference-by-alpha.svg", "base-calibration.svg"} <= {
         file.name for file in files
     }
     for file in files:

@@ -181,8 +181,8 @@ def test_the_first_screen_has_the_verdict_and_the_table(browser: Browser, report
     opened.page.close()
 
 
-def test_pictures_are_taken_at_both_sizes(report: Path, tmp_path: Path) -> None:
-    take(report, tmp_path)
+def test_pictures_are_taken_at_both_sizes(browser: Browser, report: Path, tmp_path: Path) -> None:
+    take(browser, report, tmp_path)
     for name, size in SIZES.items():
         assert struct.unpack(">II", (tmp_path / name).read_bytes()[16:24]) == size  # PNG's header
         assert (REPOSITORY / "docs" / name).is_file()

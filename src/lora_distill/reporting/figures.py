@@ -94,21 +94,18 @@ class Effect:
 
     Attributes:
         setting: its name.
-        among: what else the suite varies, and what it is in these; nothing, where there are no others.
         values: in order.
         experiments: one for each value.
     """
 
     setting: str
-    among: dict[str, Any]
     values: list[Any]
     experiments: list[Experiment]
 
     @property
     def title(self) -> str:
-        """`alpha, with temperature 1.0`."""
-        fixed = ", ".join(f"{name} {value}" for name, value in self.among.items())
-        return f"{self.setting}, with {fixed}" if fixed else self.setting
+        """`alpha: base, alpha-0.7`, the setting and the experiments."""
+        return f"{self.setting}: {', '.join(one_line(each.name) for each in self.experiments)}"
 
     def figures(self) -> Iterator[str]:
         """Accuracy of each role by the setting's value, and student minus control where there are controls."""
@@ -139,16 +136,14 @@ def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment
     varied = [key for key in settings[0] if any(each[key] != settings[0][key] for each in settings)]
     found = []
     for key in varied:
-        alike: dict[str, list[tuple[Any, Experiment, dict[str, Any]]]] = {}
+        alike: dict[str, list[tuple[Any, Experiment]]] = {}
         for each, experiment in zip(settings, experiments, strict=True):
-            among = {name: each[name] for name in varied if name != key}
-            alike.setdefault(str(among), []).append((each[key], experiment, among))
+            others = str([each[name] for name in varied if name != key])
+            alike.setdefault(others, []).append((each[key], experiment))
         for group in alike.values():
             if len(group) > 1:
                 group.sort(key=lambda one: (0, one[0], "") if isinstance(one[0], int | float) else (1, 0, str(one[0])))
-                values, chosen, amongst = zip(*group, strict=True)
-                several = sum(len(other) > 1 for other in alike.values()) > 1
-                found.append(Effect(key, amongst[0] if several else {}, list(values), list(chosen)))
+                found.append(Effect(key, [value for value, _ in group], [experiment for _, experiment in group]))
     return found
 
 

@@ -57,7 +57,7 @@ def write_report(
     each = summarise(experiments, runs)
     settings = [settings_of(experiment) for experiment in each]
     overview, sections = figures.overview(each), [section(experiment, each[0]) for experiment in each]
-    effects = [(effect.title, list(effect.figures())) for effect in figures.effects(settings, each)]
+    effects = [(effect, list(effect.figures())) for effect in figures.effects(settings, each)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -90,8 +90,9 @@ def write_report(
     if figures_folder is None:
         return 0
     plots = {"accuracy": overview}
-    for title, drawn in effects:
-        plots |= {f"{kind} by {title}": svg for kind, svg in zip(("accuracy", "difference"), drawn, strict=False)}
+    for number, (effect, drawn) in enumerate(effects, start=1):
+        names = (f"{number} {kind} by {effect.setting}" for kind in ("accuracy", "difference"))
+        plots |= dict(zip(names, drawn, strict=False))
     for one in sections:
         plots |= {f"{one['experiment'].name} {kind}": svg for kind, svg in one["plots"].items() if svg}
     for name, svg in plots.items():
