@@ -43,7 +43,7 @@ def trained(plan: Plan) -> list[str]:
 
 def test_eight_kinds_of_experiment_need_five_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Calibration, "training", lambda *_: NOTHING)
-    monkeypatch.setattr(Calibration, "run", lambda *_: RunCosts(0.0, 0, 0.0))
+    monkeypatch.setattr(Calibration, "run", lambda *_: RunCosts(0.0, 0))
     base = tiny_model("roberta", tmp_path / "base", layers=4)
     cut = [tiny_model("roberta", tmp_path / f"cut-{layers}", layers=layers) for layers in (3, 2)]
     experiments = {

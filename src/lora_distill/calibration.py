@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_distill.cache import Cache
-from lora_distill.config import ROLES, Role
 from lora_distill.data.tokens import Tokens
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import Dataset, Rows
 from lora_distill.experiment import judge, save, trainings
 from lora_distill.preparation import SPLITS, Prepared, prepare
-from lora_distill.profiling import profiled
+from lora_distill.profiling import stages
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
-from lora_distill.run_folder import HISTORY, PREDICTIONS, RunFolder
+from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
 from lora_distill.training.logits import EVALUATION_TOKENS
@@ -33,7 +32,6 @@ Choice = Callable[[NDArray[np.int64], int, int], NDArray[np.int64]]  # rows by l
 
 STEPS = 6  # of a training that are measured
 EVALUATED = 2  # batches of validation and of test that are
-COUNTED_BY_ROWS = (PREDICTIONS, HISTORY, LOGITS)
 
 
 @dataclass(frozen=True)
@@ -111,13 +109,11 @@ class RunCosts:
 
     Attributes:
         seconds: to prepare, judge and write it.
-        run_bytes: of its folder, but for adapters and what grows with the rows.
-        row_bytes: for each test row.
+        run_bytes: of its folder, but for adapters and history.
     """
 
     seconds: float
     run_bytes: int
-    row_bytes: float
 
 
 class Calibration:
@@ -147,22 +143,18 @@ class Calibration:
         config = prepared.config
         kind = config.base_model, config.dataset
         if kind not in self._runs:
-            outcomes: dict[Role, Outcome] = {
-                role: self.training(prepared, training).outcome for role, training in trainings(prepared).items()
+            outcomes = {
+                role: _as_if_of_all_rows(self.training(prepared, training).outcome, prepared.dataset)
+                for role, training in trainings(prepared).items()
             }
             started = time.monotonic()
             with warnings_only(), remembering():  # nothing that is known already
                 prepare(config)
-            dataset, _ = _few(prepared, trainings(prepared)["student"], _spread)
-            few = replace(prepared, dataset=dataset)
             folder = self._folder / f"run-{len(self._runs)}"
-            results = judge(few, outcomes, [])
-            save(RunFolder(folder), few, outcomes, results)
+            save(RunFolder(folder), prepared, outcomes, judge(prepared, outcomes, []))
             seconds = time.monotonic() - started
             adapters = sum(_size(outcome.adapter) for outcome in outcomes.values() if outcome.adapter)
-            predictions = (folder / PREDICTIONS).stat().st_size
-            own = _size(folder, but=COUNTED_BY_ROWS) - adapters
-            self._runs[kind] = RunCosts(seconds, own, predictions / len(dataset.test))
+            self._runs[kind] = RunCosts(seconds, _size(folder, but=(HISTORY,)) - adapters)
         return self._runs[kind]
 
     def _measure(self, training: Training, few: tuple[Dataset, dict[str, Tokens]], name: str) -> Costs:
@@ -174,12 +166,11 @@ class Calibration:
             parts |= {"role": "control", "teacher": None}
         small: Training = replace(training, **parts)
         is_teacher = isinstance(small, TeacherReading) or small.role == "teacher"
-        with warnings_only(), training.plan.with_threads(), profiled() as profile:
-            profile["operators"] |= {role: [] for role in ROLES}  # as if watched already: that takes time itself
+        started = time.monotonic()
+        with warnings_only(), training.plan.with_threads(), stages() as spent:
             outcome = small.run(splits)
-        stages = {stage.partition(": ")[2]: seconds for stage, seconds in profile["stages"].items()}
-        stages["other"] = 2 * profile["stages"]["total"] - sum(profile["stages"].values())  # the total is among them
-        del stages[""]
+        taken = {stage.partition(": ")[2]: seconds for stage, seconds in spent.items()}
+        taken["other"] = time.monotonic() - started - sum(spent.values())
         activated = _activated(cache, training)
         depth = activated[0].recipe["depth"] if activated else 0
         tokens = {split: depth * int(each.lengths.sum()) for split, each in splits.items()}
@@ -189,13 +180,20 @@ class Calibration:
         history = (folder / HISTORY).stat().st_size
         return Costs(
             is_teacher,
-            {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in stages.items()},
+            {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in taken.items()},
             activated,
-            _size(folder, but=COUNTED_BY_ROWS),
+            _size(folder, but=(HISTORY, LOGITS)),
             _size(outcome.adapter) if outcome.adapter else 0,
             history / rows["train"],
             outcome,
         )
+
+
+def _as_if_of_all_rows(outcome: Outcome, dataset: Dataset) -> Outcome:
+    """With the logits of the few rows again and again: what they say does not change how long judging them takes."""
+    rows: dict[str, Rows] = {split: getattr(dataset, split) for split in outcome.logits}
+    logits = {split: np.resize(each, (len(rows[split]), each.shape[1])) for split, each in outcome.logits.items()}
+    return replace(outcome, logits=logits)
 
 
 def _kind(training: Training) -> str:

@@ -264,7 +264,7 @@ def _git_revision() -> str | None:
 
 
 def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:
-    """All that metrics.json says, but for the seconds."""
+    """All that metrics.json says, but for what it took."""
     config, dataset = prepared.config, prepared.dataset
     labels, names = dataset.test.labels, dataset.label_names
     results: dict[str, Any] = {"exp_name": config.exp_name}

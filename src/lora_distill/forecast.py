@@ -56,7 +56,7 @@ class _Forecast:
             prepared, _ = prepare_run(config, resume=run.begun, overwrite=False)
         wanted = trainings(prepared)
         own = self._calibration.run(prepared)
-        self.disk += own.run_bytes + own.row_bytes * len(prepared.dataset.test)
+        self.disk += own.run_bytes
         artefacts = {role: training.artefact() for role, training in wanted.items()}
         fresh = [role for role, each in artefacts.items() if not each.finished and each.key not in self._taken]
         self._taken |= {each.key for each in artefacts.values()}
