@@ -201,3 +201,5 @@ def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]],
         text = file.read_text(encoding="utf-8")
         assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text
+        named = [str(key.text).strip() for key in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}tspan")]
+        assert named == ([] if "difference" in file.name else [f"● {role}" for role in ROLES])

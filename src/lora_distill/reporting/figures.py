@@ -16,7 +16,7 @@ from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import Predictions
 from lora_distill.reporting.sentences import one_line, percent, points
 from lora_distill.reporting.summary import Experiment
-from lora_distill.reporting.svg import Point, curves, percent_text, points_text, reliability, scatter
+from lora_distill.reporting.svg import HEIGHT, LEFT, Point, curves, percent_text, points_text, reliability, scatter
 from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import read_jsonl
 
@@ -154,4 +154,7 @@ def standalone(svg: str) -> str:
     opening, rest = svg.split(">", 1)
     size = re.sub(r'.*viewBox="0 0 (\d+) (\d+)".*', r'width="\1" height="\2"', opening)
     background = f'<rect width="100%" height="100%" fill="{colours["page"]}"/>'
-    return f'{opening} xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{background}{rest}\n'
+    shown = [role for role in ROLES if f'class="mark {role}"' in svg]
+    keys = "".join(f'<tspan style="fill: {colours[role]}">● {role} </tspan>' for role in shown)
+    legend = f'<text x="{LEFT}" y="{HEIGHT - 8}">{keys}</text>'
+    return f'{opening} xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{background}{legend}{rest}\n'
