@@ -13,8 +13,9 @@ from lora_distill.config import make_config
 from lora_distill.data import sources
 from lora_distill.errors import UserError
 from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.running import RENAME
 from lora_distill.store import write_json
-from lora_distill.suite import RENAME, read_suite
+from lora_distill.suite import read_suite
 from tests.end_to_end.conftest import write_rows
 
 Tiny = Callable[[str], Path]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_distill import __version__, checking, cli, suite
+from lora_distill import __version__, checking, commands, running
 from lora_distill.cache import Cache, Stream
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
@@ -50,13 +50,13 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     def run_or_read(config: Config, **_: object) -> dict[str, Any]:
         asked.append(config)
-        suite.logger.info("a message")
-        suite.logger.warning("a warning")
+        running.logger.info("a message")
+        running.logger.warning("a warning")
         return sample_results() | {"exp_name": config.exp_name or "automatic"}
 
-    monkeypatch.setattr(suite, "run_or_read", run_or_read)
+    monkeypatch.setattr(running, "run_or_read", run_or_read)
     monkeypatch.setattr(checking, "find_faults", lambda *_, **__: [])  # nor is there what they name
-    monkeypatch.setattr(cli, "report_on", lambda *_: None)  # there are no runs to write of
+    monkeypatch.setattr(commands, "report_on", lambda *_: None)  # there are no runs to write of
     return asked
 
 
@@ -230,14 +230,14 @@ def test_quiet_leaves_warnings_and_the_result(run: Run, experiments: list[Config
 
 def fail(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]) -> None:
     """Let experiments fail, by name."""
-    finish = suite.run_or_read
+    finish = running.run_or_read
 
     def run_or_read(config: Config, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any setting
         if config.exp_name in errors:
             raise errors[config.exp_name]
         return finish(config, **settings)
 
-    monkeypatch.setattr(suite, "run_or_read", run_or_read)
+    monkeypatch.setattr(running, "run_or_read", run_or_read)
 
 
 SUITE = "seeds: 1\nexperiments: {one: {}, two: {}, three: {}}\n"

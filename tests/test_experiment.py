@@ -6,7 +6,6 @@ import logging
 import platform
 import re
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.metrics import temperature_scaling
 from lora_distill.experiment import run_experiment, train_student
+from lora_distill.made_with import VERSIONED
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder
@@ -119,7 +119,7 @@ def test_other_runs_can_be_told_by_their_environment(done: tuple[Path, dict[str,
     assert environment["data"]["fingerprint"] == done[1]["data"]["fingerprint"]
     assert environment["given_teacher"] is None
     assert environment["versions"]["python"] == platform.python_version()
-    assert set(experiment.VERSIONED) < set(environment["versions"])
+    assert set(VERSIONED) < set(environment["versions"])
     assert environment["processor"]
 
 
@@ -371,31 +371,3 @@ def test_a_device_without_room_is_told_in_words(
     monkeypatch.setattr(experiment, "_train", no_room)
     with pytest.raises(UserError, match=r"cpu: out of memory\.\nLower --batch_size"):
         run_experiment(config_of(tiny("roberta"), rows, tmp_path, device="cpu"))
-
-
-# What is recorded
-
-
-def test_the_git_revision_is_that_of_the_source_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    source = tmp_path / "experiment.py"
-    source.write_text("# the program\n")
-    monkeypatch.setattr(experiment, "__file__", str(source))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert experiment._git_revision() is None  # no repository
-    git("init")
-    git("commit", "--allow-empty", "-m", "somebody's own work")
-    assert experiment._git_revision() is None  # a repository, but not the program's
-    git("add", "experiment.py")
-    git("commit", "-m", "the program")
-    assert experiment._git_revision() == git("rev-parse", "HEAD")
-    git("tag", "v1")
-    assert experiment._git_revision() == git("rev-parse", "HEAD")
-    source.write_text("# the program, changed\n")
-    assert experiment._git_revision() == f"{git('rev-parse', 'HEAD')}-dirty"
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert experiment._git_revision() is None

@@ -13,8 +13,9 @@ from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.planning import Plan, compare_plan, keep_plan
 from lora_distill.run_folder import RunFolder
+from lora_distill.running import run_suite
 from lora_distill.store import ARTEFACTS
-from lora_distill.suite import Suite, read_suite, run_suite
+from lora_distill.suite import Suite, read_suite
 from lora_distill.training.outcome import Outcome
 from tests.end_to_end.conftest import WORDS, small_values, write_rows
 from tests.tiny import tiny_model

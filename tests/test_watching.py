@@ -10,8 +10,9 @@ from lora_distill import progress, watching
 from lora_distill.config import Config
 from lora_distill.progress import log_to_terminal, track
 from lora_distill.run_folder import CONFIG, ENVIRONMENT, LOG, METRICS
+from lora_distill.running import SuiteResult
 from lora_distill.store import write_json, write_text
-from lora_distill.suite import Suite, SuiteResult
+from lora_distill.suite import Suite
 from lora_distill.watching import SuiteTable, watched
 from tests.reporting.sample import sample_results
 

@@ -8,7 +8,8 @@ from lora_distill.errors import UserError
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder, TakenError
-from lora_distill.suite import RENAME, Suite
+from lora_distill.running import RENAME
+from lora_distill.suite import Suite
 
 ASKED_BY_VALUE = ("base_model", "dataset", "teacher_checkpoint")  # messages on these begin with what was given
 

@@ -1,32 +1,17 @@
-"""The command line: flags in, messages and tables out."""
+"""The command line: which command is called, and what is said of what went wrong."""
 
-import argparse
 import errno
 import io
-import json
-import shlex
 import sys
-import warnings
-from contextlib import nullcontext
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-from lora_distill.config import Config, make_config
-from lora_distill.data.wording import counted
+from lora_distill.commands import COMMANDS, WRONG_INPUT
 from lora_distill.errors import UserError
 from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
-from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on
-from lora_distill.profiling import PROFILE, profiled
-from lora_distill.program import program
+from lora_distill.printing import say_error
 from lora_distill.progress import log_to_terminal
-from lora_distill.run_folder import CONFIG, RunFolder, TakenError, group_by_seed, runs_in
-from lora_distill.store import write_json
-from lora_distill.yaml_file import read_yaml
 
-OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-REPORT = "report.html"
+INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,20 +21,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        _say_error(str(error))
+        say_error(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "lora_distill":
             raise
-        _say_error(f"the package {error.name} is not installed. Install it: pip install 'lora-distill[train]'")
+        say_error(f"the package {error.name} is not installed. Install it: pip install 'lora-distill[train]'")
     except OSError as error:
         if error.errno not in _USERS_TO_MEND:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _say_error(f"{where}{error.strerror}. {_USERS_TO_MEND[error.errno]}{_way_on(error)}")
+        say_error(f"{where}{error.strerror}. {_USERS_TO_MEND[error.errno]}{_way_on(error)}")
     except KeyboardInterrupt as error:
         way_on = _way_on(error)
         kept = ". What was trained up to the last whole epoch is kept." if way_on else " before the training began."
-        _say_error(f"stopped{kept}{way_on}")
+        say_error(f"stopped{kept}{way_on}")
         return INTERRUPTED
     return WRONG_INPUT
 
@@ -74,10 +59,6 @@ def _way_on(error: BaseException) -> str:
     return f"\n{notes[-1]}" if notes else ""
 
 
-def _say_error(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-
-
 def _run(argv: list[str]) -> int:
     parser = make_parser()
     arguments, unknown = parser.parse_known_args(argv)
@@ -86,270 +67,4 @@ def _run(argv: list[str]) -> int:
         raise UserError(f"{fault} See {parser.prog} {arguments.command} --help.")
     log_to_terminal(quiet=getattr(arguments, "quiet", False))
     quiet_libraries()
-    commands = {
-        "train": _train,
-        "suite": _suite,
-        "tune": _tune,
-        "evaluate": _evaluate,
-        "show": _show,
-        "compare": _compare,
-        "report": _report,
-        "plan": _plan,
-        "cache": _cache,
-    }
-    return commands[arguments.command](arguments)
-
-
-def _given(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings that flags give, and where each stands."""
-    values = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
-    return values, {name: f"--{name}" for name in values}
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    from lora_distill.reporting.tables import profile_tables
-    from lora_distill.suite import run_or_read
-
-    values, origins = _given(arguments)
-    if arguments.config:
-        file = read_yaml(arguments.config)
-        if "experiments" in file.values:
-            call = f"{program()} suite {shlex.quote(str(arguments.config))}"
-            raise UserError(f"{arguments.config}: holds experiments, so it is a suite. Call: {call}")
-        values, origins = file.plain() | values, file.origins() | origins
-    config = make_config(values, origins)
-    if arguments.resume:
-        if not config.exp_name:
-            raise UserError("--resume: say which run with --exp_name NAME; its folder's name is its name.")
-        run = RunFolder.of(config)
-        if run.begun:
-            # The run knows its settings; what is given again must agree with them.
-            config = run.requested().model_copy(update={name: getattr(config, name) for name in values})
-    finished = bool(config.exp_name) and RunFolder.of(config).finished and not arguments.overwrite
-    with profiled() if arguments.profile else nullcontext() as profile:
-        results = run_or_read(config, resume=arguments.resume, overwrite=arguments.overwrite, since=arguments.since)
-    folder = Path(config.output_dir) / results["exp_name"]
-    print_results([results])
-    if profile and profile["operators"]:  # else nothing was trained, and what is there stays
-        for table in profile_tables(profile):
-            console().print(table)
-        write_json(folder / PROFILE, profile)
-    return _point_to(folder, is_new=not finished)
-
-
-def _point_to(folder: Path, *, is_new: bool) -> int:
-    if is_new:
-        report_on(folder / REPORT, {folder.name: [RunFolder(folder)]})
-    print_lines(
-        f"Everything is in {folder}",
-        f"Next: {program()} show {shlex.quote(str(folder))}",
-        f"      {program()} evaluate {shlex.quote(str(folder))} --dataset FILE   (other labelled texts)",
-    )
-    return OK
-
-
-def _tune(arguments: argparse.Namespace) -> int:
-    from lora_distill.reporting.tables import trials_table
-    from lora_distill.search import read_search
-    from lora_distill.suite import run_or_read
-    from lora_distill.tuning import misfits, run_trials, winner
-
-    search = read_search(arguments.file, *_given(arguments), misfits)
-    try:
-        trials = run_trials(search)
-        console().print(trials_table(trials))
-        best = winner(trials)
-        config = search.config(best.settings, search.name)
-        run = RunFolder.of(config)
-        finished = run.finished
-        results = run_or_read(config, resume=run.begun, overwrite=False)
-    except (KeyboardInterrupt, OSError) as error:
-        error.add_note("The same command goes on.")
-        raise
-    except TakenError as error:
-        raise UserError(f"{error.reason}\nGive the search another `name`, or move that run away.") from None
-    print_results([results])
-    print_lines(f"The best is trial {best.number + 1}. Its settings, for train --config: {run.path / CONFIG}")
-    return _point_to(run.path, is_new=not finished)
-
-
-def _suite(arguments: argparse.Namespace) -> int:
-    from lora_distill.checking import find_faults
-    from lora_distill.planning import compare_plan
-    from lora_distill.suite import SuiteResult, read_suite, run_suite
-    from lora_distill.watching import watched
-
-    if arguments.jobs < 1:
-        raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
-    check = partial(find_faults, overwrite=arguments.overwrite)
-    suite = read_suite(arguments.file, *_given(arguments), only=arguments.only, check=check)
-    outcome = SuiteResult()
-    try:
-        how = {name: getattr(arguments, name) for name in ("overwrite", "fail_fast", "jobs")}
-        with watched(suite, outcome):
-            run_suite(suite, outcome=outcome, **how)
-    except (KeyboardInterrupt, OSError) as error:
-        error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
-        raise
-    finally:
-        if outcome.results:
-            evidence = print_evidence(suite.groups(), outcome.results)
-    if outcome.results:
-        first = Path(next(iter(suite.runs.values())).output_dir)
-        if evidence:
-            from lora_distill.evidence import as_json
-
-            write_json(first / f"{suite.name}.json", {"suite": suite.name} | as_json(evidence))
-            print_lines(f"Written to {first / suite.name}.json")
-        if outcome.trained:
-            report_on(first / f"{suite.name}.html", suite.groups(), evidence)
-        print_lines(
-            *compare_plan(suite),
-            f"Everything is in {first}, a folder for each run.",
-            f"Next: {program()} show {shlex.quote(str(first / outcome.results[0]['exp_name']))}",
-            f"      {program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
-            "   (columns text, label)",
-        )
-    for message in dict.fromkeys(outcome.failures.values()):  # one mistake in the base fails them all
-        names = ", ".join(name for name, told in outcome.failures.items() if told == message)
-        _say_error(f"{names}: {message}")
-    if not outcome.failures:
-        return OK
-    return SOME_FAILED if outcome.results else WRONG_INPUT
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from lora_distill.evaluate_run import evaluate_run
-    from lora_distill.reporting.sentences import interval, points, verdict
-    from lora_distill.reporting.tables import role_table
-
-    config = make_config(*_given(arguments))
-    with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
-        results, path = evaluate_run(arguments.run, config)
-    console().print(role_table(results))
-    if found := results.get("student_minus_control"):
-        print_lines("", f"Student - control: {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
-    try:
-        write_json(path, results)
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}. So it is not kept.\n"
-            "To keep it, copy the run to where it can be written, and evaluate it there."
-        ) from None
-    print_lines(f"Written to {path}")
-    return OK
-
-
-def _show(arguments: argparse.Namespace) -> int:
-    from lora_distill.reporting.tables import class_table, role_table
-
-    run = RunFolder(arguments.run)
-    runs = [] if run.begun else runs_in(run.path)
-    finished = [each for each in runs if each.finished]
-    if finished:
-        print_evidence(group_by_seed(finished), [each.results() for each in finished])
-        if len(finished) < len(runs):
-            print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
-        return OK
-    results = run.results()
-    for table in (role_table(results), class_table(results)):
-        console().print(table)
-    print_results([results])
-    return OK
-
-
-def _plan(arguments: argparse.Namespace) -> int:
-    values, origins = _given(arguments)
-    if arguments.file and arguments.classes is not None:
-        raise UserError(f"--classes: the data of {arguments.file} say how many; it is for plan without a suite.")
-    if not arguments.file:
-        if others := [origin for name, origin in origins.items() if name not in ("base_model", "student_budget")]:
-            raise UserError(f"{others[0]}: is for a suite; give its FILE.")
-        return _plan_budget(make_config(values, origins), 4 if arguments.classes is None else arguments.classes)
-    from lora_distill.checking import find_faults
-    from lora_distill.planning import compare_plan, describe_plan, keep_plan
-    from lora_distill.suite import read_suite
-
-    suite = read_suite(arguments.file, values, origins, check=find_faults)
-    if all(RunFolder.of(config).finished for config in suite.runs.values()):
-        print_lines(f"{counted(len(suite.runs), 'run')}, all finished.", *compare_plan(suite))
-        return OK
-    from lora_distill.forecast import plan_suite
-    from lora_distill.reporting.tables import plan_table
-
-    with warnings.catch_warnings(action="ignore"):
-        plan = plan_suite(suite)
-    keep_plan(plan, suite)
-    console().print(plan_table(plan))
-    print_lines("", *describe_plan(plan, suite))
-    return OK
-
-
-def _plan_budget(config: Config, classes: int) -> int:
-    from lora_distill.model.adapter import load_classifier
-    from lora_distill.model.base import resolve_base_model
-    from lora_distill.model.budget import all_that_fit
-    from lora_distill.reporting.tables import budget_table
-
-    if classes < 2:
-        raise UserError(f"--classes: {classes} is too few; it takes 2 labels at least.")
-    with warnings.catch_warnings(action="ignore"):
-        classifier = load_classifier(
-            resolve_base_model(config.base_model), [str(label) for label in range(classes)], seed=0
-        )
-        fits = all_that_fit(classifier, config.student_budget)
-    console().print(budget_table(fits, config.base_model, config.student_budget))
-    print_lines("", "Rank: the largest power of two that fits; smaller ones do, too.")
-    return OK
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    groups = group_by_seed(_finished_runs(arguments.runs))
-    report_on(arguments.output or arguments.runs[0] / REPORT, groups, figures=arguments.figures)
-    return OK
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    from lora_distill.evidence import as_json, gather
-    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
-
-    groups = group_by_seed(_finished_runs(arguments.runs))
-    if arguments.format == "table":
-        print_evidence(groups, [run.results() for runs in groups.values() for run in runs])
-        return OK
-    evidence = gather(groups)
-    if arguments.format == "json":
-        print_lines(json.dumps(as_json(evidence), indent=1))
-    else:
-        formats = {"csv": as_csv, "markdown": as_markdown}
-        sys.stdout.write(formats[arguments.format](summarise(evidence, groups)))
-    return OK
-
-
-def _finished_runs(folders: list[Path]) -> list[RunFolder]:
-    runs: dict[Path, RunFolder] = {}
-    for folder in folders:
-        run = RunFolder(folder)
-        found = [run] if run.begun else [each for each in runs_in(run.path) if each.finished]
-        if not found:
-            raise UserError(f"{folder}: neither a run nor a folder with finished runs in it.")
-        for each in found:
-            each.results()  # says what is wrong with it
-        runs |= {each.path.resolve(): each for each in found}
-    return list(runs.values())
-
-
-def _cache(arguments: argparse.Namespace) -> int:
-    from lora_distill.cache import Cache, cache_folder
-    from lora_distill.data.wording import byte_size
-    from lora_distill.reporting.tables import cache_table
-
-    cache = Cache(cache_folder())
-    if arguments.action == "clear":
-        print_lines(f"{cache.folder}: {byte_size(cache.clear())} removed.")
-        return OK
-    entries = cache.entries()
-    if entries:
-        console().print(cache_table(entries))
-    print_lines(f"{cache.folder}: {byte_size(sum(entry.size for entry in entries))}.")
-    return OK
+    return COMMANDS[arguments.command](arguments)

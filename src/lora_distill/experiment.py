@@ -1,15 +1,12 @@
 """One experiment: load, teach, distil, evaluate, save."""
 
 import logging
-import platform
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
+from lora_distill.made_with import made_with
 from lora_distill.preparation import SPLITS, Prepared, automatic_name, prepare
 from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
@@ -51,13 +49,10 @@ from lora_distill.store import (
 from lora_distill.tracking import Tracking
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
-from lora_distill.training.plan import processor
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
 
 logger = logging.getLogger(__name__)
-
-VERSIONED = ("lora-distill", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
 
 
 def run_experiment(
@@ -140,7 +135,7 @@ def _begin(
         if run.environment()["requested"] != begun["requested"]:
             raise UserError(f"{run.path}: another process has begun it anew with other settings. Call again.")
         # The machine is that which trains from here on; what other versions trained is trained again.
-        environment = run.environment() | _machine()
+        environment = run.environment() | made_with()
         write_json(run.path / ENVIRONMENT, environment)
         return environment
     run.admit(config, resume=False, overwrite=overwrite)
@@ -234,33 +229,11 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
         "requested": {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)},
         "plan": prepared.plan.as_dict(),
         "fallbacks": prepared.fallbacks,
-        **_machine(),
+        **made_with(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "source": dataset.source},
         "base_model": prepared.base.whole.recorded(),
         "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
     }
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
-        "platform": platform.platform(),
-        "processor": processor(),
-        "git_revision": _git_revision(),
-    }
-
-
-def _git_revision() -> str | None:
-    """The revision of this program's own source, where it runs from a clone; with changes it ends in `-dirty`."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    # Installed below somebody's own repository, the file is there but not in it.
-    if shutil.which("git") is None or not git("ls-files", Path(__file__).name):
-        return None
-    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:

@@ -85,3 +85,8 @@ def report_on(
     print_lines(f"Report: {path}   (open it in a browser)")
     if figures:
         print_lines(f"Figures: {figures}   ({counted(written, 'SVG file')})")
+
+
+def say_error(message: str) -> None:
+    """A message of what went wrong, on standard error."""
+    sys.stderr.write(f"error: {message}\n")

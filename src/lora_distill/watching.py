@@ -16,7 +16,8 @@ from lora_distill.config import ROLES
 from lora_distill.errors import UserError
 from lora_distill.progress import terminal
 from lora_distill.run_folder import LOG, RunFolder
-from lora_distill.suite import Suite, SuiteResult
+from lora_distill.running import SuiteResult
+from lora_distill.suite import Suite
 
 _TAIL = 4096  # bytes of a log
 _LINES_AROUND = 7  # of a terminal: the table's frame, and what is logged above it

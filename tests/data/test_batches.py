@@ -43,10 +43,10 @@ def test_padding_nearly_vanishes() -> None:
 
 
 @given(lengths=LENGTHS, most=st.integers(1, 200))
-def test_evaluation_order_is_by_length_and_batches_are_as_full_as_they_may_be(
+def test_evaluation_order_is_from_the_long_and_batches_are_as_full_as_they_may_be(
     lengths: NDArray[np.int64], most: int
 ) -> None:
-    batches = evaluation_order(lengths, most)
+    batches = evaluation_order(lengths, most)[::-1]
     order = np.concatenate(batches)
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) >= 0).all()

@@ -22,8 +22,9 @@ from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.given_teacher import GivenTeacher
 from lora_distill.run_folder import RunFolder
+from lora_distill.running import run_suite
 from lora_distill.store import Artefact
-from lora_distill.suite import Suite, run_suite
+from lora_distill.suite import Suite
 from lora_distill.training import role as role_module
 from lora_distill.training import teacher_reading as reading_module
 from lora_distill.training.plan import ExecutionPlan

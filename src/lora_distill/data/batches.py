@@ -75,7 +75,7 @@ def training_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch
 
 
 def evaluation_order(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:
-    """The rows of each batch, shortest first: every row once.
+    """The rows of each batch, neighbours in length, the longest first: what memory those take is enough for the rest.
 
     Args:
         lengths: int64 [N].
@@ -89,7 +89,7 @@ def evaluation_order(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArr
         padded = ahead * np.arange(1, len(ahead) + 1)
         batches.append(order[start : start + max(1, int(np.searchsorted(padded, most_tokens, side="right")))])
         start += len(batches[-1])
-    return batches
+    return batches[::-1]
 
 
 def equal_length_groups(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:

@@ -1,0 +1,153 @@
+"""The runs of a suite: one after the other or side by side, resumable, a failure kept apart."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_distill.config import Config
+from lora_distill.data.catalogue import open_source
+from lora_distill.data.files import Columns
+from lora_distill.errors import UserError
+from lora_distill.launching import failure, launch, shared_work_first, train_command
+from lora_distill.model.base import has_changed
+from lora_distill.run_folder import RunFolder, TakenError, changed_since
+from lora_distill.suite import Suite
+
+logger = logging.getLogger(__name__)
+RENAME = (
+    "Rename the experiment, or the suite, in the file; --overwrite trains all experiments of the suite again instead."
+)
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What came of a suite.
+
+    Attributes:
+        results: metrics.json of each run that finished, in order.
+        failures: message of each that did not, by name.
+        trained: names of those that were not finished before.
+        running: names of those that have begun and not ended.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    trained: list[str] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
+
+
+def run_suite(
+    suite: Suite,
+    *,
+    overwrite: bool = False,
+    fail_fast: bool = False,
+    jobs: int = 1,
+    outcome: SuiteResult | None = None,
+) -> SuiteResult:
+    """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest.
+
+    Args:
+        suite: as it was read.
+        overwrite: as in `experiment.run_experiment`, for each of them.
+        fail_fast: whether what fails stops the rest after all.
+        jobs: how many run at a time: one in this process, more in processes of their own.
+        outcome: is filled and given back; for a caller that may be interrupted.
+    """
+    outcome = outcome or SuiteResult()
+    since = time.time() if overwrite else 0.0
+    places = {config.exp_name: place for place, config in enumerate(suite.runs.values())}
+    with closing((_one_by_one if jobs == 1 else _side_by_side)(suite, since, jobs, outcome)) as ended:
+        for name, error in ended:
+            outcome.running.discard(name)
+            if error:
+                outcome.failures[name] = f"{error.reason}\n{RENAME}" if isinstance(error, TakenError) else str(error)
+                logger.info("%s failed", name)
+                if fail_fast:
+                    break
+            outcome.results.sort(key=lambda results: places[results["exp_name"]])
+    return outcome
+
+
+Ended = Generator[tuple[str, UserError | None]]  # name of a run, and what went wrong
+
+
+def _one_by_one(suite: Suite, since: float, _jobs: int, outcome: SuiteResult) -> Ended:
+    for name, config in suite.runs.items():
+        _begin(name, suite, outcome)
+        yield name, _run(name, config, since, outcome)
+
+
+def _side_by_side(suite: Suite, since: float, jobs: int, outcome: SuiteResult) -> Ended:
+    with tempfile.TemporaryDirectory() as folder:
+        commands: dict[str, list[str]] = {}
+        for name in shared_work_first(suite.runs):
+            config, run = suite.runs[name], RunFolder.of(suite.runs[name])
+            try:
+                if run.finished and not since:
+                    yield name, _run(name, config, since, outcome)
+                    continue
+                run.admit(config, resume=run.begun, overwrite=bool(since))
+            except UserError as error:
+                yield name, error
+                continue
+            file = Path(folder, f"{len(commands)}.yaml")
+            commands[name] = train_command(config, file, resume=run.begun, overwrite=since)
+        with closing(launch(commands, jobs, lambda name: _begin(name, suite, outcome))) as ended:
+            for name, code, said in ended:
+                if not code:
+                    outcome.results.append(RunFolder.of(suite.runs[name]).results())
+                    outcome.trained.append(name)
+                yield name, UserError(failure(code, said)) if code else None
+
+
+def _begin(name: str, suite: Suite, outcome: SuiteResult) -> None:
+    outcome.running.add(name)
+    logger.info("── %s (%d of %d)", name, list(suite.runs).index(name) + 1, len(suite.runs))
+
+
+def _run(name: str, config: Config, since: float, outcome: SuiteResult) -> UserError | None:
+    run = RunFolder.of(config)
+    try:
+        finished = run.finished and not since
+        outcome.results.append(run_or_read(config, resume=run.begun, overwrite=bool(since), since=since))
+        if not finished:
+            outcome.trained.append(name)
+    except UserError as error:
+        return error
+    return None
+
+
+def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float | None = None) -> dict[str, Any]:
+    """The results of an experiment: read when it is finished, without loading what only training needs.
+
+    Args:
+        config: as it was asked for.
+        resume: as in `experiment.run_experiment`.
+        overwrite: as in `experiment.run_experiment`.
+        since: as in `experiment.run_experiment`.
+    """
+    run = RunFolder.of(config)
+    if config.exp_name and run.finished and not overwrite:
+        run.admit(config, resume=True, overwrite=False)
+        _check_unchanged(run)
+        logger.info("%s: already finished, nothing was trained; --overwrite trains it again", run.path)
+        return run.results()
+    from lora_distill.experiment import run_experiment
+
+    return run_experiment(config, resume=resume, overwrite=overwrite, since=since)
+
+
+def _check_unchanged(run: RunFolder) -> None:
+    """Results of files that say something else by now would be believed to be those files'."""
+    config, trained_on = run.resolved(), run.results()["data"]["source"]
+    if trained_on["kind"] in ("file", "folder") and Path(trained_on["location"]).exists():
+        now = open_source(config.dataset, Columns(config.text_column, config.label_column)).origin
+        if now["revision"] != trained_on["revision"]:
+            raise changed_since(run.path, config.dataset)
+    if has_changed(run.environment()["base_model"]):
+        raise changed_since(run.path, config.base_model)
