@@ -1,6 +1,7 @@
 """What all tests share: no hub but the stand-in, no cache but a test's own, quiet libraries."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ CLOSED_PORT = "http://127.0.0.1:9"
 _CACHE = tempfile.TemporaryDirectory()
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _CACHE.name, "OMP_NUM_THREADS": "1"}
 os.environ["LORA_DISTILL_CACHE"] = str(Path(_CACHE.name, "activations"))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # called in the background, which what tests start would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 quiet()
 
 
