@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_distill import experiment, preparation
-from lora_distill.checking import find_faults
+from lora_distill.checking import misfits
 from lora_distill.config import make_config
 from lora_distill.data import sources
 from lora_distill.errors import UserError
@@ -57,7 +57,7 @@ def test_all_faults_are_told_at_once_each_with_its_line_whatever_their_kind(fold
     begin("suite-taken", alpha=0.9)
     (folder / "suite.yaml").write_text("\n".join(line for line, _ in FAULTS))
     with pytest.raises(UserError) as error, warnings.catch_warnings(action="error"):
-        read_suite(Path("suite.yaml"), {}, {}, check=find_faults)
+        read_suite(Path("suite.yaml"), {}, {}, check=misfits)
     told = re.split(r"^(?=suite\.yaml, line )", str(error.value), flags=re.MULTILINE)
     assert told[0] == ""
     found = {int(re.findall(r"line (\d+): ", each)[0]): each for each in told[1:]}
@@ -80,7 +80,7 @@ def test_a_mistake_in_what_all_share_is_told_once(folder: Path) -> None:
     (folder / "suite.yaml").write_text(f"{BASE}\nexperiments: {{a: {{}}, b: {{}}, c: {{alpha: 0.7}}}}\n")
     (folder / "rows.csv").unlink()
     with pytest.raises(UserError, match=r"\Asuite\.yaml, line 1: dataset: rows\.csv: no such file[^\n]*\Z"):
-        read_suite(Path("suite.yaml"), {}, {}, check=find_faults)
+        read_suite(Path("suite.yaml"), {}, {}, check=misfits)
 
 
 def test_a_flag_that_is_wrong_is_named(folder: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_flag_that_is_wrong_is_named(folder: Path) -> None:
             Path("suite.yaml"),
             {"student_target_layers": "9"},
             {"student_target_layers": "--student_target_layers"},
-            check=find_faults,
+            check=misfits,
         )
 
 
@@ -117,7 +117,7 @@ def test_what_experiments_share_is_read_once_and_what_is_finished_not_at_all(
     (folder / "suite.yaml").write_text(
         f"{BASE}\nexperiments: {{a: {{}}, b: {{alpha: 0.7}}, c: {{student_lora_r: 2, seed: 9}}}}\nseeds: 2\n"
     )
-    suite = read_suite(Path("suite.yaml"), {}, {}, check=find_faults)
+    suite = read_suite(Path("suite.yaml"), {}, {}, check=misfits)
     assert sorted(read) == ["load_classifier", "open_source", "resolve_base_model"]
     for config in suite.runs.values():
         request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
@@ -125,4 +125,4 @@ def test_what_experiments_share_is_read_once_and_what_is_finished_not_at_all(
         run.begin(config, {"requested": request})
         write_json(run.path / METRICS, {})
     monkeypatch.setattr(experiment, "prepare_run", None)
-    assert find_faults(suite) == []
+    assert misfits(suite) == []

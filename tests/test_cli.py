@@ -55,7 +55,7 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         return sample_results() | {"exp_name": config.exp_name or "automatic"}
 
     monkeypatch.setattr(running, "run_or_read", run_or_read)
-    monkeypatch.setattr(checking, "find_faults", lambda *_, **__: [])  # nor is there what they name
+    monkeypatch.setattr(checking, "misfits", lambda *_, **__: [])  # nor is there what they name
     monkeypatch.setattr(commands, "report_on", lambda *_: None)  # there are no runs to write of
     return asked
 

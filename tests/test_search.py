@@ -5,14 +5,9 @@ import pytest
 from lora_distill.config import Config
 from lora_distill.errors import UserError
 from lora_distill.search import FIXED, Choices, Range, Search, read_search
+from tests.faulty_files import assert_each_told_once, write
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def write(folder: Path, text: str) -> Path:
-    file = folder / "mine.yaml"
-    file.write_text(text)
-    return file
 
 
 def test_ranges_choices_and_defaults(tmp_path: Path) -> None:
@@ -61,26 +56,27 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
     )
     with pytest.raises(UserError) as error:
         read_search(file, {}, {})
-    lines = str(error.value).splitlines()
-    for line, words in (
-        (1, "did you mean base"),
-        (3, "alpha"),
-        (5, "at least 1"),
-        (6, "at least 0"),
-        (8, "learning_rate"),
-        (9, "did you mean temperature"),
-        (10, "cannot be searched"),
-        (11, "line 4: batch_size, too"),
-        (12, "must be `{low"),
-        (13, "low must be more than 0"),
-        (14, "must be less than"),
-        (15, "straight"),
-        (16, "no number"),
-        (17, "list of values"),
-        (18, "must be `{low"),
-    ):
-        assert sum(f"line {line}: " in each and words in each for each in lines) == 1, (line, lines)
-    assert len(lines) == 15
+    assert_each_told_once(
+        error.value,
+        (
+            (1, "did you mean base"),
+            (3, "alpha"),
+            (5, "at least 1"),
+            (6, "at least 0"),
+            (8, "learning_rate"),
+            (9, "did you mean temperature"),
+            (10, "cannot be searched"),
+            (11, "line 4: batch_size, too"),
+            (12, "must be `{low"),
+            (13, "low must be more than 0"),
+            (14, "must be less than"),
+            (15, "straight"),
+            (16, "no number"),
+            (17, "list of values"),
+            (18, "must be `{low"),
+        ),
+    )
+    assert len(str(error.value).splitlines()) == 15
 
 
 @pytest.mark.parametrize(

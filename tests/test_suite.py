@@ -8,17 +8,12 @@ from lora_distill.preparation import prepare
 from lora_distill.suite import read_suite
 from lora_distill.training.role import RoleTraining
 from tests.end_to_end.conftest import write_rows
+from tests.faulty_files import assert_each_told_once, write
 
 if TYPE_CHECKING:
     from lora_distill.config import Role
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def write(folder: Path, text: str) -> Path:
-    file = folder / "mine.yaml"
-    file.write_text(text)
-    return file
 
 
 def test_experiments_are_the_base_with_overrides_and_flags_win(tmp_path: Path) -> None:
@@ -43,15 +38,16 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
     )
     with pytest.raises(UserError) as error:
         read_suite(file, {}, {})
-    lines = str(error.value).splitlines()
-    for line, words in (
-        (1, "did you mean base"),
-        (3, "alpha"),
-        (6, "did you mean temperature"),
-        (7, "not 5"),
-        (8, "exp_name"),
-    ):
-        assert sum(f"line {line}:" in each and words in each for each in lines) == 1, (line, lines)
+    assert_each_told_once(
+        error.value,
+        (
+            (1, "did you mean base"),
+            (3, "alpha"),
+            (6, "did you mean temperature"),
+            (7, "not 5"),
+            (8, "exp_name"),
+        ),
+    )
 
 
 def test_a_file_without_experiments(tmp_path: Path) -> None:

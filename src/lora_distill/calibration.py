@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lora_distill.cache import Cache
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset, Rows
-from lora_distill.experiment import judge, save, trainings
+from lora_distill.experiment import judge, save, splits_of, trainings
 from lora_distill.preparation import SPLITS, Prepared, prepare
 from lora_distill.profiling import stages
 from lora_distill.progress import warnings_only
@@ -208,7 +208,7 @@ def _kind(training: Training) -> str:
 
 def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Dataset, dict[str, Tokens]]:
     """A few rows of each split, and as the training's own tokenizer reads them."""
-    splits = tokens_of(prepared, training)
+    splits = splits_of(prepared, training)
     dataset = prepared.dataset
     for split in SPLITS:
         lengths = splits[split].lengths
@@ -219,13 +219,6 @@ def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Datase
         dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})
         splits[split] = _take(splits[split], rows)
     return dataset, splits
-
-
-def tokens_of(prepared: Prepared, training: Training) -> dict[str, Tokens]:
-    """The splits as a training's own tokenizer reads them."""
-    if isinstance(training, TeacherReading):
-        return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint)
-    return dict(prepared.splits)
 
 
 def _spread(lengths: NDArray[np.int64], batches: int, size: int) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from lora_distill.suite import Suite
 ASKED_BY_VALUE = ("base_model", "dataset", "teacher_checkpoint")  # messages on these begin with what was given
 
 
-def find_faults(suite: Suite, *, overwrite: bool = False) -> list[str]:
+def misfits(suite: Suite, *, overwrite: bool = False) -> list[str]:
     """What is wrong with each experiment, and where the setting stands that it is about.
 
     Every name is looked up. Of each experiment one run that is not finished is prepared as it is before it trains;

@@ -101,7 +101,7 @@ def tune(arguments: argparse.Namespace) -> int:
 
 def suite(arguments: argparse.Namespace) -> int:
     """The experiments of a file."""
-    from lora_distill.checking import find_faults
+    from lora_distill.checking import misfits
     from lora_distill.planning import compare_plan
     from lora_distill.running import SuiteResult, run_suite
     from lora_distill.suite import read_suite
@@ -109,7 +109,7 @@ def suite(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs < 1:
         raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
-    check = partial(find_faults, overwrite=arguments.overwrite)
+    check = partial(misfits, overwrite=arguments.overwrite)
     suite = read_suite(arguments.file, *_given(arguments), only=arguments.only, check=check)
     outcome = SuiteResult()
     try:
@@ -197,11 +197,11 @@ def plan(arguments: argparse.Namespace) -> int:
         if others := [origin for name, origin in origins.items() if name not in ("base_model", "student_budget")]:
             raise UserError(f"{others[0]}: is for a suite; give its FILE.")
         return _plan_budget(make_config(values, origins), 4 if arguments.classes is None else arguments.classes)
-    from lora_distill.checking import find_faults
+    from lora_distill.checking import misfits
     from lora_distill.planning import compare_plan, describe_plan, keep_plan
     from lora_distill.suite import read_suite
 
-    suite = read_suite(arguments.file, values, origins, check=find_faults)
+    suite = read_suite(arguments.file, values, origins, check=misfits)
     if all(RunFolder.of(config).finished for config in suite.runs.values()):
         print_lines(f"{counted(len(suite.runs), 'run')}, all finished.", *compare_plan(suite))
         return OK

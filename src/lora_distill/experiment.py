@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
+from lora_distill.data.tokens import Tokens
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
@@ -217,10 +218,19 @@ def _train(
     observe: Observer,
     names: tuple[str, ...] = SPLITS,
 ) -> Outcome:
+    splits = splits_of(prepared, training, names)
     if isinstance(training, TeacherReading):
-        splits = prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
         return training.run(splits, since=since)
-    return training.run({name: prepared.splits[name] for name in names}, since=since, observe=observe)
+    return training.run(splits, since=since, observe=observe)
+
+
+def splits_of(
+    prepared: Prepared, training: RoleTraining | TeacherReading, names: tuple[str, ...] = SPLITS
+) -> dict[str, Tokens]:
+    """These splits as a training's own tokenizer reads them."""
+    if isinstance(training, TeacherReading):
+        return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
+    return {name: prepared.splits[name] for name in names}
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:

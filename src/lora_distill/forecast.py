@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lora_distill.cache import Cache, entry_name
-from lora_distill.calibration import Activated, Calibration, Costs, Training, Work, tokens_of
+from lora_distill.calibration import Activated, Calibration, Costs, Training, Work
 from lora_distill.config import Config
 from lora_distill.data.tokens import Tokens
-from lora_distill.experiment import prepare_run, trainings
+from lora_distill.experiment import prepare_run, splits_of, trainings
 from lora_distill.memory import peak_memory
 from lora_distill.planning import Plan, PlannedRun
 from lora_distill.preparation import Prepared
@@ -72,7 +72,7 @@ class _Forecast:
 
 
 def _work(prepared: Prepared, training: Training, costs: Costs, forecast: "CacheForecast") -> Work:
-    splits = tokens_of(prepared, training)
+    splits = splits_of(prepared, training)
     rows = {split: len(tokens) for split, tokens in splits.items()}
     token_layers, exact = 0, 0
     if costs.activated:

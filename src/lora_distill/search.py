@@ -100,12 +100,10 @@ def read_search(
         UserError: with a line for each fault of the whole file.
     """
     file = read_yaml(path)
-    faults = [
-        f"{file.origin(key)}: no such key{suggest(key, KEYS)}; a search has {', '.join(KEYS)}"
-        for key in file.values
-        if key not in KEYS
-    ]
-    base, varied = (_section(file, key, faults) for key in ("base", "search"))
+    faults = file.strange_keys("a search", KEYS)
+    base, varied = (
+        file.section(key, f"`setting: ...` lines, not {file.values.get(key)!r}.", faults) for key in ("base", "search")
+    )
     if not varied.values and not faults:
         faults.append(f"{path}: varies nothing. Add `search:` with a line such as `alpha: {{low: 0.1, high: 0.9}}`.")
     origins = base.origins() | dict(flag_origins)
@@ -128,15 +126,6 @@ def read_search(
     if faults:
         raise UserError("\n".join(faults))
     return search
-
-
-def _section(file: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
-    value = file.values.get(key)
-    if isinstance(value, YamlMapping):
-        return value
-    if value is not None:
-        faults.append(f"{file.origin(key)}: must hold `setting: ...` lines, not {value!r}.")
-    return YamlMapping(file.path, {}, {})
 
 
 def _whole(file: YamlMapping, key: str, least: int, faults: list[str]) -> int | None:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from lora_distill.config import ROLES, Config, find_faults, suggest
+from lora_distill.config import ROLES, Config, find_faults
 from lora_distill.errors import UserError
 from lora_distill.run_folder import RunFolder
 from lora_distill.yaml_file import YamlMapping, read_yaml
@@ -78,11 +78,7 @@ def read_suite(
         UserError: with a line for each fault of the whole file; or no experiment fits the pattern.
     """
     file = read_yaml(path)
-    faults = [
-        f"{file.origin(key)}: no such key{suggest(key, list(KEYS))}; a suite has {', '.join(KEYS)}"
-        for key in file.values
-        if key not in KEYS
-    ]
+    faults = file.strange_keys("a suite", KEYS)
     base, experiments, grid = (_section(file, key, faults) for key in ("base", "experiments", "grid"))
     seeds, roles = _seeds(file, faults), _roles(file, faults)
     faults += [f"{flag_origins[key]}: the suite varies it: {grid.origin(key)}" for key in grid.values if key in flags]
@@ -203,15 +199,10 @@ def _roles(file: YamlMapping, faults: list[str]) -> dict[str, bool]:
 
 
 def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
-    value = parent.values.get(key)
-    if isinstance(value, YamlMapping):
-        return value
-    if value is not None:
-        if key == "experiments":
-            lines = "a line `name: {settings}` for each experiment, such as\nexperiments:\n  mine: {alpha: 0.7}"
-        elif key == "grid":
-            lines = "a list of values for each setting, such as\ngrid:\n  alpha: [0.3, 0.7]"
-        else:
-            lines = f"`setting: value` lines, not {value!r}."
-        faults.append(f"{parent.origin(key)}: must hold {lines}")
-    return YamlMapping(parent.path, {}, {})
+    if key == "experiments":
+        wanted = "a line `name: {settings}` for each experiment, such as\nexperiments:\n  mine: {alpha: 0.7}"
+    elif key == "grid":
+        wanted = "a list of values for each setting, such as\ngrid:\n  alpha: [0.3, 0.7]"
+    else:
+        wanted = f"`setting: value` lines, not {parent.values.get(key)!r}."
+    return parent.section(key, wanted, faults)

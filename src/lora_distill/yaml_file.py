@@ -1,11 +1,13 @@
 """YAML that knows its lines: values as safe_load gives them, and the line of every key."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lora_distill.config import suggest
 from lora_distill.errors import UserError
 
 
@@ -34,6 +36,30 @@ class YamlMapping:
     def origins(self) -> dict[str, str]:
         """Every key's origin."""
         return {key: self.origin(key) for key in self.values}
+
+    def strange_keys(self, what: str, keys: Iterable[str]) -> list[str]:
+        """A fault for each key that is none of those that `what`, such as "a suite", has."""
+        known = list(keys)
+        return [
+            f"{self.origin(key)}: no such key{suggest(key, known)}; {what} has {', '.join(known)}"
+            for key in self.values
+            if key not in known
+        ]
+
+    def section(self, key: str, wanted: str, faults: list[str]) -> "YamlMapping":
+        """The mapping under a key; an empty one where it is left out, and with a fault where it is something else.
+
+        Args:
+            key: of this mapping.
+            wanted: what it must hold, for the fault.
+            faults: grows by that.
+        """
+        value = self.values.get(key)
+        if isinstance(value, YamlMapping):
+            return value
+        if value is not None:
+            faults.append(f"{self.origin(key)}: must hold {wanted}")
+        return YamlMapping(self.path, {}, {})
 
 
 def read_yaml(path: Path) -> YamlMapping:

@@ -20,8 +20,6 @@ from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl, wri
 
 LOGITS = "logits.safetensors"
 
-LOGITS = "logits.safetensors"
-
 
 @dataclass(frozen=True)
 class Outcome:
