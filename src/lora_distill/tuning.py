@@ -14,6 +14,7 @@ from lora_distill.errors import UserError
 from lora_distill.experiment import train_student
 from lora_distill.model.budget import OverBudgetError
 from lora_distill.preparation import Prepared, prepare
+from lora_distill.remembering import remembering
 from lora_distill.run_folder import DECIDES_NOTHING, check_writable
 from lora_distill.search import Choices, Scalar, Search
 from lora_distill.seeding import derive_seed
@@ -45,6 +46,7 @@ class TrialResult:
     message: str
 
 
+@remembering()
 def misfits(search: Search) -> list[str]:
     """What of a search's space the model, or the data, cannot take; the budget is for the trials to meet.
 
