@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Entry:
 
     Attributes:
         folder: where they lie.
-        about: kind, title, recipe, and SHA-256 and size of each file.
+        about: kind, title, recipe, seconds that making it took, and SHA-256 and size of each file.
     """
 
     folder: Path
@@ -139,7 +140,13 @@ class Cache:
         return True
 
     def add(
-        self, kind: str, recipe: Mapping[str, Any], part: str, title: str, arrays: Mapping[str, Stream]
+        self,
+        kind: str,
+        recipe: Mapping[str, Any],
+        part: str,
+        title: str,
+        arrays: Mapping[str, Stream],
+        seconds: float = 0.0,
     ) -> Entry | None:
         """Write an entry, whole or not at all; None, with a warning, where the disk does not take it.
 
@@ -149,12 +156,15 @@ class Cache:
             part: tells apart what one recipe makes.
             title: what it is, for people.
             arrays: by name.
+            seconds: that making took before the arrays' pieces are asked for.
         """
+        started = time.monotonic()
         folder = self.folder / f"{entry_name(kind, recipe)}-{part}"
         try:
             with whole_folder(folder) as beside:
                 files = {name: _write(beside / f"{name}.npy", array) for name, array in arrays.items()}
-                write_json(beside / ABOUT, {"kind": kind, "title": title, "recipe": dict(recipe), "files": files})
+                about = {"kind": kind, "title": title, "recipe": dict(recipe), "files": files}
+                write_json(beside / ABOUT, about | {"seconds": seconds + time.monotonic() - started})
         except OSError as error:
             logger.warning("the cache %s takes no more (%s): going on without", self.folder, error.strerror)
             return None

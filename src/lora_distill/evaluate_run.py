@@ -25,7 +25,10 @@ from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import choose_plan
 
 logger = logging.getLogger(__name__)
-OF_THE_TRAINING = ("test", "test_intervals", "temperature_scaling", "validation", "seconds", "examples_per_second")
+OF_THE_TRAINING = (
+    *("test", "test_intervals", "temperature_scaling", "validation"),
+    *("seconds", "spared_seconds", "examples_per_second"),
+)
 
 
 def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:

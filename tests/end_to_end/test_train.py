@@ -20,7 +20,7 @@ ROLES = ("teacher", "student", "control")
 
 def timeless_metrics(run: Path) -> dict[str, object]:
     """metrics.json without what is a time, or says whether work was shared."""
-    timeless = {"seconds", "examples_per_second", "reused", "exp_name"}
+    timeless = {"seconds", "spared_seconds", "examples_per_second", "reused", "exp_name"}
 
     def strip(value: object) -> object:
         if isinstance(value, dict):

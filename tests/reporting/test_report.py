@@ -188,6 +188,7 @@ def test_seconds_add_up_and_what_was_shared_is_told(tmp_path: Path) -> None:
     assert sum(sum(row.values()) for row in found["stages"].values()) == pytest.approx(found["total"])
     assert found["reused"] == {"teacher": (1, 2)}
     assert found["saved"] == pytest.approx(31.2)
+    assert found["spared"] == pytest.approx(5 * 12.5)  # of the six that the two experiments ask for
 
 
 def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:

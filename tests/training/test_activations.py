@@ -96,11 +96,12 @@ def test_a_deeper_prefix_goes_on_from_a_shallower_one_to_the_same_bits(
     tokens = tokenise(texts(30), tiny("mpnet"), 32)
     shallow, deep = (network_of(tiny("mpnet"), layers, torch.bfloat16) for layers in (2, 1))
     afresh = keep(deep, tokens, Cache(tmp_path / "other", 10**9))
-    keep(shallow, tokens, cache)
+    begun = keep(shallow, tokens, cache)
     with caplog.at_level(logging.INFO, "lora_distill"):
         gone_on = keep(deep, tokens, cache)
     assert "frozen layers 2 to 2 of" in caplog.text
     assert torch.equal(hidden_of(gone_on, list(range(30))), hidden_of(afresh, list(range(30))))
+    assert gone_on.seconds() > begun.seconds() > 0  # of all the layers below, whoever ran them
 
 
 def test_without_room_for_all_the_shortest_rows_are_kept(
@@ -116,7 +117,9 @@ def test_without_room_for_all_the_shortest_rows_are_kept(
     assert tokens.lengths[kept].max() <= tokens.lengths[~kept].min()
     rows = list(range(50))
     assert torch.equal(hidden_of(part, rows), hidden_of(whole, rows))
+    assert part.seconds() == pytest.approx(part.seconds(np.flatnonzero(kept)))
     none = keep(network, tokens, Cache(tmp_path / "none", 0))
+    assert none.seconds() == 0
     assert "has no room: the frozen layers run each time" in caplog.text
     assert torch.equal(hidden_of(none, rows), hidden_of(whole, rows))
 

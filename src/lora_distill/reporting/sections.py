@@ -90,7 +90,10 @@ def rows_to_read(predictions: Predictions, label_names: list[str]) -> list[dict[
 
 
 def cost(experiments: Sequence[Experiment]) -> dict[str, Any]:
-    """Where the seconds of all runs went, by stage and role, and what was taken from runs before instead of trained.
+    """Where the seconds of all runs went, by stage and role, and what sharing and keeping spared.
+
+    `reused`: roles taken from runs before instead of trained, and of how many; `saved`: the seconds that training them
+    had taken; `spared`: those that the frozen layers would have run again in the trainings that took place.
 
     Args:
         experiments: one at least.
@@ -111,4 +114,10 @@ def cost(experiments: Sequence[Experiment]) -> dict[str, Any]:
         "total": total,
         "reused": {role: (len(some), len(trained[role])) for role, some in shared.items() if some},
         "saved": sum(facts["seconds"] for some in shared.values() for facts in some),
+        "spared": sum(
+            facts.get("spared_seconds", 0.0)  # a teacher that was given is not trained
+            for every in trained.values()
+            for facts in every
+            if not facts["reused"]
+        ),
     }

@@ -39,6 +39,7 @@ class Activations:
         kept: mapped arrays of the cache, [tokens, H] each; bfloat16 as uint16.
         kept_in: int64 [N], which of them holds a row; -1: none.
         place: int64 [N], where in it the row's tokens begin.
+        token_seconds: for each of the arrays, what a token of it took to compute.
     """
 
     network: SplitClassifier
@@ -46,6 +47,7 @@ class Activations:
     kept: list[NDArray[Any]]
     kept_in: NDArray[np.int64]
     place: NDArray[np.int64]
+    token_seconds: list[float]
 
     @property
     def at_hand(self) -> bool:
@@ -56,6 +58,12 @@ class Activations:
     def lengths(self) -> NDArray[np.int64]:
         """int64 [N], tokens of each row."""
         return self.tokens.lengths
+
+    def seconds(self, rows: NDArray[np.int64] | None = None) -> float:
+        """What it took to compute that which is kept, of these rows or of all: what each reading of it spares."""
+        chosen = slice(None) if rows is None else rows
+        kept_in, lengths = self.kept_in[chosen], self.lengths[chosen]
+        return float(sum(each * lengths[kept_in == number].sum() for number, each in enumerate(self.token_seconds)))
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The batch of these rows, with what the frozen layers give for each: kept, or computed now."""
@@ -136,6 +144,7 @@ def row_keys(tokens: Tokens) -> NDArray[np.bytes_]:
 
 def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], entries: list[Entry]) -> Activations:
     kept: list[NDArray[Any]] = []
+    token_seconds: list[float] = []
     found: dict[bytes, tuple[int, int]] = {}
     for entry in entries:
         try:
@@ -145,8 +154,9 @@ def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], 
         places = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
         found |= {key: (len(kept), place) for key, place in zip(entry_keys.tolist(), places, strict=True)}
         kept.append(data)
+        token_seconds.append(entry.about["seconds"] / len(data))
     located = np.array([found.get(key, (-1, 0)) for key in keys.tolist()], dtype=np.int64).reshape(-1, 2)
-    return Activations(network, tokens, kept, located[:, 0], located[:, 1])
+    return Activations(network, tokens, kept, located[:, 0], located[:, 1], token_seconds)
 
 
 def _build(
@@ -195,4 +205,4 @@ def _build(
     }
     part = hashlib.blake2b(keys[order].tobytes(), digest_size=8).hexdigest()
     title = f"{network.classifier.config.model_type} {network.depth} layers deep, {counted(len(order), 'row')}"
-    return cache.add(KIND, recipe, part, title, arrays)
+    return cache.add(KIND, recipe, part, title, arrays, source.seconds(order) if start else 0.0)

@@ -137,6 +137,7 @@ class RoleTraining:
                     "trainable_parameters": count.as_dict(),
                     "total_parameters": total,
                     "seconds": progress.seconds,
+                    "spared_seconds": progress.epoch * sum(each.seconds() for each in rows.values()),
                     "examples_per_second": len(self.dataset.train) * progress.epoch / progress.seconds,
                     "epochs": progress.epoch,
                     "kept_epoch": progress.best_epoch if config.keep_epoch == "best" else progress.epoch,
