@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +91,16 @@ def encoder_folder(name: str) -> Path:
 def main() -> None:
     """Write the seconds of importing, of loading and checking, and of tokenising."""
     from lora_distill.config import make_config
+    from lora_distill.experiment import splits_of, trainings
     from lora_distill.preparation import prepare
 
-    import_module("lora_distill.experiment")  # all that training imports
     seconds = {"import": process_age()}
     out, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     started = time.perf_counter()
     prepared = prepare(make_config(settings, {}))
     seconds["load"] = time.perf_counter() - started
     started = time.perf_counter()
-    _ = prepared.splits
+    splits_of(prepared, trainings(prepared)["student"])
     seconds["tokenise"] = time.perf_counter() - started
     out.write_text(json.dumps(seconds), encoding="utf-8")
 

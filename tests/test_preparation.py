@@ -81,7 +81,7 @@ def test_max_length_adapts_too_and_is_refused_where_it_was_named(
     assert warnings_of(caplog) == [
         f"{near_sighted} reads 20 tokens at most, so the default max_length of 128 becomes 20"
     ]
-    assert prepared.splits["train"].lengths.max() <= 20
+    assert prepared.tokenised(near_sighted, "x", ("train",))["train"].lengths.max() <= 20
     with pytest.raises(UserError, match=r"--max_length 21: .* reads 20 tokens at most\. Ask for at most 20"):
         prepare(config_of(near_sighted, rows, max_length=21, **layers))
 
@@ -116,7 +116,8 @@ def test_splits_are_cut_counted_and_in_the_rows_order(tiny: Tiny, rows: Path, ca
     config = config_of(tiny("roberta"), rows, max_length=8, teacher_target_layers=1, student_target_layers=1)
     prepared = prepare(config)
     with caplog.at_level(logging.INFO, "lora_distill"):
-        splits = prepared.splits
+        splits = prepared.tokenised(tiny("roberta"), prepared.base.fingerprint)
+        prepared.tokenised(tiny("roberta"), prepared.base.fingerprint)  # at hand
     dataset = prepared.dataset
     for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         assert len(splits[name]) == len(split)

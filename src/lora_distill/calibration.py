@@ -126,7 +126,7 @@ class Calibration:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._trainings: dict[str, Costs] = {}
-        self._runs: dict[tuple[str, str], RunCosts] = {}
+        self._runs: dict[tuple[str, str, str], RunCosts] = {}
 
     def training(self, prepared: Prepared, training: Training) -> Costs:
         """The costs of a training that an experiment asks for."""
@@ -141,7 +141,7 @@ class Calibration:
     def run(self, prepared: Prepared) -> RunCosts:
         """The costs of a run, its trainings apart."""
         config = prepared.config
-        kind = config.base_model, config.dataset
+        kind = config.base_model, str(config.student_base_model), config.dataset
         if kind not in self._runs:
             outcomes = {
                 role: _as_if_of_all_rows(self.training(prepared, training).outcome, prepared.dataset)

@@ -7,11 +7,9 @@ from lora_distill.config import Config
 from lora_distill.errors import UserError
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
-from lora_distill.run_folder import RunFolder, TakenError
+from lora_distill.run_folder import PLACES, RunFolder, TakenError
 from lora_distill.running import RENAME
 from lora_distill.suite import Suite
-
-ASKED_BY_VALUE = ("base_model", "dataset", "teacher_checkpoint")  # messages on these begin with what was given
 
 
 def misfits(suite: Suite, *, overwrite: bool = False) -> list[str]:
@@ -55,7 +53,8 @@ def _told(error: UserError, config: Config, origins: dict[str, str]) -> str:
     message = str(error)
     first = message.splitlines()[0]
     named = [name for name in re.findall(r"--(\w+)", message) if name != "exp_name"]
-    named += [name for name in ASKED_BY_VALUE if str(getattr(config, name)) in first]
+    # Messages on these begin with what was given.
+    named += [name for name in PLACES if str(getattr(config, name)) in first]
     name = next((name for name in named if name in origins), "exp_name")
     if message.startswith(f"--{name}"):
         return origins[name] + message.removeprefix(f"--{name}")

@@ -20,6 +20,7 @@ from pydantic import (
 from lora_distill.errors import UserError
 
 Role = Literal["teacher", "student", "control"]
+Keep = Literal["first", "spread", "last"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -72,6 +73,15 @@ class Config(BaseModel):
     )
     base_depth: PositiveInt | None = Field(
         None, description="use the first layers of the base model only, this many; all when empty"
+    )
+    student_base_model: str | None = Field(
+        None, min_length=1, description="the encoder of student and control, if it is another than the teacher's"
+    )
+    student_depth: PositiveInt | None = Field(
+        None, description="cut the encoder of student and control to this many layers; as it is when empty"
+    )
+    student_keep: Keep = Field(
+        "first", description="which layers --student_depth keeps: the first, the last, or some from first to last"
     )
     dataset: str = Field(
         "ag_news",

@@ -15,7 +15,7 @@ from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.model.base import resolve_again
-from lora_distill.model.cut import cut_base
+from lora_distill.model.cut import Cut, cut_base
 from lora_distill.model.given_teacher import open_again
 from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.preparation import known_texts
@@ -60,7 +60,8 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
         logger.warning("%s", note)
     device = choose_plan(config.device, "fp32").device
     environment = run.environment()
-    base = cut_base(resolve_again(environment["base_model"]), trained.base_depth, run.path.parent)
+    wholes = {"teacher": environment["base_model"], "student": environment["student_base_model"]}
+    wholes["control"] = wholes["student"]
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
     logits: dict[Role, np.ndarray] = {}
     for role in (role for role in ROLES if role in original):
@@ -68,6 +69,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
             given = open_again(environment["given_teacher"], names, trained.teacher_label_map)
             model, folder, columns = given.load(), given.tokenizer_folder, given.columns
         else:
+            base = cut_base(resolve_again(wholes[role]), Cut.of(trained, role), run.path.parent)
             model, folder, columns = load_adapter(base, names, run.path / role), base.folder, np.arange(len(names))
         tokens = tokenise(rows.texts, folder, min(trained.max_length, most_tokens(folder)))
         stage = f"{role}: {len(labels):,} rows, in fp32"
@@ -80,7 +82,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
             "temperature_scaling": temperature_scaling(logits[role], labels, names, temperature),
             **facts,
         }
-    results |= compare_roles(logits, labels)
+    results |= compare_roles(logits, labels) | {"same_backbone": original["same_backbone"]}
     results["data"] = {"name": config.dataset, "test_rows": len(labels), "label_names": names, "source": rows.source}
     results["data"]["notes"] = notes
     results["fallbacks"] = original["fallbacks"]

@@ -202,7 +202,7 @@ def trainings(prepared: Prepared) -> dict[Role, RoleTraining | TeacherReading]:
     config, dataset, plan, cache = prepared.config, prepared.dataset, prepared.plan, prepared.cache
 
     def training(role: Role, teacher: Artefact | None = None) -> RoleTraining:
-        return RoleTraining(role, config, dataset, prepared.base, plan, cache, teacher)
+        return RoleTraining(role, config, dataset, prepared.base_of(role), plan, cache, teacher)
 
     given = prepared.given_teacher
     teacher = TeacherReading(given, config, dataset, plan, cache) if given else training("teacher")
@@ -230,7 +230,7 @@ def splits_of(
     """These splits as a training's own tokenizer reads them."""
     if isinstance(training, TeacherReading):
         return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
-    return {name: prepared.splits[name] for name in names}
+    return prepared.tokenised(training.base.folder, training.base.whole.fingerprint, names)
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
@@ -242,6 +242,7 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
         **made_with(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "source": dataset.source},
         "base_model": prepared.base.whole.recorded(),
+        "student_base_model": prepared.student_base.whole.recorded(),
         "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
     }
 
@@ -265,6 +266,7 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
         }
     test = {role: outcome.logits["test"] for role, outcome in outcomes.items()}
     results |= compare_roles(test, labels)
+    results["same_backbone"] = not prepared.given_teacher and prepared.base == prepared.student_base
     results["data"] = {
         "name": dataset.name,
         "train_rows": len(dataset.train),
@@ -281,9 +283,9 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
 
 def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:
     """Write what the run leaves, metrics.json last."""
-    dataset, config, base = prepared.dataset, prepared.config.model_dump(mode="json"), prepared.base.recorded()
+    dataset, config = prepared.dataset, prepared.config.model_dump(mode="json")
     for role, outcome in outcomes.items():
-        card = model_card(role=role, results=results, config=config, base=base)
+        card = model_card(role=role, results=results, config=config, base=prepared.base_of(role).recorded())
         with whole_folder(run.path / role) as folder:
             if outcome.adapter:
                 # Not with their modes: safetensors makes files that nobody else may read.

@@ -5,13 +5,13 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lora_distill.cache import Cache, cache_folder
-from lora_distill.config import Config, Role
+from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import stand_in
@@ -22,6 +22,7 @@ from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
 from lora_distill.model.adapter import (
     AdapterSettings,
+    Classifier,
     attach_adapter,
     count_layers,
     layers_note,
@@ -30,7 +31,7 @@ from lora_distill.model.adapter import (
 )
 from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
-from lora_distill.model.cut import cut_base, cut_config
+from lora_distill.model.cut import Cut, cut_base, cut_config
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
@@ -52,7 +53,8 @@ class Prepared:
     Attributes:
         config: resolved: says what is really used.
         dataset: the rows of every split.
-        base: the encoder of student and control, and of a teacher that is trained.
+        base: the encoder of a teacher that is trained.
+        student_base: the encoder of student and control; mostly the same.
         plan: where and how it computes.
         given_teacher: the teacher that was given, if one was.
         fallbacks: sentences on defaults that could not be had.
@@ -61,20 +63,15 @@ class Prepared:
     config: Config
     dataset: Dataset
     base: BaseModel
+    student_base: BaseModel
     plan: ExecutionPlan
     given_teacher: GivenTeacher | None
     fallbacks: list[str]
+    _tokens: dict[tuple[str, str], Tokens] = field(default_factory=dict, repr=False)
 
-    @cached_property
-    def splits(self) -> dict[str, Tokens]:
-        """Train, validation and test as the base model's tokenizer reads them."""
-        splits = self.tokenised(self.base.folder, self.base.whole.fingerprint)
-        cut = sum(tokens.cut for tokens in splits.values())
-        if cut:
-            rows = sum(len(tokens) for tokens in splits.values())
-            most = self.config.max_length
-            logger.info("%s of %s texts are longer than %s tokens and were cut", cut, rows, most, extra=ONCE)
-        return splits
+    def base_of(self, role: Role) -> BaseModel:
+        """The encoder of a role that is trained."""
+        return self.base if role == "teacher" else self.student_base
 
     @cached_property
     def cache(self) -> Cache:
@@ -90,8 +87,15 @@ class Prepared:
             names: of the splits.
         """
         max_length = min(self.config.max_length, most_tokens(folder))
-        rows: dict[str, Rows] = {name: getattr(self.dataset, name) for name in names}
-        return {name: keep_tokens(each.texts, folder, max_length, model, self.cache) for name, each in rows.items()}
+        fresh = [name for name in names if (model, name) not in self._tokens]
+        for name in fresh:
+            rows: Rows = getattr(self.dataset, name)
+            self._tokens[model, name] = keep_tokens(rows.texts, folder, max_length, model, self.cache)
+        read = [self._tokens[model, name] for name in fresh]
+        if cut := sum(tokens.cut for tokens in read):
+            total = sum(map(len, read))
+            logger.info("%s of %s texts are longer than %s tokens and were cut", cut, total, max_length, extra=ONCE)
+        return {name: self._tokens[model, name] for name in names}
 
     def named(self, exp_name: str) -> "Prepared":
         """The same under a name."""
@@ -115,12 +119,12 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     if begun:
         plan = replace(plan, threads=begun["plan"]["threads"])
     if begun:
-        recorded = begun["base_model"]
-        base = once(("base again", *recorded.values()), lambda: resolve_again(recorded))
+        base, student_base = map(_resolve_again, (begun["base_model"], begun["student_base_model"]))
     else:
         config, base = _base_model(config, fallbacks)
+        student_base = _resolve(config.student_base_model) if config.student_base_model else base
     config, dataset = _dataset(config, fallbacks)
-    config = _fit_to_model(config, base, dataset)
+    config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
     teacher = _given_teacher(config, dataset, begun)
     if teacher:
@@ -128,13 +132,16 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {note}" for note in known)])
     for note in dataset.notes:
         logger.log(logging.INFO if note.startswith(SPLITS) else logging.WARNING, "%s", note, extra=ONCE)
-    prepared = Prepared(config, dataset, base, plan, teacher, fallbacks)
+    prepared = Prepared(config, dataset, base, student_base, plan, teacher, fallbacks)
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
         reading = TeacherReading(teacher, config, dataset, plan, prepared.cache)
         once(("teacher", reading.artefact().key), lambda: reading.check(validation["validation"]))
     # Last, for this is written.
-    return replace(prepared, base=cut_base(base, config.base_depth, Path(config.output_dir)))
+    base, student_base = (
+        cut_base(prepared.base_of(role), Cut.of(config, role), Path(config.output_dir)) for role in ROLES[:2]
+    )
+    return replace(prepared, base=base, student_base=student_base)
 
 
 def _given_teacher(config: Config, dataset: Dataset, begun: Mapping[str, Any] | None) -> GivenTeacher | None:
@@ -149,13 +156,13 @@ def _given_teacher(config: Config, dataset: Dataset, begun: Mapping[str, Any] | 
 
 def automatic_name(config: Config) -> str:
     """A readable name that no run has yet: model, data, adapters and the time."""
-    base, data = _short(config.base_model, "model"), _short(config.dataset, "data")
+    base, data = _short(config.student_base_model or config.base_model, "model"), _short(config.dataset, "data")
     teacher = f"t{config.teacher_lora_r}x{config.teacher_target_layers}"
     if config.teacher_checkpoint:
         teacher = "given"
     student = f"s{config.student_lora_r}x{config.student_target_layers}"
-    if config.base_depth:
-        base += f"-{config.base_depth}-layers"
+    if depth := Cut.of(config, "student").depth:
+        base += f"-{depth}-layers"
     stem = f"{base}-{data}-{teacher}-{student}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return next(name for name in names if not (Path(config.output_dir) / name).exists())
@@ -178,6 +185,10 @@ def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel
 
 def _resolve(name: str) -> BaseModel:
     return once(("base", name), lambda: resolve_base_model(name))
+
+
+def _resolve_again(recorded: dict[str, str]) -> BaseModel:
+    return once(("base again", *recorded.values()), lambda: resolve_again(recorded))
 
 
 def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
@@ -235,25 +246,25 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
     return config.model_copy(update={name: packaged})
 
 
-def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
-    """Adapt defaults to a small model, refuse what was named and does not fit, and hold the student to its budget."""
-    labels, cut = dataset.label_names, ""
-    classifier = once(("outline", base, *labels), lambda: outline(load_classifier(base, labels, seed=0)))
-    if depth := config.base_depth:
-        layers = int(classifier.model.config.num_hidden_layers)
-        _cap(config, "base_depth", layers, f"has {counted(layers, 'layer')}")
-        classifier, cut = outline(classifier, cut_config(classifier.model.config, depth)), f" with --base_depth {depth}"
-    note = layers_note(classifier.model)
-    if note:
-        logger.warning("%s", note, extra=ONCE)
-    roles: tuple[Role, ...] = ("student",) if config.teacher_checkpoint else ("teacher", "student")
-    for role in roles:
-        layers = count_layers(classifier.model)
-        config = _cap(config, f"{role}_target_layers", layers, f"has {counted(layers, 'layer')}{cut}")
-    tokens = most_tokens(base.folder)
-    config = _cap(config, "max_length", tokens, f"reads {counted(tokens, 'token')} at most")
-    for role in roles:
-        adapted = attach_adapter(outline(classifier), AdapterSettings.of(config, role), seed=0)
+def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Dataset) -> Config:
+    """Adapt defaults to small models, refuse what was named and does not fit, and hold the student to its budget."""
+    if config.student_keep != "first" and not config.student_depth:
+        raise UserError(
+            f"--student_keep {config.student_keep}: says which layers --student_depth keeps. Give that, too."
+        )
+    if config.teacher_checkpoint:
+        if config.student_base_model:
+            raise UserError(
+                "--student_base_model: with a --teacher_checkpoint, --base_model is the student's. Give it there."
+            )
+        bases = {"student": bases["student"]}
+    wholes = {base: _outline(base, dataset.label_names) for base in dict.fromkeys(bases.values())}
+    for role, base in bases.items():
+        config, classifier, cut = _cut_outline(config, role, base, wholes[base])
+        layers, tokens = count_layers(classifier.model), most_tokens(base.folder)
+        config = _cap(config, f"{role}_target_layers", layers, f"{base.name} has {counted(layers, 'layer')}{cut}")
+        config = _cap(config, "max_length", tokens, f"{base.name} reads {counted(tokens, 'token')} at most")
+        adapted = attach_adapter(classifier, AdapterSettings.of(config, role), seed=0)
         if role == "student":
             count = check_budget(adapted, config.student_budget)
             logger.info(
@@ -263,13 +274,30 @@ def _fit_to_model(config: Config, base: BaseModel, dataset: Dataset) -> Config:
     return config
 
 
+def _outline(base: BaseModel, labels: list[str]) -> Classifier:
+    """A classifier with all layers of a base model, without weights."""
+    classifier = once(("outline", base, *labels), lambda: outline(load_classifier(base, labels, seed=0)))
+    note = layers_note(classifier.model)
+    if note:
+        logger.warning("%s", note, extra=ONCE)
+    return classifier
+
+
+def _cut_outline(config: Config, role: Role, base: BaseModel, whole: Classifier) -> tuple[Config, Classifier, str]:
+    """The same with a role's layers only, and what says that it has no more."""
+    cut = Cut.of(config, role)
+    if not cut.depth:
+        return config, outline(whole), ""
+    layers = int(whole.model.config.num_hidden_layers)
+    config = _cap(config, cut.setting, layers, f"{base.name} has {counted(layers, 'layer')}")
+    return config, outline(whole, cut_config(whole.model.config, cut)), f" with --{cut.setting} {cut.depth}"
+
+
 def _cap(config: Config, name: str, most: int, reason: str) -> Config:
     asked = getattr(config, name)
     if asked <= most:
         return config
     if name in config.model_fields_set:
-        raise UserError(f"--{name} {asked}: {config.base_model} {reason}. Ask for at most {most}.")
-    logger.warning(
-        "%s %s, so the default %s of %d becomes %d", config.base_model, reason, name, asked, most, extra=ONCE
-    )
+        raise UserError(f"--{name} {asked}: {reason}. Ask for at most {most}.")
+    logger.warning("%s, so the default %s of %d becomes %d", reason, name, asked, most, extra=ONCE)
     return config.model_copy(update={name: most})

@@ -20,6 +20,7 @@ from lora_distill.yaml_file import read_yaml
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
 PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
 DECIDES_NOTHING = ("output_dir", "exp_name", "cache_limit", "report_to")  # where a run lies, and how it is watched
+PLACES = ("base_model", "student_base_model", "dataset", "teacher_checkpoint")  # settings that may hold a path
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name
 
 
@@ -211,7 +212,7 @@ def _differences(one: Config, other: Config) -> str:
 
 def _is_same(name: str, one: Any, other: Any) -> bool:  # noqa: ANN401 - any setting
     """Whether two values of a setting mean the same: one file or folder has many paths."""
-    if name not in ("dataset", "base_model", "teacher_checkpoint") or not one or not other or {one, other} & NO_PATHS:
+    if name not in PLACES or not one or not other or {one, other} & NO_PATHS:
         return bool(one == other)
     try:
         return one == other or Path(one).expanduser().samefile(Path(other).expanduser())

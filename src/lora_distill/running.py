@@ -149,5 +149,7 @@ def _check_unchanged(run: RunFolder) -> None:
         now = open_source(config.dataset, Columns(config.text_column, config.label_column)).origin
         if now["revision"] != trained_on["revision"]:
             raise changed_since(run.path, config.dataset)
-    if has_changed(run.environment()["base_model"]):
-        raise changed_since(run.path, config.base_model)
+    for name in ("base_model", "student_base_model"):
+        recorded = run.environment()[name]
+        if has_changed(recorded):
+            raise changed_since(run.path, recorded["name"])

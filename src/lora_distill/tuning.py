@@ -22,7 +22,10 @@ from lora_distill.store import ARTEFACTS, lock
 from lora_distill.training.outcome import Outcome
 
 logger = logging.getLogger(__name__)
-OF_THE_MODEL = ("base_model", "teacher_checkpoint", "target_modules", "max_length")
+OF_THE_MODEL = (
+    *("base_model", "student_base_model", "student_depth", "teacher_checkpoint"),
+    *("target_modules", "max_length"),
+)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def _sample_results(label_names: tuple[str, ...], rows: int) -> dict[str, Any]:
     for role in ("student", "control"):
         results[role]["budget"] = 1_000_000
     found = paired_difference(right["student"], right["control"])
+    results["same_backbone"] = True
     results["agreement"] = {
         f"{role}_teacher": agreement(logits[role], logits["teacher"]) for role in ("student", "control")
     }

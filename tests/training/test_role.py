@@ -64,6 +64,9 @@ SOFT = {"alpha": 0.7, "temperature": 7.0}
 ELSEWHERE = {
     "base_model": "other",
     "base_depth": 7,
+    "student_base_model": "other",
+    "student_depth": 7,
+    "student_keep": "last",
     "dataset": "other",
     "text_column": "other",
     "label_column": "other",

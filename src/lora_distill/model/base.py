@@ -31,7 +31,8 @@ class BaseModel:
         kind: where it came from.
         revision: SHA of the hub's commit, the package's version, or the start of the SHA-256 of a folder's weights.
         fingerprint: SHA-256 in hex over config.json, tokenizer files and weights, wherever they lie.
-        cut_from: the model that this one is the first layers of; None for a whole one.
+        cut_from: the model that this one's layers are taken from; None for a whole one.
+        kept: their indices in it.
     """
 
     name: str
@@ -40,11 +41,17 @@ class BaseModel:
     revision: str
     fingerprint: str
     cut_from: "BaseModel | None" = None
+    kept: tuple[int, ...] = ()
 
     @property
     def whole(self) -> "BaseModel":
-        """The model with all of its layers: its tokenizer, and what its layers give, are those of the cut one."""
+        """The model with all of its layers, whose tokenizer is the cut one's."""
         return self.cut_from or self
+
+    @property
+    def begins_as(self) -> "BaseModel":
+        """The model whose lower layers, one after the other, are this one's, too, and give the same."""
+        return self.whole if self.kept == tuple(range(len(self.kept))) else self
 
     @property
     def reference(self) -> str:
@@ -87,7 +94,7 @@ def resolve_again(recorded: Mapping[str, str]) -> BaseModel:
     """The very base model that a run was begun with, wherever that run is looked at from.
 
     Args:
-        recorded: `base_model` of the run's environment.json.
+        recorded: `base_model` or `student_base_model` of the run's environment.json.
 
     Raises:
         UserError: it cannot be had, or its files have changed since.
@@ -162,7 +169,7 @@ def has_changed(recorded: Mapping[str, str]) -> bool:
     """Whether a folder's files are others than when a run was begun, asked without loading any library.
 
     Args:
-        recorded: `base_model` of the run's environment.json. What is no folder, or no longer there, has not changed.
+        recorded: as for `resolve_again`. What is no folder, or no longer there, has not changed.
     """
     folder = Path(recorded["reference"])
     if recorded["kind"] != "folder" or not (folder / "config.json").is_file():

@@ -86,8 +86,9 @@ def doubts(results: dict[str, Any]) -> list[str]:
 
 
 def same_backbone(results: dict[str, Any]) -> bool:
-    """Whether student and teacher are known to share one: a teacher trained here does, one that was given may not."""
-    return results["teacher"]["trainable_parameters"] is not None
+    """Whether student and teacher are known to share one; of a teacher that was given it is not known."""
+    same: bool = results["same_backbone"]
+    return same
 
 
 SPEED = (

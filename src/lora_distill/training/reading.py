@@ -40,7 +40,7 @@ class Reading:
     ) -> dict[str, Activations]:
         """The rows of these splits, with what the frozen layers give for them; `named` is the stage in a profile."""
         recipe = {
-            "base": self.base.whole.fingerprint,
+            "base": self.base.begins_as.fingerprint,
             "dtype": str(network.dtype).removeprefix("torch."),
             "lean": network.lean,
             "machine": machine(network.device),
