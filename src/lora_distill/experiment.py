@@ -261,6 +261,7 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
             "temperature_scaling": temperature_scaling(logits, labels, names, temperature),
             "validation": classification_metrics(validation, dataset.validation.labels, names),
             **({} if role == "teacher" else {"budget": config.student_budget}),
+            **({"base_model": prepared.base_of(role).name} if outcome.adapter else {}),
             **outcome.facts,
             "reused": outcome.reused,
         }

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +296,35 @@ def test_an_encoder_cut_to_fewer_layers_is_a_base_model_for_strangers_and_is_mad
         ).returncode
         == 0
     )
+
+
+def test_a_student_on_another_encoder_or_on_some_of_its_layers(
+    call: Command, tmp_path: Path, tiny: Callable[[str], Path], tiny_base: Path, rows_csv: Path
+) -> None:
+    settings = [*small_settings(tiny_base, rows_csv), "--num_epochs", 1, "--student_target_layers", 1]
+    output = tmp_path / "outputs" / "lora_distillation"
+    other = ["--student_base_model", tiny("bert")]
+    cut = ["--student_depth", 2, "--student_keep", "spread"]
+    for name, asked in {"other": other, "cut": cut, "both": [*other, *cut]}.items():
+        done = call("train", *settings, *asked, "--exp_name", name)
+        assert done.returncode == 0, done.stderr
+        results, card = metrics_of(output / name), (output / name / "student" / "README.md").read_text()
+        assert not results["same_backbone"]
+        assert "exactly as fast" not in done.stdout + card
+        assert "on 3 layers of " + results["teacher"]["base_model"].replace("_", "\\_") in card
+        assert results["teacher"]["total_parameters"] > results["student"]["total_parameters"]
+        assert results["control"]["total_parameters"] == results["student"]["total_parameters"]
+        check_as_a_stranger(output / name, rows_csv)
+        judged = call("evaluate", output / name, "--dataset", rows_csv)
+        assert judged.returncode == 0, judged.stderr
+    own, of_others = (metrics_of(output / name)["student"]["base_model"] for name in ("cut", "both"))
+    assert own == f"layers 1 and 3 of {tiny_base}"
+    assert of_others == f"layers 1 and 3 of {tiny('bert')}"
+    # One teacher for all of them, and its own tokenizer.
+    assert len(list(output.glob(".artefacts/teacher-*[!k]"))) == 1
+    tokenizers = [(output / "other" / role / "tokenizer.json").read_bytes() for role in ROLES]
+    assert tokenizers[0] != tokenizers[1] == tokenizers[2]
+    before = timeless_metrics(output / "both")
+    (output / "both" / "metrics.json").unlink()
+    assert call("train", *settings, *other, *cut, "--exp_name", "both", "--resume").returncode == 0
+    assert timeless_metrics(output / "both") == before

@@ -64,7 +64,7 @@ def test_plain_transformers_gets_what_the_first_layers_of_the_whole_give(
 
 
 @pytest.mark.parametrize(
-    ("keep", "kept", "name"), [("last", (1, 2), "the last 2 layers"), ("spread", (0, 2), "layers 1, 3")]
+    ("keep", "kept", "name"), [("last", (1, 2), "the last 2 layers"), ("spread", (0, 2), "layers 1 and 3")]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_layers_follow_each_other_as_they_do_when_the_rest_is_taken_out(

@@ -85,7 +85,8 @@ def _named(kept: tuple[int, ...], total: int) -> str:
     for end, indices in (("first", range(len(kept))), ("last", range(total - len(kept), total))):
         if kept == tuple(indices):
             return f"the {end} {counted(len(kept), 'layer')}"
-    return f"layers {', '.join(str(index + 1) for index in kept)}"
+    *most, last = (str(index + 1) for index in kept)
+    return f"layers {', '.join(most)} and {last}" if most else f"layer {last}"
 
 
 def cut_config(config: PreTrainedConfig, cut: Cut) -> PreTrainedConfig:

@@ -245,9 +245,10 @@ schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped a
 def _loss(results: dict[str, Any], config: dict[str, Any]) -> str:
     alpha, temperature = config["alpha"], config["temperature"]
     teacher = f"given, as {_md(results['teacher'].get('checkpoint', ''))}"
-    if same_backbone(results):
+    if base := results["teacher"].get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
-        teacher = f"LoRA of rank {rank} on {layers} layers of the same base model"
+        encoder = "the same base model" if same_backbone(results) else _md(base)
+        teacher = f"LoRA of rank {rank} on {layers} layers of {encoder}"
     return f"""\
 - Loss: {1 - alpha:g} × cross-entropy with the labels + {alpha:g} × {temperature:g}² × KL(teacher, student) at \
 temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015)
