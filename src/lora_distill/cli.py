@@ -4,14 +4,13 @@ import errno
 import io
 import sys
 
-from lora_distill.commands import COMMANDS, WRONG_INPUT
+from lora_distill.commands import COMMANDS
 from lora_distill.errors import UserError
 from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
 from lora_distill.printing import say_error
+from lora_distill.program import INTERRUPTED, WRONG_INPUT
 from lora_distill.progress import log_to_terminal
-
-INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,33 +1,23 @@
 """The commands: each takes its flags, lets the program's parts work, prints, and returns an exit code."""
 
 import argparse
-import json
 import shlex
-import sys
 import warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from lora_distill.commands_on_runs import compare, evaluate, report, show, speed
 from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
+from lora_distill.flags import given
 from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on, say_error
 from lora_distill.profiling import PROFILE, profiled
-from lora_distill.program import program
-from lora_distill.run_folder import CONFIG, RunFolder, TakenError, group_by_seed, runs_in
+from lora_distill.program import OK, SOME_FAILED, WRONG_INPUT, program
+from lora_distill.run_folder import CONFIG, REPORT, RunFolder, TakenError
 from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
-
-OK, SOME_FAILED, WRONG_INPUT = 0, 1, 2
-REPORT = "report.html"
-
-
-def _given(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings that flags give, and where each stands."""
-    values = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
-    return values, {name: f"--{name}" for name in values}
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -35,7 +25,7 @@ def train(arguments: argparse.Namespace) -> int:
     from lora_distill.reporting.tables import profile_tables
     from lora_distill.running import run_or_read
 
-    values, origins = _given(arguments)
+    values, origins = given(arguments)
     if arguments.config:
         file = read_yaml(arguments.config)
         if "experiments" in file.values:
@@ -80,7 +70,7 @@ def tune(arguments: argparse.Namespace) -> int:
     from lora_distill.search import read_search
     from lora_distill.tuning import misfits, run_trials, winner
 
-    search = read_search(arguments.file, *_given(arguments), misfits)
+    search = read_search(arguments.file, *given(arguments), misfits)
     try:
         trials = run_trials(search)
         console().print(trials_table(trials))
@@ -110,7 +100,7 @@ def suite(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
     check = partial(misfits, overwrite=arguments.overwrite)
-    suite = read_suite(arguments.file, *_given(arguments), only=arguments.only, check=check)
+    suite = read_suite(arguments.file, *given(arguments), only=arguments.only, check=check)
     outcome = SuiteResult()
     try:
         how = {name: getattr(arguments, name) for name in ("overwrite", "fail_fast", "jobs")}
@@ -146,51 +136,9 @@ def suite(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if outcome.results else WRONG_INPUT
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """A finished run on other texts."""
-    from lora_distill.evaluate_run import evaluate_run
-    from lora_distill.reporting.sentences import interval, points, verdict
-    from lora_distill.reporting.tables import role_table
-
-    config = make_config(*_given(arguments))
-    with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
-        results, path = evaluate_run(arguments.run, config)
-    console().print(role_table(results))
-    if found := results.get("student_minus_control"):
-        print_lines("", f"Student - control: {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
-    try:
-        write_json(path, results)
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}. So it is not kept.\n"
-            "To keep it, copy the run to where it can be written, and evaluate it there."
-        ) from None
-    print_lines(f"Written to {path}")
-    return OK
-
-
-def show(arguments: argparse.Namespace) -> int:
-    """The results of a run, or of a folder of them."""
-    from lora_distill.reporting.tables import class_table, role_table
-
-    run = RunFolder(arguments.run)
-    runs = [] if run.begun else runs_in(run.path)
-    finished = [each for each in runs if each.finished]
-    if finished:
-        print_evidence(group_by_seed(finished), [each.results() for each in finished])
-        if len(finished) < len(runs):
-            print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
-        return OK
-    results = run.results()
-    for table in (role_table(results), class_table(results)):
-        console().print(table)
-    print_results([results])
-    return OK
-
-
 def plan(arguments: argparse.Namespace) -> int:
     """What a suite would train, or what a budget allows."""
-    values, origins = _given(arguments)
+    values, origins = given(arguments)
     if arguments.file and arguments.classes is not None:
         raise UserError(f"--classes: the data of {arguments.file} say how many; it is for plan without a suite.")
     if not arguments.file:
@@ -234,44 +182,6 @@ def _plan_budget(config: Config, classes: int) -> int:
     return OK
 
 
-def report(arguments: argparse.Namespace) -> int:
-    """The page of finished runs."""
-    groups = group_by_seed(_finished_runs(arguments.runs))
-    report_on(arguments.output or arguments.runs[0] / REPORT, groups, figures=arguments.figures)
-    return OK
-
-
-def compare(arguments: argparse.Namespace) -> int:
-    """Finished runs side by side."""
-    from lora_distill.evidence import as_json, gather
-    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
-
-    groups = group_by_seed(_finished_runs(arguments.runs))
-    if arguments.format == "table":
-        print_evidence(groups, [run.results() for runs in groups.values() for run in runs])
-        return OK
-    evidence = gather(groups)
-    if arguments.format == "json":
-        print_lines(json.dumps(as_json(evidence), indent=1))
-    else:
-        formats = {"csv": as_csv, "markdown": as_markdown}
-        sys.stdout.write(formats[arguments.format](summarise(evidence, groups)))
-    return OK
-
-
-def _finished_runs(folders: list[Path]) -> list[RunFolder]:
-    runs: dict[Path, RunFolder] = {}
-    for folder in folders:
-        run = RunFolder(folder)
-        found = [run] if run.begun else [each for each in runs_in(run.path) if each.finished]
-        if not found:
-            raise UserError(f"{folder}: neither a run nor a folder with finished runs in it.")
-        for each in found:
-            each.results()  # says what is wrong with it
-        runs |= {each.path.resolve(): each for each in found}
-    return list(runs.values())
-
-
 def cache(arguments: argparse.Namespace) -> int:
     """What lies in the cache; to clear it."""
     from lora_distill.cache import Cache, cache_folder
@@ -294,6 +204,7 @@ COMMANDS = {
     "suite": suite,
     "tune": tune,
     "evaluate": evaluate,
+    "speed": speed,
     "show": show,
     "compare": compare,
     "report": report,

@@ -3,26 +3,25 @@
 import logging
 import re
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
-from lora_distill.data.tokens import most_tokens, tokenise
+from lora_distill.data.tokens import tokenise
+from lora_distill.deployment.finished import open_role
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
-from lora_distill.model.base import resolve_again
-from lora_distill.model.cut import Cut, cut_base
-from lora_distill.model.given_teacher import open_again
-from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.preparation import known_texts
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import choose_plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 OF_THE_TRAINING = (
@@ -59,21 +58,13 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     for note in notes:
         logger.warning("%s", note)
     device = choose_plan(config.device, "fp32").device
-    environment = run.environment()
-    wholes = {"teacher": environment["base_model"], "student": environment["student_base_model"]}
-    wholes["control"] = wholes["student"]
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
-    logits: dict[Role, np.ndarray] = {}
+    logits: dict[Role, NDArray[np.float32]] = {}
     for role in (role for role in ROLES if role in original):
-        if role == "teacher" and trained.teacher_checkpoint:
-            given = open_again(environment["given_teacher"], names, trained.teacher_label_map)
-            model, folder, columns = given.load(), given.tokenizer_folder, given.columns
-        else:
-            base = cut_base(resolve_again(wholes[role]), Cut.of(trained, role), run.path.parent)
-            model, folder, columns = load_adapter(base, names, run.path / role), base.folder, np.arange(len(names))
-        tokens = tokenise(rows.texts, folder, min(trained.max_length, most_tokens(folder)))
+        opened = open_role(run, role)
+        tokens = tokenise(rows.texts, opened.tokenizer_folder, opened.max_length)
         stage = f"{role}: {len(labels):,} rows, in fp32"
-        logits[role] = predict_logits(plain(model.to(device)), tokens, stage)[:, columns]
+        logits[role] = predict_logits(plain(opened.model.to(device)), tokens, stage)[:, opened.columns]
         facts = {name: value for name, value in original[role].items() if name not in OF_THE_TRAINING}
         temperature = original[role]["temperature_scaling"]["temperature"]
         results[role] = {

@@ -22,6 +22,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See {self.prog} --help.")
 
 
+def given(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings that flags give, and where each stands."""
+    values = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
+    return values, {name: f"--{name}" for name in values}
+
+
 def describe_unknown(argument: str, parser: Parser, command: str) -> str:
     """What is wrong with an argument that the command does not know."""
     if not argument.startswith("-"):
@@ -69,16 +75,6 @@ def make_parser() -> Parser:
     tune.add_argument("--quiet", action="store_true", help="show warnings and the result only")
     _add_config_flags(tune, leave_out=("exp_name",))
 
-    evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
-    evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
-    evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")
-    for name in ("text_column", "label_column", "device"):
-        _add_config_flag(evaluate, name)
-    evaluate.add_argument("--quiet", action="store_true", help="show warnings and the result only")
-
-    show = commands.add_parser("show", help="the results of a finished run, or of several")
-    show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
-
     plan = commands.add_parser(
         "plan",
         help="what a suite would train, and what that takes; without one, the students that a budget allows",
@@ -89,6 +85,29 @@ def make_parser() -> Parser:
     )
     plan.add_argument("--quiet", action="store_true", help="show warnings and the result only")
     _add_config_flags(plan, leave_out=("exp_name",))
+
+    _add_commands_on_runs(commands)
+
+    cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
+    cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
+    return parser
+
+
+def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> None:
+    evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
+    evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")
+    for name in ("text_column", "label_column", "device"):
+        _add_config_flag(evaluate, name)
+    evaluate.add_argument("--quiet", action="store_true", help="show warnings and the result only")
+
+    speed = commands.add_parser("speed", help="how fast a finished run's teacher and student answer on this machine")
+    speed.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    _add_config_flag(speed, "device")
+    speed.add_argument("--quiet", action="store_true", help="show warnings and the result only")
+
+    show = commands.add_parser("show", help="the results of a finished run, or of several")
+    show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
 
     compare = commands.add_parser(
         "compare", help="finished runs side by side, those of one experiment over their seeds"
@@ -103,10 +122,6 @@ def make_parser() -> Parser:
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
     report.add_argument("--output", metavar="FILE", type=Path, help="the page; DIR/report.html when not given")
     report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG files")
-
-    cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
-    cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
-    return parser
 
 
 def _add_running_flags(parser: argparse.ArgumentParser, overwriting: argparse._ActionsContainer) -> None:

@@ -1,10 +1,12 @@
-"""How this program is called, for hints that can be copied."""
+"""How this program is called, for hints that can be copied, and what it exits with."""
 
 import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
+
+OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 
 def program() -> str:

@@ -19,6 +19,7 @@ from lora_distill.yaml_file import read_yaml
 
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
 PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
+REPORT, SPEED = "report.html", "speed.json"
 DECIDES_NOTHING = ("output_dir", "exp_name", "cache_limit", "report_to")  # where a run lies, and how it is watched
 PLACES = ("base_model", "student_base_model", "dataset", "teacher_checkpoint")  # settings that may hold a path
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name

@@ -12,6 +12,7 @@ from rich.text import Text
 from lora_distill.config import ROLES
 from lora_distill.data.wording import byte_size
 from lora_distill.reporting.sentences import (
+    FASTER,
     SPEED,
     about_data,
     interval,
@@ -250,3 +251,39 @@ def _table(title: str, first: str, *others: str) -> Table:
     for heading in others:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def speed_table(measured: dict[str, Any]) -> Table:
+    """What answering takes of teacher and student.
+
+    Args:
+        measured: as `deployment.speed.measure_speed` has it.
+    """
+    title = f"Merged models in fp32 on {measured['device']}: milliseconds of a batch, median (95th percentile)"
+    table = _table(title, "Threads", "Texts", "Batch", "Tokens", "Teacher", "Student", "Teacher/student")
+    for timing in measured["timings"]:
+        teacher, student = timing["teacher"], timing["student"]
+        table.add_row(
+            *(str(timing["threads"]), timing["texts"], str(timing["batch"]), f"{student['tokens']:,.0f}"),
+            *(f"{1000 * each['median']:,.1f} ({1000 * each['p95']:,.1f})" for each in (teacher, student)),
+            f"{teacher['median'] / student['median']:.2f}",
+        )
+    return table
+
+
+def explain_speed(measured: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """What there is of teacher and student, trained and in all, and what that does to their speed.
+
+    Args:
+        measured: as `deployment.speed.measure_speed` has it.
+        results: what metrics.json holds.
+    """
+    lines = []
+    for role, size in measured["models"].items():
+        trained = results[role]["trainable_parameters"]
+        number = f"{trained['total']:,}" if trained else "no"
+        lines.append(
+            f"{role.capitalize()}: {number} trained parameters of {size['total_parameters']:,} in all,"
+            f" {size['multiply_adds'] / 1e6:,.1f} million multiply-adds a token, {byte_size(size['bytes'])}."
+        )
+    return [*lines, *([SPEED] if same_backbone(results) else [FASTER])]

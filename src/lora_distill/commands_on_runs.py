@@ -1,0 +1,115 @@
+"""The commands that take finished runs: to judge, to time, to show, to compare."""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lora_distill.config import make_config
+from lora_distill.errors import UserError
+from lora_distill.flags import given
+from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on
+from lora_distill.program import OK
+from lora_distill.run_folder import REPORT, SPEED, RunFolder, group_by_seed, runs_in
+from lora_distill.store import write_json
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """A finished run on other texts."""
+    from lora_distill.evaluate_run import evaluate_run
+    from lora_distill.reporting.sentences import interval, points, verdict
+    from lora_distill.reporting.tables import role_table
+
+    config = make_config(*given(arguments))
+    with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
+        results, path = evaluate_run(arguments.run, config)
+    console().print(role_table(results))
+    if found := results.get("student_minus_control"):
+        print_lines("", f"Student - control: {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
+    _keep(path, results)
+    return OK
+
+
+def speed(arguments: argparse.Namespace) -> int:
+    """How fast a run's models answer."""
+    from lora_distill.deployment.speed import measure_speed
+    from lora_distill.reporting.tables import explain_speed, speed_table
+
+    run = RunFolder(arguments.run)
+    with warnings.catch_warnings(action="ignore"):
+        measured = measure_speed(run, make_config(*given(arguments)).device)
+    console().print(speed_table(measured))
+    print_lines("", *explain_speed(measured, run.results()))
+    _keep(run.path / SPEED, measured)
+    return OK
+
+
+def _keep(path: Path, found: dict[str, Any]) -> None:
+    """Write what was found out about a run into its folder, and say so."""
+    try:
+        write_json(path, found)
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}. So it is not kept.\n"
+            "To keep it, copy the run to where it can be written, and call this for the copy."
+        ) from None
+    print_lines(f"Written to {path}")
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """The results of a run, or of a folder of them."""
+    from lora_distill.reporting.tables import class_table, role_table
+
+    run = RunFolder(arguments.run)
+    runs = [] if run.begun else runs_in(run.path)
+    finished = [each for each in runs if each.finished]
+    if finished:
+        print_evidence(group_by_seed(finished), [each.results() for each in finished])
+        if len(finished) < len(runs):
+            print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
+        return OK
+    results = run.results()
+    for table in (role_table(results), class_table(results)):
+        console().print(table)
+    print_results([results])
+    return OK
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """The page of finished runs."""
+    groups = group_by_seed(_finished_runs(arguments.runs))
+    report_on(arguments.output or arguments.runs[0] / REPORT, groups, figures=arguments.figures)
+    return OK
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Finished runs side by side."""
+    from lora_distill.evidence import as_json, gather
+    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
+
+    groups = group_by_seed(_finished_runs(arguments.runs))
+    if arguments.format == "table":
+        print_evidence(groups, [run.results() for runs in groups.values() for run in runs])
+        return OK
+    evidence = gather(groups)
+    if arguments.format == "json":
+        print_lines(json.dumps(as_json(evidence), indent=1))
+    else:
+        formats = {"csv": as_csv, "markdown": as_markdown}
+        sys.stdout.write(formats[arguments.format](summarise(evidence, groups)))
+    return OK
+
+
+def _finished_runs(folders: list[Path]) -> list[RunFolder]:
+    runs: dict[Path, RunFolder] = {}
+    for folder in folders:
+        run = RunFolder(folder)
+        found = [run] if run.begun else [each for each in runs_in(run.path) if each.finished]
+        if not found:
+            raise UserError(f"{folder}: neither a run nor a folder with finished runs in it.")
+        for each in found:
+            each.results()  # says what is wrong with it
+        runs |= {each.path.resolve(): each for each in found}
+    return list(runs.values())
