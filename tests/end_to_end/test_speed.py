@@ -1,0 +1,66 @@
+"""How fast the models of a finished run answer, as one deploys them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_distill.data.batches import Batch
+from lora_distill.deployment import speed
+from lora_distill.deployment.finished import open_role
+from lora_distill.run_folder import RunFolder
+from lora_distill.training.logits import plain
+from tests.end_to_end.conftest import Command, metrics_of, small_settings
+
+
+def test_merged_it_answers_as_before_and_has_no_adapter(small_run: Path) -> None:
+    opened = open_role(RunFolder(small_run), "student")
+    rows = Batch(np.arange(3), torch.arange(15).reshape(3, 5), torch.ones(3, 5, dtype=torch.int64))
+    with torch.inference_mode():
+        before = plain(opened.model)(rows)
+        merged = opened.merged()
+        assert torch.allclose(plain(merged)(rows), before, atol=1e-5)
+    assert not [name for name, _ in merged.named_parameters() if "lora" in name]
+    found = speed._size(merged)
+    # Three layers 32 wide with 64 between: query, key, value, output, and two of the feed-forward.
+    assert found["multiply_adds"] == 3 * (4 * 32 * 32 + 2 * 32 * 64)
+    assert found["total_parameters"] == metrics_of(small_run)["student"]["total_parameters"]
+    assert found["bytes"] == 4 * found["total_parameters"]
+
+
+def test_the_command(call: Command, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
+    run = shutil.copytree(small_run, tmp_path / "small")
+    done = call("speed", run, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((run / "speed.json").read_text())
+    assert [(each["batch"], each["texts"]) for each in measured["timings"][:4]] == [
+        (size, kind) for size in (1, 32) for kind in ("short", "long")
+    ]
+    for each in measured["timings"]:
+        for role in speed.ROLES:
+            assert 0 < each[role]["median"] <= each[role]["p95"]
+            assert each[role]["rounds"] == speed.LEAST
+    student = metrics_of(run)["student"]
+    trained, total = student["trainable_parameters"]["total"], student["total_parameters"]
+    assert (
+        f"Student: {trained:,} trained parameters of {total:,} in all, 0.0 million multiply-adds a token" in done.stdout
+    )
+    assert "Merged, the student is exactly as fast as its teacher" in done.stdout
+
+
+def test_a_student_of_fewer_layers_does_less(call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path) -> None:
+    settings = [*small_settings(tiny_base, rows_csv), "--num_epochs", 1, "--no_control", "--student_target_layers", 1]
+    assert call("train", *settings, "--student_depth", 1, "--exp_name", "one").returncode == 0
+    run = RunFolder(tmp_path / "outputs" / "lora_distillation" / "one")
+    teacher, student = (speed._size(open_role(run, role).merged()) for role in speed.ROLES)
+    assert teacher["multiply_adds"] == 3 * student["multiply_adds"]
+
+
+def test_what_is_no_finished_run_is_refused(call: Command, tmp_path: Path) -> None:
+    done = call("speed", tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
