@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -88,6 +88,8 @@ def test_help_tells_every_setting_with_its_meaning_and_its_default(
             assert "--exp_name" not in told
             continue
         assert str(field.description) in told[f"--{name}"]
+        if get_origin(field.annotation) is Literal:
+            assert ", ".join(get_args(field.annotation)) in told[f"--{name}"]
         if isinstance(field.default, int | float | str) and field.default not in ("", False):
             assert told[f"--{name}"].endswith(f"(default: {field.default})")
     assert {"--quiet", "--overwrite"} <= told.keys()
@@ -376,11 +378,23 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
 
 
 def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:
-    assert run("plan", "--alpha", 0.3) == (2, "", "error: --alpha: is for a suite; give its FILE.\n")
+    code, out, err = run("plan", "--alpha", 0.3)
+    assert (code, out) == (2, "")
+    taken = "--classes, --base_model, --base_depth, --student_budget"
+    assert err == f"error: --alpha: is for a suite; give its FILE. Without one, plan takes {taken}.\n"
     code, out, err = run("plan", "s.yaml", "--classes", 4)
     assert (code, out) == (2, "")
     assert err.startswith("error: --classes: the data of s.yaml say how many")
     assert run("plan", "--classes", 1)[2] == "error: --classes: 1 is too few; it takes 2 labels at least.\n"
+
+
+def test_a_budget_is_planned_for_a_cut_encoder_too(run: Run, tiny: Callable[[str], Path]) -> None:
+    code, whole, _ = run("plan", "--base_model", tiny("bert"))
+    assert code == 0
+    code, cut, _ = run("plan", "--base_model", tiny("bert"), "--base_depth", 2)
+    assert code == 0
+    assert len(whole.splitlines()) == len(cut.splitlines()) + 2  # a line for each number of layers, twice
+    assert "has 3 layers" in run("plan", "--base_model", tiny("bert"), "--base_depth", 4)[2]
 
 
 def test_the_cache_is_listed_and_cleared(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from lora_distill.run_folder import CONFIG, REPORT, RunFolder, TakenError
 from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
 
+OF_THE_BUDGET = ("base_model", "base_depth", "student_budget")
+
 
 def train(arguments: argparse.Namespace) -> int:
     """One experiment."""
@@ -70,9 +72,11 @@ def tune(arguments: argparse.Namespace) -> int:
     from lora_distill.search import read_search
     from lora_distill.tuning import misfits, run_trials, winner
 
-    search = read_search(arguments.file, *given(arguments), misfits)
+    with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
+        search = read_search(arguments.file, *given(arguments), misfits)
     try:
-        trials = run_trials(search)
+        with warnings.catch_warnings(action="ignore"):
+            trials = run_trials(search)
         console().print(trials_table(trials))
         best = winner(trials)
         config = search.config(best.settings, search.name)
@@ -142,8 +146,9 @@ def plan(arguments: argparse.Namespace) -> int:
     if arguments.file and arguments.classes is not None:
         raise UserError(f"--classes: the data of {arguments.file} say how many; it is for plan without a suite.")
     if not arguments.file:
-        if others := [origin for name, origin in origins.items() if name not in ("base_model", "student_budget")]:
-            raise UserError(f"{others[0]}: is for a suite; give its FILE.")
+        if others := [origin for name, origin in origins.items() if name not in OF_THE_BUDGET]:
+            only = ", ".join(f"--{name}" for name in ("classes", *OF_THE_BUDGET))
+            raise UserError(f"{others[0]}: is for a suite; give its FILE. Without one, plan takes {only}.")
         return _plan_budget(make_config(values, origins), 4 if arguments.classes is None else arguments.classes)
     from lora_distill.checking import misfits
     from lora_distill.planning import compare_plan, describe_plan, keep_plan
@@ -165,17 +170,21 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def _plan_budget(config: Config, classes: int) -> int:
-    from lora_distill.model.adapter import load_classifier
+    from lora_distill.model.adapter import load_classifier, outline
     from lora_distill.model.base import resolve_base_model
     from lora_distill.model.budget import all_that_fit
+    from lora_distill.model.cut import Cut, cut_config
     from lora_distill.reporting.tables import budget_table
 
     if classes < 2:
         raise UserError(f"--classes: {classes} is too few; it takes 2 labels at least.")
     with warnings.catch_warnings(action="ignore"):
-        classifier = load_classifier(
-            resolve_base_model(config.base_model), [str(label) for label in range(classes)], seed=0
-        )
+        base = resolve_base_model(config.base_model)
+        classifier = outline(load_classifier(base, [str(label) for label in range(classes)], seed=0))
+        layers, cut = int(classifier.model.config.num_hidden_layers), Cut.of(config, "student")
+        if cut.depth and cut.depth > layers:
+            raise UserError(f"--base_depth {cut.depth}: {base.name} has {counted(layers, 'layer')}.")
+        classifier = outline(classifier, cut_config(classifier.model.config, cut))
         fits = all_that_fit(classifier, config.student_budget)
     console().print(budget_table(fits, config.base_model, config.student_budget))
     print_lines("", "Rank: the largest power of two that fits; smaller ones do, too.")

@@ -109,7 +109,13 @@ def _finished_runs(folders: list[Path]) -> list[RunFolder]:
         found = [run] if run.begun else [each for each in runs_in(run.path) if each.finished]
         if not found:
             raise UserError(f"{folder}: neither a run nor a folder with finished runs in it.")
-        for each in found:
-            each.results()  # says what is wrong with it
         runs |= {each.path.resolve(): each for each in found}
+    faults = []
+    for run in runs.values():
+        try:
+            run.results()
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
     return list(runs.values())

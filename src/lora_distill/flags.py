@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from lora_distill import __version__
 from lora_distill.config import Config, suggest
@@ -142,6 +142,8 @@ def _add_config_flag(parser: argparse._ActionsContainer, name: str) -> None:
     if field.annotation is bool:
         parser.add_argument(f"--{name}", action="store_const", const=True, default=argparse.SUPPRESS, help=text)
         return
+    if get_origin(field.annotation) is Literal:
+        text += f": {', '.join(get_args(field.annotation))}"
     default = "" if field.default in (None, "", (), {}) else f" (default: {field.default})"
     parser.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="…", help=text + default)
 

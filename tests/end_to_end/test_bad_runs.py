@@ -1,6 +1,7 @@
 """What stands in a run's way, and runs that are unfinished, damaged or not there: a few lines, nothing left behind."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from lora_distill.config import make_config
 from lora_distill.experiment import run_experiment
-from tests.end_to_end.conftest import flags_of, small_values, write_rows
+from tests.end_to_end.conftest import Command, flags_of, small_values, write_rows
 from tests.end_to_end.refusal import Change, World, file, remove, rewrite, train
 
 
@@ -134,6 +135,16 @@ def test_evaluate(world: World, source: Path, change: Change, flags: list[str], 
 def test_show(world: World, source: Path, change: Change, parts: list[str]) -> None:
     change(shutil.copytree(source / "run", world.folder / "run"))
     world.refuses(["show", "run"], *parts)
+
+
+def test_damaged_runs_are_told_all_at_once(call: Command, tmp_path: Path, source: Path) -> None:
+    for name in ("one", "two"):
+        run = shutil.copytree(source / "run", tmp_path / "runs" / name)
+        (run / "metrics.json").write_text("{")
+    for command in ("report", "compare"):
+        done = call(command, "runs")
+        assert done.returncode == 2
+        assert re.search(r"one/metrics.json: damaged.*\n.*two/metrics.json: damaged", done.stderr, re.DOTALL)
 
 
 def test_an_unfinished_run_is_no_teacher(world: World, source: Path) -> None:

@@ -129,8 +129,9 @@ def _what_fits(model: PeftModel, count: ParameterCount, budget: int) -> str:
     layers = len(settings.layers_to_transform or range(total_layers))
     per_rank_and_layer = count.lora // (settings.r * layers)
     if left < per_rank_and_layer:
+        leaves = f"leaves {left:,}" if left >= 0 else f"is {-left:,} over it"
         return (
-            f"The head alone leaves {max(left, 0):,}, and LoRA of rank 1 on one layer takes {per_rank_and_layer:,}:"
+            f"The head alone {leaves}, and LoRA of rank 1 on one layer takes {per_rank_and_layer:,}:"
             f" nothing fits.\nRaise --student_budget to {count.head + per_rank_and_layer:,} or more, or take another"
             " base model: its head and width decide."
         )
