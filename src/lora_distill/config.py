@@ -114,6 +114,9 @@ class Config(BaseModel):
 
     alpha: Share = Field(0.5, description="weight of the soft loss; 1 - alpha is the hard loss's")
     temperature: PositiveFloat = Field(2.0, description="temperature of teacher and student in the soft loss")
+    soft_loss: Literal["kl", "mse"] = Field(
+        "kl", description="how a student is held to its teacher: by divergence, or by its logits, without temperature"
+    )
     teacher_checkpoint: str | None = Field(
         None,
         min_length=1,
@@ -124,6 +127,12 @@ class Config(BaseModel):
     )
     no_control: bool = Field(False, description="do not train the same student without the teacher")
 
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="of the labels in the hard loss; balanced: each class counts as much as another"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, allow_inf_nan=False, description="share of each label that goes to all classes alike"
+    )
     learning_rate: PositiveFloat = Field(2e-4, description="peak learning rate of AdamW")
     batch_size: PositiveInt = Field(32, description="rows in a step")
     num_epochs: PositiveInt = Field(10, description="passes over the training rows")

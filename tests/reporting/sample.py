@@ -46,6 +46,7 @@ def _sample_results(label_names: tuple[str, ...], rows: int) -> dict[str, Any]:
             "total_parameters": 22_713_216 + head,
             "seconds": seconds,
             "spared_seconds": 12.5,
+            "base_model": "minilm",
             "examples_per_second": 94.7,
             "epochs": 3,
             "kept_epoch": 2,

@@ -157,10 +157,27 @@ def test_without_a_control_nothing_is_compared() -> None:
     assert "ontrol" not in card(results=results)
 
 
+def test_what_else_the_losses_hold_is_said() -> None:
+    settings = {"soft_loss": "mse", "class_weights": "balanced", "label_smoothing": 0.1, "alpha": 0.7}
+    student, control = (card(role, **settings) for role in ("student", "control"))
+    hard = "cross-entropy with the labels, each class of the same weight, smoothed by 0.1"
+    assert f"- Loss: {hard}\n" in control
+    assert f"- Loss: 0.3 × {hard} + 0.7 × the mean squared difference of the logits from the teacher's" in student
+
+
+def test_a_student_on_another_encoder_says_which_is_its_teacher_s() -> None:
+    results = sample_results()
+    results["teacher"]["base_model"], results["same_backbone"] = "some_large", False
+    text = card("student", results, HUB)
+    assert "layers of some\\_large" in text
+    assert "as fast as" not in text
+
+
 def test_a_teacher_that_was_given() -> None:
     results = sample_results()
-    for name in ("epochs", "kept_epoch", "examples_per_second"):
+    for name in ("epochs", "kept_epoch", "examples_per_second", "base_model"):
         del results["teacher"][name]
+    results["same_backbone"] = False
     results["teacher"] |= {"trainable_parameters": None, "total_parameters": 5, "checkpoint": "some/teacher_1"}
     teacher, student = card("teacher", results, HUB), card("student", results, HUB)
     assert "was given, as some/teacher\\_1. This folder holds no weights" in teacher

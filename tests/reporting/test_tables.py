@@ -30,6 +30,7 @@ def suite() -> list[dict[str, Any]]:
 def given_teacher(results: dict[str, Any]) -> dict[str, Any]:
     results = copy.deepcopy(results)
     results["teacher"] |= {"trainable_parameters": None, "checkpoint": "somewhere/teacher"}
+    results["same_backbone"] = False
     return results
 
 

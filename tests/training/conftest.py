@@ -27,6 +27,8 @@ RECIPE = TrainingSettings(
     keep_epoch="best",
     early_stopping_patience=0,
     logging_steps=2,
+    class_weights="none",
+    label_smoothing=0.0,
 )
 
 

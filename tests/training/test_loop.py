@@ -12,6 +12,7 @@ from lora_distill.model.split import SplitClassifier
 from lora_distill.training import loop
 from lora_distill.training.checkpoint import Progress, load_checkpoint, save_checkpoint, snapshot, trainable
 from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, read_ahead, train
+from lora_distill.training.losses.distillation import SOFT_LOSSES
 from lora_distill.training.plan import ExecutionPlan
 from tests.training.conftest import CPU, RECIPE
 
@@ -196,10 +197,24 @@ def test_with_alpha_1_the_labels_do_not_matter(trainer: Trainer) -> None:
     assert not same_bits(first, trainer.run(settings)[0])
 
 
-def test_a_student_comes_to_answer_as_its_teacher_does(trainer: Trainer) -> None:
+def test_a_class_of_hardly_any_weight_is_not_learnt_and_smoothed_labels_are_others(trainer: Trainer) -> None:
+    settings = replace(LONGER, keep_epoch="last")
+    labels, rows = trainer.training.labels, trainer.training.rows
+    plain, learnt = trainer.run(settings)
+    smoothed, _ = trainer.run(replace(settings, label_smoothing=0.3))
+    assert not same_bits(plain, smoothed)
+    trainer.training = Split(rows, labels, torch.ones(2))
+    assert same_bits(plain, trainer.run(settings)[0])
+    trainer.training = Split(rows, labels, torch.tensor([1e-4, 1.0]))
+    _, progress = trainer.run(settings)
+    assert progress.history[-1]["accuracy"] < 0.6 < 0.8 < learnt.history[-1]["accuracy"]
+
+
+@pytest.mark.parametrize("loss", SOFT_LOSSES)
+def test_a_student_comes_to_answer_as_its_teacher_does(loss: str, trainer: Trainer) -> None:
     upside_down = np.array([[-4.0, 4.0], [4.0, -4.0]], np.float32)[trainer.training.labels]
     _, progress = trainer.run(
-        replace(LONGER, keep_epoch="last"), soft_labels=SoftLabels(upside_down, alpha=1.0, temperature=1.0)
+        replace(LONGER, keep_epoch="last"), soft_labels=SoftLabels(upside_down, alpha=1.0, temperature=1.0, loss=loss)
     )
     assert progress.history[-1]["accuracy"] < 0.1
 

@@ -54,12 +54,14 @@ TRAINING = {
     "lora_dropout": 0.7,
     "target_modules": ("query",),
     "layer_placement": "first",
+    "class_weights": "balanced",
+    "label_smoothing": 0.7,
     "seed": 7,
     "max_length": 77,
 }
 STUDENTS = {"student_lora_r": 7, "student_lora_alpha": 7, "student_target_layers": 7}
 TEACHERS = {"teacher_lora_r": 7, "teacher_lora_alpha": 7, "teacher_target_layers": 7}
-SOFT = {"alpha": 0.7, "temperature": 7.0}
+SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse"}
 # What is found in the data's, the base model's or the plan's own fingerprint, and what decides nothing.
 ELSEWHERE = {
     "base_model": "other",

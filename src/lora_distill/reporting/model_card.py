@@ -234,7 +234,7 @@ def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str
     facts = results[role]
     return f"""## Training
 
-{_loss(results, config) if role == "student" else "- Loss: cross-entropy with the labels"}
+{_loss(results, config) if role == "student" else f"- Loss: {_hard_loss(config)}"}
 - AdamW, learning rate {config["learning_rate"]:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
 - {config["batch_size"]} rows a step, texts cut at {config["max_length"]} tokens, LoRA dropout \
@@ -249,10 +249,22 @@ def _loss(results: dict[str, Any], config: dict[str, Any]) -> str:
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
         teacher = f"LoRA of rank {rank} on {layers} layers of {encoder}"
+    soft = (
+        f"{temperature:g}² × KL(teacher, student) at temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling"
+        " the Knowledge in a Neural Network, 2015)"
+    )
+    if config["soft_loss"] == "mse":
+        soft = "the mean squared difference of the logits from the teacher's (Kim et al., IJCAI 2021)"
     return f"""\
-- Loss: {1 - alpha:g} × cross-entropy with the labels + {alpha:g} × {temperature:g}² × KL(teacher, student) at \
-temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015)
+- Loss: {1 - alpha:g} × {_hard_loss(config)} + {alpha:g} × {soft}
 - Teacher: {teacher}"""
+
+
+def _hard_loss(config: dict[str, Any]) -> str:
+    said = "cross-entropy with the labels"
+    if config["class_weights"] == "balanced":
+        said += ", each class of the same weight"
+    return said + (f", smoothed by {config['label_smoothing']:g}" if config["label_smoothing"] else "")
 
 
 def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ from lora_distill.training.checkpoint import (
     trainable,
 )
 from lora_distill.training.logits import predict_logits
-from lora_distill.training.loss import distillation_loss
+from lora_distill.training.losses.distillation import distillation_loss
 from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ class TrainingSettings:
     keep_epoch: str
     early_stopping_patience: int
     logging_steps: int
+    class_weights: str
+    label_smoothing: float
 
     @classmethod
     def of(cls, config: Config) -> "TrainingSettings":
@@ -68,10 +70,11 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Split:
-    """What a model reads of one split: N rows, and int64 [N] labels."""
+    """What a model reads of one split: N rows, int64 [N] labels, and, if classes weigh unlike, float32 [C]."""
 
     rows: Batches
     labels: NDArray[np.int64]
+    class_weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class SoftLabels:
     logits: NDArray[np.float32]
     alpha: float
     temperature: float
+    loss: str = "kl"
 
 
 def train(
@@ -134,7 +138,7 @@ def train(
         losses: list[torch.Tensor] = []
         started = time.monotonic()
         for batch in steps(_batches(training, settings, seed, role, progress.epoch, ahead=ahead), role):
-            loss = _batch_loss(network, batch, training.labels, soft_labels)
+            loss = _batch_loss(network, batch, training, settings, soft_labels)
             accelerator.backward(loss)
             norm: torch.Tensor = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
             prepared.step()
@@ -199,18 +203,25 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _batch_loss(
-    network: SplitClassifier, batch: Batch, labels: NDArray[np.int64], soft_labels: SoftLabels | None
+    network: SplitClassifier, batch: Batch, training: Split, settings: TrainingSettings, soft_labels: SoftLabels | None
 ) -> torch.Tensor:
     logits = network.logits(batch)
-    targets = torch.from_numpy(labels[batch.rows]).to(logits.device)
+    weights = training.class_weights
+    hard: dict[str, Any] = {
+        "class_weights": None if weights is None else weights.to(logits),
+        "label_smoothing": settings.label_smoothing,
+    }
+    targets = torch.from_numpy(training.labels[batch.rows]).to(logits.device)
     if soft_labels is None:
-        return distillation_loss(logits, targets)
+        return distillation_loss(logits, targets, **hard)
     return distillation_loss(
         logits,
         targets,
         torch.from_numpy(soft_labels.logits[batch.rows]).to(logits.device),
         alpha=soft_labels.alpha,
         temperature=soft_labels.temperature,
+        soft_loss=soft_labels.loss,
+        **hard,
     )
 
 

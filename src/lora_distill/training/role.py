@@ -3,6 +3,7 @@
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import save_file
 
@@ -19,6 +20,7 @@ from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.loop import Observer, SoftLabels, Split, TrainingSettings, nobody, train
+from lora_distill.training.losses.distillation import balanced_weights
 from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
@@ -51,9 +53,11 @@ class RoleTraining:
     def artefact(self) -> Artefact:
         """Where it lies, by the hash of all that makes it. A control's depends on neither alpha nor temperature."""
         config = self.config
-        soft_labels = None
+        soft_labels: dict[str, Any] | None = None
         if self.teacher:
-            soft_labels = {"teacher": self.teacher.key, "alpha": config.alpha, "temperature": config.temperature}
+            soft_labels = {"teacher": self.teacher.key, "alpha": config.alpha, "loss": config.soft_loss}
+            if config.soft_loss == "kl":
+                soft_labels |= {"temperature": config.temperature}
         recipe = {
             "role": self.role,
             "versions": versions(),
@@ -108,15 +112,18 @@ class RoleTraining:
         soft_labels = None
         if self.teacher:
             taught = read_outcome(self.teacher, reused=True)
-            soft_labels = SoftLabels(taught.logits["train"], config.alpha, config.temperature)
+            soft_labels = SoftLabels(taught.logits["train"], config.alpha, config.temperature, config.soft_loss)
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
             logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
         reading = Reading(role, self.base, self.plan, self.cache)
         rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
+        labels, weights = self.dataset.train.labels, None
+        if config.class_weights == "balanced":
+            weights = balanced_weights(labels, len(self.dataset.label_names))
         progress = train(
             network,
-            Split(rows["train"], self.dataset.train.labels),
+            Split(rows["train"], labels, weights),
             Split(rows["validation"], self.dataset.validation.labels),
             role=role,
             settings=TrainingSettings.of(config),

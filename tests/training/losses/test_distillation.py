@@ -1,3 +1,6 @@
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
 
-from lora_distill.training.loss import distillation_loss
+from lora_distill.training.losses.distillation import SOFT_LOSSES, balanced_weights, distillation_loss
 
 LOGITS = arrays(np.float64, (3, 4), elements=st.floats(-20, 20))
 
@@ -100,9 +104,25 @@ def test_gradient() -> None:
     student = torch.randn(4, 3, dtype=torch.float64, generator=draw, requires_grad=True)
     teacher = torch.randn(4, 3, dtype=torch.float64, generator=draw)
     labels = torch.tensor([0, 1, 2, 1])
+    hard: dict[str, Any] = {"class_weights": torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64), "label_smoothing": 0.1}
     for alpha, temperature in ((0.0, 1.0), (0.5, 2.0), (1.0, 8.0)):
+        for name in SOFT_LOSSES:
+            loss = partial(distillation_loss, alpha=alpha, temperature=temperature, soft_loss=name, **hard)
+            assert torch.autograd.gradcheck(lambda z, loss=loss: loss(z, labels, teacher), (student,))
 
-        def loss(z: torch.Tensor, alpha: float = alpha, temperature: float = temperature) -> torch.Tensor:
-            return distillation_loss(z, labels, teacher, alpha=alpha, temperature=temperature)
 
-        assert torch.autograd.gradcheck(loss, (student,))
+def test_literal_values_of_weighed_and_smoothed_labels() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    labels = torch.tensor([0, 1])
+    # -log softmax: 0.126928 and 2.126928 in the first row, ln 2 twice in the second.
+    weighed = distillation_loss(logits, labels, class_weights=torch.tensor([1.0, 3.0]))
+    assert weighed.item() == pytest.approx((0.126928 + 3 * 0.693147) / 4, abs=1e-5)
+    smoothed = distillation_loss(logits, labels, label_smoothing=0.2)
+    assert smoothed.item() == pytest.approx((0.9 * 0.126928 + 0.1 * 2.126928 + 0.693147) / 2, abs=1e-5)
+
+
+@given(arrays(np.int64, 30, elements=st.integers(0, 3)))
+def test_balanced_weights_are_scikit_learn_s(labels: NDArray[np.int64]) -> None:
+    labels = np.concatenate([labels, np.arange(4)])
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    assert balanced_weights(labels, 4).numpy() == pytest.approx(expected, rel=1e-6)

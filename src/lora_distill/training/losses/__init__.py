@@ -1,0 +1,1 @@
+"""What a training makes small: the student's loss, and each soft loss that it may hold in a file of its own."""

@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from lora_distill.training.losses.kl import kl
+from lora_distill.training.losses.mse import mse
+
+
+def test_literal_values_whatever_the_temperature() -> None:
+    student, teacher = (
+        torch.tensor([[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]]),
+        torch.tensor([[1.0, 1.0, 1.0], [2.0, 0.0, 3.0]]),
+    )
+    for temperature in (1.0, 7.0):
+        assert mse(student, teacher, temperature).item() == pytest.approx((1 + 4 + 9) / 6)
+
+
+def test_the_divergence_comes_near_half_of_it_as_the_temperature_grows() -> None:
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(5, 4, dtype=torch.float64, generator=draw) for _ in range(2))
+    student, teacher = (each - each.mean(dim=1, keepdim=True) for each in (student, teacher))
+    assert kl(student, teacher, 1e4).item() == pytest.approx(mse(student, teacher, 1e4).item() / 2, rel=1e-3)
