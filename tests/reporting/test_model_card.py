@@ -158,7 +158,7 @@ def test_without_a_control_nothing_is_compared() -> None:
 
 
 def test_what_else_the_losses_hold_is_said() -> None:
-    settings = {"soft_loss": "mse", "class_weights": "balanced", "label_smoothing": 0.1, "alpha": 0.7}
+    settings: dict[str, Any] = {"soft_loss": "mse", "class_weights": "balanced", "label_smoothing": 0.1, "alpha": 0.7}
     student, control = (card(role, **settings) for role in ("student", "control"))
     hard = "cross-entropy with the labels, each class of the same weight, smoothed by 0.1"
     assert f"- Loss: {hard}\n" in control
