@@ -105,8 +105,10 @@ class Config(BaseModel):
         1_000_000, description="limit of the student's trainable parameters, LoRA and head together"
     )
     target_modules: Names = Field(
-        (), description="linear modules to adapt, by name; empty: the attention's query, key and value"
+        (),
+        description="linear modules to adapt, by name; all-linear: each; empty: the attention's query, key and value",
     )
+    use_rslora: bool = Field(False, description="scale LoRA by alpha / sqrt(rank), as rsLoRA does, not alpha / rank")
     lora_dropout: float = Field(0.1, ge=0, lt=1, allow_inf_nan=False, description="dropout before LoRA's A")
     layer_placement: Literal["first", "last"] = Field(
         "last", description="adapt the first or the last layers of the encoder"

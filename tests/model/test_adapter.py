@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -184,6 +185,22 @@ def test_a_rank_that_no_matrix_has(bases: dict[str, BaseModel]) -> None:
         attach_adapter(load_classifier(bases["roberta"], LABELS, seed=0), settings(rank=33), seed=0)
 
 
+def test_a_rank_stabilised_scale_is_in_the_settings_that_peft_reads(bases: dict[str, BaseModel]) -> None:
+    for rslora, scale in ((False, 4.0), (True, 8.0)):
+        adapter = settings(rank=4, alpha=16, rslora=rslora)
+        model = attach_adapter(load_classifier(bases["roberta"], LABELS, seed=0), adapter, seed=0)
+        assert model.peft_config["default"].use_rslora is rslora
+        found = {module.scaling["default"] for module in model.modules() if isinstance(module, LoraLayer)}
+        assert found == {scale}
+
+
+def test_all_linear_modules_by_one_name(bases: dict[str, BaseModel]) -> None:
+    classifier = load_classifier(bases["bert"], LABELS, seed=0)
+    assert find_target_modules(classifier.model, ("all-linear",)) == ["dense", "key", "query", "value"]
+    model = attach_adapter(classifier, settings(target_modules=("all-linear",), target_layers=1, rank=1), seed=0)
+    assert count_trainable(model).lora == 4 * 2 * HIDDEN + 2 * 3 * HIDDEN
+
+
 def test_named_modules_are_adapted_and_unknown_ones_refused_with_those_there_are(bases: dict[str, BaseModel]) -> None:
     classifier = load_classifier(bases["distilbert"], LABELS, seed=0)
     assert find_target_modules(classifier.model) == ["q_lin", "k_lin", "v_lin"]
@@ -227,6 +244,7 @@ def test_a_stranger_opens_it_in_a_process_that_never_imports_us(bases: dict[str,
     script = """
 import sys, torch
 from peft import AutoPeftModelForSequenceClassification
+from peft.tuners.lora import LoraLayer
 from transformers import AutoTokenizer
 folder = sys.argv[1]
 model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=4).eval()

@@ -112,10 +112,14 @@ def test_in_bfloat16_lean_layers_are_as_near_to_fp32_as_plain_ones(family: str, 
             assert_close(gradient, wanted[name], relative=0.1)
 
 
-@pytest.mark.parametrize("modules", [("dense",), ("query", "value"), ("query", "key", "value", "dense")])
+@pytest.mark.parametrize(
+    "modules", [("dense",), ("query", "value"), ("query", "key", "value", "dense"), ("all-linear",)]
+)
 def test_lora_may_sit_on_any_linear_module(modules: tuple[str, ...], tiny: Tiny) -> None:
     batch = batch_of(tiny("roberta"))
-    plain, lean = (split(tiny("roberta"), settings(modules=modules), lean=each) for each in (False, True))
+    adapter = replace(settings(modules=modules), rslora="query" in modules)
+    plain, lean = (split(tiny("roberta"), adapter, lean=each) for each in (False, True))
+    assert lean.lean
     wanted, found = (gradients(network, network.logits(batch)) for network in (plain, lean))
     for name, gradient in found.items():
         assert_close(gradient, wanted[name])

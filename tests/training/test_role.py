@@ -53,6 +53,7 @@ TRAINING = {
     "logging_steps": 7,  # decides what history.jsonl holds
     "lora_dropout": 0.7,
     "target_modules": ("query",),
+    "use_rslora": True,
     "layer_placement": "first",
     "class_weights": "balanced",
     "label_smoothing": 0.7,

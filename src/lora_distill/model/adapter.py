@@ -22,6 +22,7 @@ ATTENTION_PROJECTIONS = (
     ("q_proj", "k_proj", "v_proj"),
     ("Wqkv",),
 )
+ALL_LINEAR = "all-linear"  # PEFT's name for it
 PEFT_PREFIX = "base_model.model."
 
 
@@ -36,6 +37,8 @@ class AdapterSettings:
         target_modules: names of the linear modules to adapt; empty: query, key and value.
         dropout: before LoRA's A, in training.
         placement: "first" or "last" layers of the encoder.
+        rslora: the scale is alpha / sqrt(rank) instead (Kalajdzievski, "A Rank Stabilization Scaling Factor for
+            Fine-Tuning with LoRA", 2023).
     """
 
     rank: int
@@ -44,6 +47,7 @@ class AdapterSettings:
     target_modules: tuple[str, ...]
     dropout: float
     placement: str
+    rslora: bool = False
 
     @classmethod
     def of(cls, config: Config, role: Role) -> "AdapterSettings":
@@ -56,6 +60,7 @@ class AdapterSettings:
             target_modules=config.target_modules,
             dropout=config.lora_dropout,
             placement=config.layer_placement,
+            rslora=config.use_rslora,
         )
 
 
@@ -152,12 +157,14 @@ def find_target_modules(model: PreTrainedModel, asked: tuple[str, ...] = ()) -> 
 
     Args:
         model: without LoRA.
-        asked: names that the user gave; empty: the attention's query, key and value.
+        asked: names that the user gave, or all-linear; empty: the attention's query, key and value.
 
     Raises:
         UserError: the layers hold no such modules.
     """
     leaves = set(linear_modules(model))
+    if asked == (ALL_LINEAR,):
+        return sorted(leaves)
     if asked:
         absent = [name for name in asked if name not in leaves]
         if absent:
@@ -220,6 +227,7 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
             task_type="SEQ_CLS",
             r=settings.rank,
             lora_alpha=settings.alpha,
+            use_rslora=settings.rslora,
             lora_dropout=settings.dropout,
             target_modules=modules,
             layers_to_transform=list(layers),

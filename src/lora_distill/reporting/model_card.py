@@ -83,10 +83,13 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     facts = results[role]
     count = facts["trainable_parameters"]
     modules = ", ".join(f"`{name}`" for name in config["target_modules"]) or "the attention's query, key and value"
+    modules = "every linear module" if "all-linear" in config["target_modules"] else modules
+    scale = ", rank-stabilised" if config["use_rslora"] else ""
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
     return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a LoRA adapter (rank \
-{config[f"{kind}_lora_r"]}, alpha {config[f"{kind}_lora_alpha"]}, on {modules} of the {config["layer_placement"]} \
-{config[f"{kind}_target_layers"]} layers) and a classification head on {_md(base["name"])}. {_PURPOSE[role]}
+{config[f"{kind}_lora_r"]}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
+{config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
+{_md(base["name"])}. {_PURPOSE[role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
 {facts["total_parameters"]:,} together.{budget}"""
