@@ -1,5 +1,6 @@
 """The command line: what it shows, what it returns, and what it does not import."""
 
+import itertools
 import json
 import logging
 import os
@@ -17,11 +18,14 @@ from lora_distill import __version__, checking, commands, running
 from lora_distill.cache import Cache, Stream
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
+from lora_distill.data.catalogue import open_source
+from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
 from lora_distill.program import program
-from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 from lora_distill.store import write_json
 from tests.reporting.sample import sample_results
+from tests.reporting.test_report import finished_run
 
 HEAVY = {"torch", "transformers", "datasets", "sklearn", "peft", "accelerate", "pandas", "pyarrow"}
 Run = Callable[..., tuple[int, str, str]]
@@ -375,6 +379,60 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
         assert ("already finished" in done.stderr) == (arguments[0] in ("train", "suite"))
     assert sorted(tmp_path.rglob("*")) == before
     assert json.loads((finished.path / METRICS).read_text())["exp_name"] == "s-a"
+
+
+def finished_suite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunFolder]:
+    """A suite file of two experiments with two seeds, and what finishes one of its runs as training does."""
+    monkeypatch.setattr(checking, "misfits", lambda *_, **__: [])
+    for name in "xy":
+        (folder / f"{name}.csv").write_text("text,label\na,0\nb,1\n")
+    settings = "x: {dataset: x.csv}\n  y: {dataset: y.csv}"
+    (folder / "s.yaml").write_text(f"seeds: 2\nbase: {{output_dir: o}}\nexperiments:\n  {settings}\n")
+
+    def finish(name: str, seed: int, base: str = "f") -> RunFolder:
+        settings = {"dataset": f"{name}.csv", "seed": seed, "output_dir": "o"}
+        finished = finished_run(Path("o"), f"s-{name}-seed-{seed}", seed, dataset=settings["dataset"])
+        request = {"config": finished.resolved().model_dump(mode="json"), "named": sorted(settings)}
+        model = {"kind": "packaged", "reference": "minilm", "fingerprint": base}
+        bases = {"base_model": model, "student_base_model": model}
+        write_json(finished.path / ENVIRONMENT, {"requested": request, **bases})
+        results = finished.results()
+        results["data"]["source"] = open_source(f"{name}.csv", Columns("text", "label")).origin
+        write_json(finished.path / METRICS, results)
+        return finished
+
+    return finish
+
+
+def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    for name, seed in itertools.product("xy", range(2)):
+        finish(name, seed)
+
+    def shown() -> dict[str, list[int]]:
+        experiments = json.loads(Path("o/s.json").read_text())["experiments"]
+        return {name: each["seeds"] for name, each in experiments.items()}
+
+    code, out, _ = run("suite", "s.yaml", "--only", "x")
+    assert (code, shown()) == (0, {"x": [0, 1], "y": [0, 1]})
+    assert "- y: " in out
+    assert not Path("o/s.html").exists()  # nothing was trained
+    (tmp_path / "y.csv").write_text("text,label\na,0\nc,1\n")
+    code, out, err = run("suite", "s.yaml", "--only", "x")
+    assert (code, shown()) == (0, {"x": [0, 1]})
+    assert "y-seed-1 is left out of what the suite shows: y.csv: has changed since" in " ".join(err.split())
+    finish("y", 1)
+    code, out, err = run("suite", "s.yaml")
+    assert (code, shown()) == (1, {"x": [0, 1], "y": [1]})
+    assert "error: y-seed-0: y.csv: has changed since the run o/s-y-seed-0 was begun with it." in err
+    assert "y.csv" in Path("o/s.html").read_text()
+    finish("x", 1, base="g")
+    code, out, err = run("suite", "s.yaml")
+    assert code == 1
+    assert "error: y-seed-0: y.csv: has changed" in err
+    assert "error: s.json: o/s-x-seed-1: is no other seed of o/s-x-seed-0, for the two differ in: base model" in err
 
 
 def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:

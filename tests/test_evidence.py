@@ -26,19 +26,19 @@ def logits(accuracy: float, generator: np.random.Generator) -> np.ndarray:
     return (4 * np.eye(2)[answers] + generator.random((ROWS, 2))).astype(np.float32)
 
 
-def finish(suite: Suite, accuracies: dict[str, float], ids: np.ndarray | None = None) -> None:
-    """Let every run of a suite be finished, with roles of these accuracies."""
+def finish(suite: Suite, accuracies: dict[str, float], texts: str = "text", **environment: dict[str, str]) -> None:
+    """Let every run of a suite be finished, with roles of these accuracies, judged on rows of such texts."""
     for config in suite.runs.values():
         generator = np.random.default_rng(config.seed)
         roles = {role: logits(accuracy, generator) for role, accuracy in accuracies.items()}
         run = RunFolder.of(config)
-        run.begin(config, {"requested": {}})
+        run.begin(config, {"requested": {}, **environment})
         tested = {role: {"test": classification_metrics(each, LABELS, NAMES)} for role, each in roles.items()}
         write_json(
             run.path / METRICS,
             {"exp_name": config.exp_name, "data": {"label_names": NAMES, "source": {"revision": "r"}}, **tested},
         )
-        columns = {"row_id": np.arange(ROWS) if ids is None else ids, "text": ["t"] * ROWS, "label": LABELS}
+        columns = {"row_id": np.arange(ROWS), "text": [f"{texts} {row}" for row in range(ROWS)], "label": LABELS}
         for role, each in roles.items():
             columns[f"{role}_logits"] = pa.array(list(each), type=pa.list_(pa.float32(), 2))
         pq.write_table(pa.table(columns), run.path / PREDICTIONS)
@@ -112,7 +112,6 @@ def test_two_students_are_compared_row_by_row_and_seed_by_seed(tmp_path: Path) -
     assert of_one_seed
     assert of_one_seed[0] == pytest.approx(found["good"].accuracy["student"][0] - found["one"].accuracy["student"][0])
     assert found["one"].lead_over(replace(found["good"], seeds=[7, 8, 9])) is None
-    assert found["one"].lead_over(replace(found["good"], rows=np.arange(ROWS) + 1)) is None
     one_against_itself = found["one"].lead_over(found["one"])
     assert one_against_itself
     assert one_against_itself[1] < 0 == one_against_itself[0] < one_against_itself[2]
@@ -128,13 +127,43 @@ def test_only_finished_runs_count(tmp_path: Path) -> None:
     assert evidence["one"].seeds == [0, 2, 3]
 
 
-def test_other_test_rows_are_not_compared(tmp_path: Path) -> None:
+def test_students_on_other_texts_are_not_compared(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 3, "one", "other")
+    finish(suite.only("one"), {"teacher": 0.9, "student": 0.9})
+    finish(suite.only("other"), {"teacher": 0.9, "student": 0.7}, texts="another")
+    found = gather(suite.groups())
+    assert found["one"].lead_over(found["other"]) is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "base", "said"),
+    [("another", "f", "test rows"), ("text", "g", "base model"), ("another", "g", "base model, test rows")],
+)
+def test_runs_of_other_texts_or_models_are_no_seeds_of_one_experiment(
+    texts: str, base: str, said: str, tmp_path: Path
+) -> None:
     suite = suite_in(tmp_path, 3, "one")
-    finish(replace(suite, runs=dict(list(suite.runs.items())[:2])), {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    roles = {"teacher": 0.9, "student": 0.9, "control": 0.85}
+    finish(replace(suite, runs=dict(list(suite.runs.items())[:2])), roles, base_model={"fingerprint": "f"})
     last = dict(list(suite.runs.items())[2:])
-    finish(replace(suite, runs=last), {"teacher": 0.9, "student": 0.9, "control": 0.85}, ids=np.arange(ROWS) + 1)
-    with pytest.raises(UserError, match="other test rows"):
+    finish(replace(suite, runs=last), roles, texts, base_model={"fingerprint": base})
+    with pytest.raises(UserError, match=rf"s-one-seed-2: is no other seed of .*s-one-seed-0, .* differ in: {said}\."):
         gather(suite.groups())
+
+
+def test_runs_of_other_data_are_no_seeds_of_one_experiment(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 2, "one")
+    finish(suite, {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    run = RunFolder.of(suite.runs["one-seed-1"])
+    results = run.results()
+    results["data"]["source"]["revision"] = "another"
+    write_json(run.path / METRICS, results)
+    with pytest.raises(UserError, match=r"differ in: data\."):
+        gather(suite.groups())
+    assert list(group_by_seed([RunFolder.of(config) for config in suite.runs.values()])) == [
+        "s-one-seed-0",
+        "s-one-seed-1",
+    ]
 
 
 def test_damaged_predictions_are_told(tmp_path: Path) -> None:
@@ -173,12 +202,38 @@ def test_runs_of_a_folder_are_grouped_by_all_but_the_seed(tmp_path: Path) -> Non
     }
 
 
-def test_the_same_run_twice_is_no_second_seed(tmp_path: Path) -> None:
+def test_a_copy_of_a_run_is_left_out_and_what_was_trained_again_is_no_second_seed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     suite = suite_in(tmp_path, 2, "one")
-    again = {"copy": suite.runs["one-seed-0"].model_copy(update={"exp_name": "s-copy"})}
-    finish(replace(suite, runs=suite.runs | again), {"teacher": 0.9, "student": 0.9, "control": 0.85})
-    groups = group_by_seed([RunFolder.of(config) for config in (suite.runs | again).values()])
+    roles = {"teacher": 0.9, "student": 0.9, "control": 0.85}
+    copies = {f"copy-{number}": suite.runs["one-seed-0"] for number in range(3)}
+    copies = {name: config.model_copy(update={"exp_name": f"s-{name}"}) for name, config in copies.items()}
+    again = {"again": suite.runs["one-seed-0"].model_copy(update={"exp_name": "s-again"})}
+    finish(replace(suite, runs=suite.runs | copies), roles)
+    finish(replace(suite, runs=again), roles | {"student": 0.8})
+    groups = group_by_seed([RunFolder.of(config) for config in (suite.runs | copies | again).values()])
     assert {name: [run.path.name for run in each] for name, each in groups.items()} == {
         "s-one": ["s-one-seed-0", "s-one-seed-1"],
-        "s-copy": ["s-copy"],
+        "s-again": ["s-again"],
+    }
+    left_out = [f"s-{name} is left out, for it is a copy of {tmp_path / 's-one-seed-0'}" for name in copies]
+    assert [message.removeprefix(f"{tmp_path}/") for message in caplog.messages] == left_out
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    runs = []
+    for folder, alpha in (("a", 0.1), ("b", 0.2), ("deep/b", 0.3)):
+        suite = suite_in(tmp_path / folder, 2, "one")
+        changed = {name: each.model_copy(update={"alpha": alpha}) for name, each in suite.runs.items()}
+        changed["own"] = suite.runs["one-seed-0"].model_copy(update={"alpha": 1 - alpha, "exp_name": f"own-{alpha}"})
+        finish(replace(suite, runs=changed), {"teacher": 0.9, "student": 0.9})
+        runs += [RunFolder.of(config) for config in changed.values()]
+    assert {name: len(each) for name, each in group_by_seed(runs).items()} == {
+        "a/s-one": 2,
+        "own-0.1": 1,
+        str(tmp_path / "b" / "s-one-seed-0"): 2,
+        "own-0.2": 1,
+        str(tmp_path / "deep" / "b" / "s-one-seed-0"): 2,
+        "own-0.3": 1,
     }

@@ -6,6 +6,7 @@ import warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_distill.commands_on_runs import compare, evaluate, report, show, speed
 from lora_distill.config import Config, make_config
@@ -18,6 +19,11 @@ from lora_distill.program import OK, SOME_FAILED, WRONG_INPUT, program
 from lora_distill.run_folder import CONFIG, REPORT, RunFolder, TakenError
 from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
+
+if TYPE_CHECKING:
+    from lora_distill.evidence import Evidence
+    from lora_distill.running import SuiteResult
+    from lora_distill.suite import Suite
 
 OF_THE_BUDGET = ("base_model", "base_depth", "student_budget")
 
@@ -105,6 +111,7 @@ def suite(arguments: argparse.Namespace) -> int:
         raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
     check = partial(misfits, overwrite=arguments.overwrite)
     suite = read_suite(arguments.file, *given(arguments), only=arguments.only, check=check)
+    whole = read_suite(arguments.file, *given(arguments)) if arguments.only else suite
     outcome = SuiteResult()
     try:
         how = {name: getattr(arguments, name) for name in ("overwrite", "fail_fast", "jobs")}
@@ -114,8 +121,7 @@ def suite(arguments: argparse.Namespace) -> int:
         error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
         raise
     finally:
-        if outcome.results:
-            evidence = print_evidence(suite.groups(), outcome.results)
+        groups, evidence = _show_suite(whole, outcome) if outcome.results else ({}, {})
     if outcome.results:
         first = Path(next(iter(suite.runs.values())).output_dir)
         if evidence:
@@ -123,8 +129,8 @@ def suite(arguments: argparse.Namespace) -> int:
 
             write_json(first / f"{suite.name}.json", {"suite": suite.name} | as_json(evidence))
             print_lines(f"Written to {first / suite.name}.json")
-        if outcome.trained:
-            report_on(first / f"{suite.name}.html", suite.groups(), evidence)
+            if outcome.trained or outcome.failures:
+                report_on(first / f"{suite.name}.html", groups, evidence)
         print_lines(
             *compare_plan(suite),
             f"Everything is in {first}, a folder for each run.",
@@ -138,6 +144,32 @@ def suite(arguments: argparse.Namespace) -> int:
     if not outcome.failures:
         return OK
     return SOME_FAILED if outcome.results else WRONG_INPUT
+
+
+def _show_suite(suite: "Suite", outcome: "SuiteResult") -> "tuple[dict[str, list[RunFolder]], dict[str, Evidence]]":
+    """Print what a suite's runs show, and give it back behind the runs that it rests on; empty where there is no need.
+
+    All finished runs are told, whichever were called for; none that was refused. What forbids to tell is a failure
+    beside the others, so that it hides neither them nor what stopped the suite.
+    """
+    from lora_distill.running import read_others
+
+    order = [config.exp_name for config in suite.runs.values()]
+    results = sorted([*outcome.results, *read_others(suite, outcome)], key=lambda each: order.index(each["exp_name"]))
+    told = {each["exp_name"] for each in results}
+    groups = {name: [run for run in runs if run.path.name in told] for name, runs in suite.groups().items()}
+    groups = {name: runs for name, runs in groups.items() if runs}
+    over_seeds = any(len(runs) > 1 for runs in suite.experiments.values())
+    try:
+        evidence = print_evidence(groups, results)
+        if not evidence and (over_seeds or outcome.trained or outcome.failures):
+            from lora_distill.evidence import gather
+
+            evidence = gather(groups)
+    except UserError as error:
+        outcome.failures[f"{suite.name}.json"] = str(error)
+        return {}, {}
+    return groups, evidence or {}
 
 
 def plan(arguments: argparse.Namespace) -> int:

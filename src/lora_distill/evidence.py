@@ -15,6 +15,7 @@ from lora_distill.evaluation.over_seeds import OverSeeds, holm, recipe_differenc
 from lora_distill.evaluation.significance import PairedDifference, paired_difference
 from lora_distill.evaluation.verdict import Verdict, judge
 from lora_distill.run_folder import PREDICTIONS, RunFolder
+from lora_distill.store import fingerprint
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Evidence:
         accuracy: on the test split, by role and seed.
         comparison: student minus control; None with one seed or without a control.
         verdict: on the recipe, corrected for the other experiments of the suite.
-        rows: [n], ids of the test rows.
+        test: fingerprint of the test rows.
         student_right: bool [n, S], by row and seed.
     """
 
@@ -36,7 +37,7 @@ class Evidence:
     accuracy: dict[str, list[float]]
     comparison: Comparison | None
     verdict: Verdict | None
-    rows: NDArray[Any]
+    test: str
     student_right: NDArray[np.bool_]
 
     def lead_over(self, other: "Evidence") -> tuple[float, float, float] | None:
@@ -46,7 +47,7 @@ class Evidence:
         None where they cannot be compared, for they share no seed or were judged on other rows.
         """
         shared = [seed for seed in self.seeds if seed in other.seeds]
-        if not shared or not np.array_equal(self.rows, other.rows):
+        if not shared or self.test != other.test:
             return None
         ours, theirs = (each.student_right[:, [each.seeds.index(seed) for seed in shared]] for each in (self, other))
         found: OverSeeds | PairedDifference
@@ -64,7 +65,7 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
         groups: runs that differ in nothing but the seed, by the experiment's name.
 
     Raises:
-        UserError: runs of one experiment were judged on different rows, or a file is damaged.
+        UserError: runs of one experiment were made of or judged on different things, or a file is damaged.
     """
     finished = {name: [run for run in runs if run.finished] for name, runs in groups.items()}
     found = {name: _of_one(runs) for name, runs in finished.items() if runs}
@@ -77,9 +78,8 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
 
 def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
     """For a file: all but what is by row."""
-    by_row = ("rows", "student_right")
     each = {
-        name: {key: value for key, value in asdict(found).items() if key not in by_row}
+        name: {key: value for key, value in asdict(found).items() if key != "student_right"}
         for name, found in evidence.items()
     }
     return {"experiments": each, "correction": "Holm"}
@@ -88,12 +88,13 @@ def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
 def _of_one(runs: list[RunFolder]) -> Evidence:
     """What the finished runs of one experiment show, but for the verdict, which depends on the others."""
     results, tables = [run.results() for run in runs], [read_predictions(run) for run in runs]
+    inputs = [run.inputs() | {"test rows": table.fingerprint()} for run, table in zip(runs, tables, strict=True)]
     first = tables[0]
-    for run, other in zip(runs, tables, strict=True):
-        if not np.array_equal(first.ids, other.ids) or not np.array_equal(first.labels, other.labels):
+    for run, own in zip(runs, inputs, strict=True):
+        if differing := [what for what, fingerprint in own.items() if fingerprint != inputs[0][what]]:
             raise UserError(
-                f"{run.path}: was judged on other test rows than {runs[0].path}, so the two cannot be compared."
-                "\nTrain them again on the same data: --overwrite."
+                f"{run.path}: is no other seed of {runs[0].path}, for the two differ in: {', '.join(differing)}."
+                "\nTrain them again on the same data and models: --overwrite."
             )
     comparison = None
     if len(runs) > 1 and all("control" in table.logits for table in tables):
@@ -105,7 +106,7 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
         accuracy={role: [each[role]["test"]["accuracy"] for each in results] for role in ROLES if role in results[0]},
         comparison=comparison,
         verdict=None,
-        rows=first.ids,
+        test=str(inputs[0]["test rows"]),
         student_right=np.stack([table.logits["student"].argmax(axis=1) == first.labels for table in tables], axis=1),
     )
 
@@ -124,6 +125,10 @@ class Predictions(NamedTuple):
     texts: list[str]
     labels: NDArray[np.int64]
     logits: dict[Role, NDArray[np.float32]]
+
+    def fingerprint(self) -> str:
+        """Of the rows, whatever was answered: two runs with the same were judged on the same."""
+        return fingerprint([self.ids.tolist(), self.texts, self.labels.tolist()])
 
 
 def read_predictions(run: RunFolder) -> Predictions:

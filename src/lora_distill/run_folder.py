@@ -1,9 +1,12 @@
 """The folder of one experiment: its state, and what is written into it."""
 
+import itertools
+import logging
 import re
 import shlex
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ from lora_distill.program import program
 from lora_distill.store import ARTEFACTS, is_locked, lock, read_json, whole_folder, write_json, write_text
 from lora_distill.yaml_file import read_yaml
 
+logger = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
 PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
 REPORT, SPEED = "report.html", "speed.json"
@@ -85,6 +89,18 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """The contents of environment.json."""
         return self._read(ENVIRONMENT, "requested")
+
+    def inputs(self) -> dict[str, str | None]:
+        """What a finished run was made of: the revision of its data, and the fingerprint of each model it began with.
+
+        Not of the rows as they were split, for a seed may draw those.
+        """
+        environment = self.environment()
+        models = {
+            name.replace("_", " "): (environment.get(name) or {}).get("fingerprint")
+            for name in ("base_model", "student_base_model", "given_teacher")
+        }
+        return {"data": self.results()["data"]["source"].get("revision"), **models}
 
     def _here(self, config: Config) -> Config:
         """The folder says where the run is: it may have been moved since it was begun, or be seen from elsewhere."""
@@ -171,21 +187,37 @@ def runs_in(folder: Path) -> list[RunFolder]:
 
 
 def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
-    """Put finished runs together that differ in nothing but the seed, under the name that is left without it."""
+    """Put finished runs together that differ in nothing but the seed, under the name that is left without it.
+
+    A copy of a run says nothing new and is left out, which is told. What was trained again with a seed that is there,
+    and gave other results, is no further seed but a group of its own. Names that several groups would have begin with
+    the folders in which these lie.
+    """
     alike: dict[str, dict[int, RunFolder]] = {}
     for run in runs:
-        config = run.resolved()
+        config, inputs = run.resolved(), run.inputs()
         settings = config.model_dump_json(exclude={"seed", *DECIDES_NOTHING})
-        key = settings + str(run.results()["data"]["source"].get("revision"))
-        if config.seed in alike.get(key, {}):  # the same run twice says nothing new
-            key = run.path.name
-        alike.setdefault(key, {})[config.seed] = run
-    groups: dict[str, list[RunFolder]] = {}
-    for each in alike.values():
-        first = next(iter(each.values())).path.name
-        name = re.sub(r"-seed-\d+$", "", first) if len(each) > 1 else first
-        groups[first if name in groups else name] = list(each.values())
-    return groups
+        for again in itertools.count():
+            twin = alike.setdefault(f"{settings} {inputs} {again}", {}).setdefault(config.seed, run)
+            if twin is run:
+                break
+            if twin.results() | {"exp_name": ""} == run.results() | {"exp_name": ""}:
+                logger.warning("%s is left out, for it is a copy of %s", run.path, twin.path)
+                break
+    groups = [list(each.values()) for each in alike.values()]
+    ways = [_names(each) for each in groups]
+    counts = [Counter(names) for names in zip(*ways, strict=True)]
+    return {
+        next(name for name, count in zip(names, counts, strict=True) if count[name] == 1): each
+        for names, each in zip(ways, groups, strict=True)
+    }
+
+
+def _names(group: list[RunFolder]) -> list[str]:
+    """What a group may be called, the shortest first; the last is no other group's."""
+    path = group[0].path.resolve()
+    short = re.sub(r"-seed-\d+$", "", path.name) if len(group) > 1 else path.name
+    return [short, f"{path.parent.name}/{short}", f"{path.parent.name}/{path.name}", str(path)]
 
 
 class TakenError(UserError):

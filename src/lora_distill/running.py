@@ -133,13 +133,37 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float |
     """
     run = RunFolder.of(config)
     if config.exp_name and run.finished and not overwrite:
-        run.admit(config, resume=True, overwrite=False)
-        _check_unchanged(run)
+        results = _read(config)
         logger.info("%s: already finished, nothing was trained; --overwrite trains it again", run.path)
-        return run.results()
+        return results
     from lora_distill.experiment import run_experiment
 
     return run_experiment(config, resume=resume, overwrite=overwrite, since=since)
+
+
+def read_others(suite: Suite, outcome: SuiteResult) -> list[dict[str, Any]]:
+    """The results of a suite's finished runs that were not called for, but for those that would be refused now.
+
+    Args:
+        suite: the whole of it.
+        outcome: of what was called for.
+    """
+    called_for = {*outcome.failures, *(results["exp_name"] for results in outcome.results)}
+    found = []
+    for name, config in suite.runs.items():
+        if called_for.isdisjoint((name, config.exp_name)) and RunFolder.of(config).finished:
+            try:
+                found.append(_read(config))
+            except UserError as error:
+                logger.warning("%s is left out of what the suite shows: %s", name, str(error).splitlines()[0])
+    return found
+
+
+def _read(config: Config) -> dict[str, Any]:
+    run = RunFolder.of(config)
+    run.admit(config, resume=True, overwrite=False)
+    _check_unchanged(run)
+    return run.results()
 
 
 def _check_unchanged(run: RunFolder) -> None:
