@@ -173,7 +173,8 @@ def test_what_is_resumed_keeps_its_settings(run: Run, experiments: list[Config],
 def begin(config: Config) -> RunFolder:
     run = RunFolder.of(config)
     request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
-    run.begin(config, {"requested": request, "base_model": {"kind": "packaged", "reference": "minilm"}})
+    model = {"kind": "packaged", "reference": "minilm"}
+    run.begin(config, {"requested": request, "base_model": model, "student_base_model": model})
     return run
 
 
@@ -390,9 +391,8 @@ def finished_suite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     (folder / "s.yaml").write_text(f"seeds: 2\nbase: {{output_dir: o}}\nexperiments:\n  {settings}\n")
 
     def finish(name: str, seed: int, base: str = "f") -> RunFolder:
-        settings = {"dataset": f"{name}.csv", "seed": seed, "output_dir": "o"}
-        finished = finished_run(Path("o"), f"s-{name}-seed-{seed}", seed, dataset=settings["dataset"])
-        request = {"config": finished.resolved().model_dump(mode="json"), "named": sorted(settings)}
+        finished = finished_run(Path("o"), f"s-{name}-seed-{seed}", seed, dataset=f"{name}.csv")
+        request = {"config": finished.resolved().model_dump(mode="json"), "named": ["dataset", "output_dir", "seed"]}
         model = {"kind": "packaged", "reference": "minilm", "fingerprint": base}
         bases = {"base_model": model, "student_base_model": model}
         write_json(finished.path / ENVIRONMENT, {"requested": request, **bases})

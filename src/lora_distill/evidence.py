@@ -72,7 +72,7 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
     differences = {name: each.comparison.recipe["accuracy"] for name, each in found.items() if each.comparison}
     corrected = holm([each.p_value for each in differences.values()])
     for (name, difference), p_value in zip(differences.items(), corrected, strict=True):
-        found[name] = replace(found[name], verdict=judge(difference, p_value))
+        found[name] = replace(found[name], verdict=judge(difference, p_value, len(corrected)))
     return found
 
 

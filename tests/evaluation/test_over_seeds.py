@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from lora_distill.evaluation.over_seeds import holm, recipe_difference, same_rows_difference
+from lora_distill.evaluation.over_seeds import LEAST_SEEDS, holm, recipe_difference, same_rows_difference
+from lora_distill.evaluation.verdict import LEVEL
 from tests.evaluation.simulation import World
 
 TABLES = st.tuples(st.integers(2, 30), st.integers(2, 6)).flatmap(
@@ -103,25 +104,33 @@ def test_holm_never_makes_smaller(p_values: list[float]) -> None:
     assert all(value <= 1 for value in adjusted)
 
 
+def test_seeds_that_all_give_the_same_do_not_tell_how_far_others_would_be_from_it() -> None:
+    found = same_rows_difference(np.array([0.905 - 0.9, 0.955 - 0.95, 0.805 - 0.8]))
+    assert found.difference == pytest.approx(0.005)
+    assert (found.low, found.high, found.p_value) == (None, None, None)
+
+
 def test_more_seeds_and_rows_show_smaller_differences() -> None:
     found = recipe_difference(World(0.9, 2000, 5, seed_deviation=0.005, row_effect=True).draw(1, _generator())[0])
-    assert found.detectable(seeds=10) < found.detectable() < found.detectable(seeds=3)
-    assert found.detectable(rows=20_000) < found.detectable()
-    assert found.detectable(seeds=1) == math.inf
-    wanted = found.detectable() * 0.9
-    seeds, rows = found.seeds_needed(wanted), found.rows_needed(wanted)
+    assert found.detectable(LEVEL, seeds=10) < found.detectable(LEVEL) < found.detectable(LEVEL, seeds=3)
+    assert found.detectable(LEVEL, rows=20_000) < found.detectable(LEVEL)
+    assert found.detectable(LEVEL, seeds=1) == math.inf
+    wanted = found.detectable(LEVEL) * 0.9
+    seeds, rows = found.seeds_needed(wanted, LEVEL), found.rows_needed(wanted, LEVEL)
     assert seeds
-    assert found.detectable(seeds=seeds) <= wanted < found.detectable(seeds=seeds - 1)
+    assert found.detectable(LEVEL, seeds=seeds) <= wanted < found.detectable(LEVEL, seeds=seeds - 1)
     assert rows
-    assert found.detectable(rows=rows) <= wanted < found.detectable(rows=rows - 1)
-    assert found.seeds_needed(1e-6) is None
-    assert found.rows_needed(1e-6) is None
+    assert found.detectable(LEVEL, rows=rows) <= wanted < found.detectable(LEVEL, rows=rows - 1)
+    assert found.detectable(LEVEL / 8) > found.detectable(LEVEL)
+    assert found.seeds_needed(1, LEVEL) == LEAST_SEEDS
+    assert found.seeds_needed(1e-6, LEVEL) is None
+    assert found.rows_needed(1e-6, LEVEL) is None
 
 
 def test_detectable_is_found_in_four_of_five_suites() -> None:
     world = World(0.9, 1000, 5, seed_deviation=0.005, row_effect=True)
     generator = _generator()
-    planned = np.mean([recipe_difference(d).detectable() for d in world.draw(200, generator)])
+    planned = np.mean([recipe_difference(d).detectable(LEVEL) for d in world.draw(200, generator)])
     with_gain = World(0.9, 1000, 5, seed_deviation=0.005, row_effect=True, gain=float(planned))
     shown = np.mean([recipe_difference(d).p_value < 0.05 for d in with_gain.draw(400, generator)])
     assert 0.72 < shown < 0.92

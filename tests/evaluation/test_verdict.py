@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,23 @@ def test_a_corrected_p_value_decides() -> None:
     verdict = judge(helped, p_value=0.2)
     assert verdict.finding == "no difference"
     assert "corrected for how many are asked" in verdict.sentence
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_what_is_needed_is_more_than_there_is(seeds: int) -> None:
+    world, needed = World(0.9, 400, seeds, seed_deviation=0.003, gain=0.03), []
+    for d in world.draw(100, np.random.default_rng(0)):
+        of_recipe = recipe_difference(d)
+        verdict = judge(of_recipe, min(8 * of_recipe.p_value, 1.0), comparisons=8)
+        if verdict.finding == "no difference":
+            assert verdict.detectable
+            assert verdict.detectable > abs(of_recipe.difference)
+            told = re.search(r"about (?:(\d+) seeds)?(?: or )?(?:([\d,]+) test rows)?$", verdict.sentence.rstrip("."))
+            if told:
+                needed.append(told[1])
+                assert int(told[1] or 1000) > seeds
+                assert int((told[2] or "1,000").replace(",", "")) > 400
+    assert len(needed) > 20
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from tests.reporting.sample import LABELS, sample_results
 NASTY = "<script>alert('x')</script>"
 
 
-def finished_run(folder: Path, name: str, seed: int, **changes: float) -> RunFolder:
-    """A run's folder with all that a report reads."""
+def finished_run(folder: Path, name: str, seed: int, *, text: str = NASTY, **changes: float | str) -> RunFolder:
+    """A run's folder with all that a report reads; it was judged on texts that begin so."""
     config = make_config({"output_dir": str(folder), "exp_name": name, "seed": seed, **changes}, {})
     names = [NASTY, *LABELS[1:]]
     results = sample_results(names) | {"exp_name": name}
@@ -31,7 +31,7 @@ def finished_run(folder: Path, name: str, seed: int, **changes: float) -> RunFol
     rows = results["data"]["test_rows"]
     generator = np.random.default_rng(seed)
     labels = np.arange(rows) % len(names)
-    texts = [f"{NASTY} {number}" for number in range(rows)]
+    texts = [f"{text} {number}" for number in range(rows)]
     columns: dict[str, Any] = {"row_id": np.arange(rows), "text": texts, "label": labels}
     for role, strength in (("teacher", 3.6), ("student", 3.4), ("control", 2.5)):
         logits = (generator.normal(size=(rows, len(names))) + strength * np.eye(len(names))[labels]).astype(np.float32)
@@ -89,6 +89,23 @@ def test_the_smallest_student_that_may_be_as_good_is_named(tmp_path: Path) -> No
     )
     assert ": its lead is +0.00 points (" in said[2]
     assert len(headline(summarise(gather(runs), runs | {"small": runs["large"]}))) == 2
+
+
+def test_students_are_ranked_among_those_on_the_same_texts(tmp_path: Path) -> None:
+    runs = {name: [finished_run(tmp_path, name, 0, text=name[0])] for name in ("a1", "a2", "b1", "c1", "c2")}
+    for name, lost in {"a1": 0.01, "a2": 0.0, "b1": -0.01, "c1": 0.0, "c2": 0.02}.items():
+        results = runs[name][0].results()
+        results["student"]["test"]["accuracy"] -= lost
+        results["data"]["name"] = f"data {name[0]}"
+        write_json(runs[name][0].path / METRICS, results)
+    best = [said for said in headline(summarise(gather(runs), runs)) if "most accurate" in said]
+    assert [said.partition(", with")[0] for said in best] == [
+        "The most accurate student on data a is a2",
+        "The most accurate student on data c is c1",
+    ]
+    page = page_of(runs, tmp_path)
+    assert "dashed line: no model" not in page
+    assert "front" not in page[page.index("<svg") : page.index("</svg>")]
 
 
 def test_it_asks_no_network_and_escapes_what_users_wrote(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:

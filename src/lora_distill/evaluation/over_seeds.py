@@ -12,6 +12,7 @@ from scipy import stats
 LEAST_SEEDS = 3
 LEAST_DISCORDANT = 10  # rows a seed; with fewer, no interval of this kind can be trusted
 POWER = 0.8
+ROUNDING = 1e-12  # what differences of equal figures may differ by
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class OverSeeds:
 
     Attributes:
         difference: the mean, in the unit of what was given.
-        low: lower end of its confidence interval; minus infinity where one seed says nothing.
+        low: lower end of its confidence interval; None, as are the next two, where all seeds give the same: how far
+            others would be from it, such seeds do not tell.
         high: upper end.
         p_value: of the hypothesis that the mean is 0, two-sided.
         confidence: of the interval.
@@ -29,9 +31,9 @@ class OverSeeds:
     """
 
     difference: float
-    low: float
-    high: float
-    p_value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
     confidence: float
     seeds: int
     per_seed: list[float]
@@ -49,6 +51,9 @@ class RecipeDifference(OverSeeds):
         rest_variance: of what neither explains.
     """
 
+    low: float
+    high: float
+    p_value: float
     rows: int
     discordant: float
     seed_variance: float
@@ -60,13 +65,14 @@ class RecipeDifference(OverSeeds):
         """Whether there are seeds and discordant rows enough to say that one is better."""
         return self.seeds >= LEAST_SEEDS and self.discordant >= LEAST_DISCORDANT
 
-    def detectable(self, *, seeds: int | None = None, rows: int | None = None) -> float:
+    def detectable(self, level: float, *, seeds: int | None = None, rows: int | None = None) -> float:
         """The smallest true difference that so many seeds and rows would show in four of five suites.
 
         (t[1 - a/2] + t[0.8]) sqrt(V) with V = seed/S + row/n + rest/(nS) and Satterthwaite's degrees of freedom, which
         is exact enough for planning.
 
         Args:
+            level: a, of the test; where several are corrected for their number, that of one of them.
             seeds: as many as there are, if None.
             rows: as many as there are, if None.
         """
@@ -76,19 +82,19 @@ class RecipeDifference(OverSeeds):
         by_seed = self.seed_variance / seeds + self.rest_variance / (rows * seeds)
         variance = by_seed + self.row_variance / rows
         if by_seed == 0:
-            reach = stats.norm.ppf((1 + self.confidence) / 2) + stats.norm.ppf(POWER)
+            reach = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)
         else:
             freedom = variance**2 * (seeds - 1) / by_seed**2
-            reach = stats.t.ppf((1 + self.confidence) / 2, freedom) + stats.t.ppf(POWER, freedom)
+            reach = stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)
         return float(reach * math.sqrt(variance))
 
-    def seeds_needed(self, difference: float, most: int = 1000) -> int | None:
+    def seeds_needed(self, difference: float, level: float, most: int = 1000) -> int | None:
         """How many seeds would show a true difference on as many rows; None: no number would, up to `most`."""
-        return _smallest(lambda seeds: self.detectable(seeds=seeds) <= abs(difference), 2, most)
+        return _smallest(lambda seeds: self.detectable(level, seeds=seeds) <= abs(difference), LEAST_SEEDS, most)
 
-    def rows_needed(self, difference: float, most: int = 10_000_000) -> int | None:
+    def rows_needed(self, difference: float, level: float, most: int = 10_000_000) -> int | None:
         """How many rows would show a true difference with as many seeds; None: no number would, up to `most`."""
-        return _smallest(lambda rows: self.detectable(rows=rows) <= abs(difference), 2, most)
+        return _smallest(lambda rows: self.detectable(level, rows=rows) <= abs(difference), 2, most)
 
 
 def recipe_difference(differences: NDArray[np.number[Any]], confidence: float = 0.95) -> RecipeDifference:
@@ -165,9 +171,11 @@ def same_rows_difference(per_seed: NDArray[np.number[Any]], confidence: float = 
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"finite differences of two seeds at least are needed, not {values.shape}")
     seeds, mean = len(values), float(values.mean())
+    if np.ptp(values) < ROUNDING:
+        return OverSeeds(mean, None, None, None, confidence, seeds, values.tolist())
     error = float(values.std(ddof=1)) / math.sqrt(seeds)
     reach = float(stats.t.ppf((1 + confidence) / 2, seeds - 1)) * error
-    p_value = _two_sided(mean, error, lambda ratio: stats.t.sf(ratio, seeds - 1))
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, seeds - 1))
     return OverSeeds(mean, mean - reach, mean + reach, p_value, confidence, seeds, values.tolist())
 
 

@@ -1,5 +1,6 @@
 """What the evidence allows to say: helped, hurt, or neither, and what would tell."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,19 +18,23 @@ class Verdict:
         finding: of the tests.
         sentence: in words, with the figures that it rests on.
         p_value: corrected for the comparisons of the suite.
+        detectable: the smallest true difference that so many seeds and rows show in four of five such suites, as a
+            share; None where they are too few to decide.
     """
 
     finding: Finding
     sentence: str
     p_value: float
+    detectable: float | None
 
 
-def judge(found: RecipeDifference, p_value: float | None = None) -> Verdict:
+def judge(found: RecipeDifference, p_value: float | None = None, comparisons: int = 1) -> Verdict:
     """Say what student minus control shows.
 
     Args:
         found: of shares of right rows, over seeds.
         p_value: corrected for the comparisons beside it; None: there are none.
+        comparisons: that it is corrected for, this one with them.
     """
     p_value = found.p_value if p_value is None else p_value
     evidence = (
@@ -38,14 +43,16 @@ def judge(found: RecipeDifference, p_value: float | None = None) -> Verdict:
         f"{found.seeds} seeds, p {_p(p_value)})"
     )
     if not found.can_decide:
-        return Verdict("too little", f"Too little to tell: {evidence}; {_missing(found)}.", p_value)
+        return Verdict("too little", f"Too little to tell: {evidence}; {_missing(found)}.", p_value, None)
+    level = LEVEL / comparisons  # of the least p value of them all: what another needs is less
+    detectable = found.detectable(level)
     if p_value < LEVEL and not found.low <= 0 <= found.high:
         finding: Finding = "helped" if found.difference > 0 else "hurt"
-        return Verdict(finding, f"Distillation {finding}: {evidence}.", p_value)
+        return Verdict(finding, f"Distillation {finding}: {evidence}.", p_value, detectable)
     # The interval is of this comparison alone and may leave zero out where the corrected test does not reject.
     among = ", corrected for how many are asked" if not found.low <= 0 <= found.high else ""
-    sentence = f"No difference that this data can show{among}: {evidence}; {_needed(found)}."
-    return Verdict("no difference", sentence, p_value)
+    sentence = f"No difference that this data can show{among}: {evidence}; {_needed(found, level)}."
+    return Verdict("no difference", sentence, p_value, detectable)
 
 
 def _p(value: float) -> str:
@@ -62,10 +69,11 @@ def _missing(found: RecipeDifference) -> str:
     return f"it takes {' and '.join(wanted)}"
 
 
-def _needed(found: RecipeDifference) -> str:
+def _needed(found: RecipeDifference, level: float) -> str:
     """What would show a difference as large as the one that was seen, and what can be shown as it is."""
-    shown = f"what {found.seeds} seeds and {found.rows:,} rows show in four of five cases is {_points(found)}"
-    seeds, rows = found.seeds_needed(found.difference), found.rows_needed(found.difference)
+    detectable = 100 * found.detectable(level)
+    shown = f"what {found.seeds} seeds and {found.rows:,} rows show in four of five cases is {detectable:.2f} points"
+    seeds, rows = (needed(found.difference, level) for needed in (found.seeds_needed, found.rows_needed))
     ways = [f"{seeds} seeds"] if seeds else []
     ways += [f"{_rounded(rows):,} test rows"] if rows else []
     if ways:
@@ -73,10 +81,7 @@ def _needed(found: RecipeDifference) -> str:
     return f"{shown}; for one as small as this neither seeds nor rows alone would do"
 
 
-def _points(found: RecipeDifference) -> str:
-    return f"{100 * found.detectable():.2f} points"
-
-
 def _rounded(number: float) -> int:
-    """To two digits: it is an estimate."""
-    return int(float(f"{number:.2g}"))
+    """Up, to two digits: it is an estimate, and fewer would not do."""
+    step: int = 10 ** max(len(str(math.ceil(number))) - 2, 0)
+    return math.ceil(number / step) * step

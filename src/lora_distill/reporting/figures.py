@@ -25,7 +25,10 @@ PLOT_STYLE, PAGE_STYLE = (Path(__file__).with_name(name) for name in ("plots.css
 
 
 def overview(experiments: Sequence[Experiment]) -> str:
-    """Accuracy of each experiment's roles against their trainable parameters, with the Pareto front."""
+    """Accuracy of each experiment's roles against their trainable parameters, with the Pareto front.
+
+    Without it where they were judged on different rows, for then none outdoes another.
+    """
     names: dict[tuple[Role, int, tuple[float, float, float]], list[str]] = {}  # what is shared is one mark
     for each in experiments:
         for role in ROLES:
@@ -37,7 +40,8 @@ def overview(experiments: Sequence[Experiment]) -> str:
         for (role, total, found), of in names.items()
     ]
     title = "Accuracy against trainable parameters, with 95% intervals"
-    return scatter(marks, "Trainable parameters", "Accuracy on the test split", title, front=True)
+    one_test = len({each.evidence.test for each in experiments}) == 1
+    return scatter(marks, "Trainable parameters", "Accuracy on the test split", title, front=one_test)
 
 
 def _interval(found: tuple[float, float, float], said: Callable[[float], str] = percent) -> str:

@@ -75,7 +75,7 @@ def write_report(
     page = environment.get_template(TEMPLATE).render(
         experiments=each,
         headline=headline(each),
-        best=best_student(each),
+        best=best_students(each),
         roles=ROLES,
         overview=overview,
         effects=effects,
@@ -111,16 +111,20 @@ def headline(experiments: list[Experiment]) -> list[str]:
         said = [f"Distillation helped in {helped} of {len(found)} experiments, and hurt in {hurt}."]
     else:
         said = [f"In none of {len(found)} experiments can these runs show that distillation helped, or hurt."]
-    best = best_student(experiments)
-    accuracy = best.accuracy("student")
-    if accuracy is None:
-        return said
-    mean, low, high = accuracy
-    student = f"The most accurate student is {one_line(best.name)}, {_spends(best)}"
-    said.append(f"{student}: {percent(mean)} ({percent(low)} to {percent(high)}).")
-    smaller = [
-        (each, best.evidence.lead_over(each.evidence)) for each in experiments if each.trainable < best.trainable
-    ]
+    best = best_students(experiments)
+    for test, each in best.items():
+        rivals = [other for other in experiments if other.evidence.test == test]
+        if len(rivals) > 1:
+            said += _say_best(each, rivals, f" on {one_line(each.results[0]['data']['name'])}" if len(best) > 1 else "")
+    return said
+
+
+def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[str]:
+    """The best student, and the smallest that may be as good."""
+    mean, low, high = best.accuracy("student") or (0.0, 0.0, 0.0)
+    student = f"The most accurate student{where} is {one_line(best.name)}, {_spends(best)}"
+    said = [f"{student}: {percent(mean)} ({percent(low)} to {percent(high)})."]
+    smaller = [(each, best.evidence.lead_over(each.evidence)) for each in rivals if each.trainable < best.trainable]
     alike = [(each, lead) for each, lead in smaller if lead and lead[1] <= 0]
     if alike:
         least, (lead, low, high) = min(alike, key=lambda each: each[0].trainable)
@@ -129,9 +133,12 @@ def headline(experiments: list[Experiment]) -> list[str]:
     return said
 
 
-def best_student(experiments: list[Experiment]) -> Experiment:
-    """The experiment whose student is most often right on the test split."""
-    return max(experiments, key=lambda each: (each.accuracy("student") or (0.0,))[0])
+def best_students(experiments: list[Experiment]) -> dict[str, Experiment]:
+    """By the fingerprint of each test split, the experiment whose student is most often right on it."""
+    best: dict[str, Experiment] = {}
+    for each in sorted(experiments, key=lambda each: -(each.accuracy("student") or (0.0,))[0]):
+        best.setdefault(each.evidence.test, each)
+    return best
 
 
 def _spends(experiment: Experiment) -> str:
