@@ -36,7 +36,11 @@ def finish(suite: Suite, accuracies: dict[str, float], texts: str = "text", **en
         tested = {role: {"test": classification_metrics(each, LABELS, NAMES)} for role, each in roles.items()}
         write_json(
             run.path / METRICS,
-            {"exp_name": config.exp_name, "data": {"label_names": NAMES, "source": {"revision": "r"}}, **tested},
+            {
+                "exp_name": config.exp_name,
+                "data": {"label_names": NAMES, "source": {"revision": "r"}, "notes": []},
+                **tested,
+            },
         )
         columns = {"row_id": np.arange(ROWS), "text": [f"{texts} {row}" for row in range(ROWS)], "label": LABELS}
         for role, each in roles.items():
@@ -72,6 +76,12 @@ def test_a_student_that_learnt_more_is_said_to_have_been_helped(tmp_path: Path) 
     written = json.loads(json.dumps(as_json(evidence)))
     recipe = written["experiments"]["good"]["comparison"]["recipe"]["accuracy"]
     assert recipe["low"] < recipe["difference"] < recipe["high"]
+    assert written["correction"] == {
+        "method": "Holm",
+        "comparisons": 2,
+        "corrected": ["verdict.p_value"],
+        "not_corrected": ["comparison.recipe.*.p_value", "comparison.same_rows.*.p_value"],
+    }
     assert written["experiments"]["good"]["runs"] == [f"s-good-seed-{seed}" for seed in range(4)]
 
 
@@ -83,6 +93,24 @@ def test_p_values_are_corrected_for_all_that_is_asked(tmp_path: Path) -> None:
     assert first
     assert one
     assert one.p_value == pytest.approx(min(1, 3 * first.p_value))
+
+
+def test_what_a_seed_does_not_draw_is_named(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 2, "one", "two")
+    finish(suite, {"teacher": 0.9, "student": 0.9})
+    for config in suite.only("two").runs.values():
+        results = RunFolder.of(config).results()
+        results["data"]["notes"] = [
+            f"{split}: 20 of 400 rows, drawn stratified by the seed" for split in ("train", "validation")
+        ]
+        results["teacher"]["checkpoint"] = "given"
+        write_json(RunFolder.of(config).path / METRICS, results)
+    written = as_json(gather(suite.groups()))["experiments"]
+    own = ["the student's first weights", "the order of the rows", "dropout"]
+    assert written["one"]["seed_draws"] == ["the teacher", *own]
+    assert written["one"]["seed_keeps"] == ["the training texts", "the validation split"]
+    assert written["two"]["seed_draws"] == ["the training texts", *own, "the validation split"]
+    assert written["two"]["seed_keeps"] == ["the teacher"]
 
 
 def test_one_seed_or_no_control_has_no_verdict(tmp_path: Path) -> None:

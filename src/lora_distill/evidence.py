@@ -25,6 +25,8 @@ class Evidence:
     Attributes:
         runs: names of those that finished.
         seeds: of these.
+        seed_draws: what another seed changes.
+        seed_keeps: what it does not, so that all is said for these.
         accuracy: on the test split, by role and seed.
         comparison: student minus control; None with one seed or without a control.
         verdict: on the recipe, corrected for the other experiments of the suite.
@@ -34,6 +36,8 @@ class Evidence:
 
     runs: list[str]
     seeds: list[int]
+    seed_draws: list[str]
+    seed_keeps: list[str]
     accuracy: dict[str, list[float]]
     comparison: Comparison | None
     verdict: Verdict | None
@@ -77,12 +81,18 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
 
 
 def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
-    """For a file: all but what is by row."""
+    """For a file: all but what is by row, and which p values are corrected for how many are asked."""
     each = {
         name: {key: value for key, value in asdict(found).items() if key != "student_right"}
         for name, found in evidence.items()
     }
-    return {"experiments": each, "correction": "Holm"}
+    correction = {
+        "method": "Holm",
+        "comparisons": sum(found.verdict is not None for found in evidence.values()),
+        "corrected": ["verdict.p_value"],
+        "not_corrected": ["comparison.recipe.*.p_value", "comparison.same_rows.*.p_value"],
+    }
+    return {"experiments": each, "correction": correction}
 
 
 def _of_one(runs: list[RunFolder]) -> Evidence:
@@ -100,15 +110,34 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
     if len(runs) > 1 and all("control" in table.logits for table in tables):
         student, control = ([table.logits[role] for table in tables] for role in ("student", "control"))
         comparison = compare_over_seeds(student, control, first.labels, results[0]["data"]["label_names"])
+    by_seed = _drawn_by_seed(results[0])
     return Evidence(
         runs=[run.path.name for run in runs],
         seeds=[run.resolved().seed for run in runs],
+        seed_draws=[what for what, drawn in by_seed.items() if drawn],
+        seed_keeps=[what for what, drawn in by_seed.items() if not drawn],
         accuracy={role: [each[role]["test"]["accuracy"] for each in results] for role in ROLES if role in results[0]},
         comparison=comparison,
         verdict=None,
         test=str(inputs[0]["test rows"]),
         student_right=np.stack([table.logits["student"].argmax(axis=1) == first.labels for table in tables], axis=1),
     )
+
+
+def _drawn_by_seed(results: dict[str, Any]) -> dict[str, bool]:
+    """Whether another seed changes it."""
+
+    def is_drawn(split: str) -> bool:
+        return any(note.startswith(f"{split}: ") and "by the seed" in note for note in results["data"]["notes"])
+
+    return {
+        "the training texts": is_drawn("train"),
+        "the teacher": "checkpoint" not in results["teacher"],
+        "the student's first weights": True,
+        "the order of the rows": True,
+        "dropout": True,
+        "the validation split": is_drawn("validation"),
+    }
 
 
 class Predictions(NamedTuple):

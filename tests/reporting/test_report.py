@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lora_distill.config import ROLES, make_config
+from lora_distill.evaluation.comparison import compare_over_seeds
 from lora_distill.evidence import Predictions, gather
 from lora_distill.reporting.report import headline, write_report
-from lora_distill.reporting.sections import cost, rows_to_read
+from lora_distill.reporting.sections import cost, differences, rows_to_read
 from lora_distill.reporting.summary import summarise
 from lora_distill.reporting.svg import Axis, Point, scatter
 from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, RunFolder
@@ -125,6 +126,48 @@ def test_every_plot_is_well_formed_and_says_what_it_shows(groups: dict[str, list
         assert plot.findall(".//title")
     marks = [str(mark.text).partition(":")[0] for mark in plots[0].findall(".//g/title")]
     assert sorted(marks) == sorted(f"{role} of {name}" for name in groups for role in ROLES)
+
+
+def test_differences_of_all_figures_are_shown_as_what_they_are_of(
+    groups: dict[str, list[RunFolder]], tmp_path: Path
+) -> None:
+    page, evidence = page_of(groups, tmp_path), gather(groups)["base"]
+    assert evidence.comparison
+    assert evidence.verdict
+    table = page[page.index("<h3>Student − control, over 3 seeds</h3>") :].partition("</table>")[0]
+    assert page.count("<h3>Student − control, over") == 1
+    assert re.findall("<th [^>]*>(.*?)</th>", table) == [
+        *("Figure", "Difference", "For other texts and seeds", "p", "On exactly these rows, for other seeds", "p"),
+    ]
+    lines = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>.*?</tr>", table)[1:]]
+    names = ("Accuracy, points", "Macro F1, points", "NLL", "Brier", "ECE", "ECE, equal mass", "AURC")
+    assert [line[0] for line in lines] == list(names)
+    nll, ece = (lines[names.index(name)] for name in ("NLL", "ECE"))
+    of_texts, of_rows = evidence.comparison.recipe["nll"], evidence.comparison.same_rows["nll"]
+    assert nll[1:4] == [
+        f"{of_texts.difference:+.4f}",
+        f"{of_texts.low:+.4f} to {of_texts.high:+.4f}",
+        f"{of_texts.p_value:.2g}",
+    ]
+    assert nll[4] == f"{of_rows.low:+.4f} to {of_rows.high:+.4f}"
+    assert ece[2:4] == ["–", "–"]
+    assert evidence.verdict.detectable
+    assert f"accuracy of {100 * evidence.verdict.detectable:.2f} points\nwould be shown" in page
+
+
+def test_seeds_that_all_give_the_same_have_no_interval_on_the_page() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    alike = compare_over_seeds([logits] * 3, [-logits] * 3, np.arange(50) % 2, ["a", "b"])
+    assert all(line["same_rows"] == line["same_rows_p"] == "–" for line in differences(alike))
+    assert any(line["difference"] != "+0.00" for line in differences(alike))
+
+
+def test_the_answers_of_every_role_are_shown(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
+    page = page_of({"alone": groups["alone"]}, tmp_path)
+    for role in ROLES:
+        table = page[page.index(f'aria-label="Confusion of the {role}"') :].partition("</table>")[0]
+        counts = [int(count) for count in re.findall(r"<td[^>]*>([\d,]+)</td>", table)]
+        assert counts == list(np.ravel(groups["alone"][0].results()[role]["test"]["confusion"]))
 
 
 def test_settings_that_differ_are_named(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import (
     baseline,
     doubts,
@@ -13,7 +15,6 @@ from lora_distill.reporting.sentences import (
     standard_error,
     verdict,
 )
-from tests.reporting.sample import sample_results
 
 
 def comparison(low: float, high: float, p_value: float, student: int, control: int) -> dict[str, Any]:
@@ -122,8 +123,16 @@ def test_a_teacher_that_has_nothing_to_teach_is_not_believed() -> None:
     ]
 
 
-def test_what_a_seed_draws_is_said_as_it_is() -> None:
-    results = sample_results()
-    assert "the training texts stay the same" in seeds_draw([results])
-    results["data"]["notes"].append("train: 200 of 2,225 rows, drawn stratified by the seed")
-    assert seeds_draw([results]).startswith("A seed draws which rows are trained on, the teacher")
+def of_seeds(draws: list[str], keeps: list[str], seeds: int = 3) -> Evidence:
+    return Evidence([], list(range(seeds)), draws, keeps, {}, None, None, "", np.zeros((0, seeds), np.bool_))
+
+
+def test_what_a_seed_draws_is_said_once_or_of_each() -> None:
+    some, others, alone = of_seeds(["a", "b", "c"], ["d", "e"]), of_seeds(["a", "b"], []), of_seeds(["a"], [], seeds=1)
+    sentence = "A seed draws a, b and c; d and e stay the same, so all is said for these."
+    assert seeds_draw({"one": some, "two": some, "alone": alone}) == [sentence]
+    assert seeds_draw({"one": some, "two": others, "three": some}) == [
+        f"one, three: {sentence}",
+        "two: A seed draws a and b.",
+    ]
+    assert seeds_draw({"alone": alone}) == []

@@ -162,8 +162,7 @@ def _notes(experiments: list[Experiment]) -> list[str]:
     """What speaks against the figures, what they are of, and what they do not mean."""
     results = [result for each in experiments for result in each.results]
     lines = [*warnings_of(results), *about_data(results)]
-    if any(len(each.evidence.seeds) > 1 for each in experiments):
-        lines.append(seeds_draw(results))
+    lines += seeds_draw({each.name: each.evidence for each in experiments})
     if any(map(same_backbone, results)):
         lines.append(SPEED)
     return list(dict.fromkeys(lines))

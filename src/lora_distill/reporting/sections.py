@@ -1,21 +1,31 @@
 """What the page shows of one experiment beside its line in the table: tables and texts of its first seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
 from lora_distill.config import ROLES
-from lora_distill.evaluation.comparison import learned_from_teacher
+from lora_distill.evaluation.comparison import Comparison, learned_from_teacher
 from lora_distill.evaluation.rows import doubtful_labels
 from lora_distill.evidence import Predictions, read_predictions
 from lora_distill.reporting import figures
-from lora_distill.reporting.sentences import one_line, percent
+from lora_distill.reporting.sentences import one_line, percent, points
 from lora_distill.reporting.summary import Experiment
 from lora_distill.run_folder import DECIDES_NOTHING
 
 ROWS_TO_READ, MOST_LETTERS = 5, 400
+ABSENT = "–"
+DIFFERENCES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "accuracy": ("Accuracy, points", points),
+    "macro_f1": ("Macro F1, points", points),
+    "nll": ("NLL", "{:+.4f}".format),
+    "brier": ("Brier", "{:+.4f}".format),
+    "ece": ("ECE", "{:+.4f}".format),
+    "ece_equal_mass": ("ECE, equal mass", "{:+.4f}".format),
+    "aurc": ("AURC", "{:+.4f}".format),
+}
 HIDDEN = (*DECIDES_NOTHING, "device")
 
 
@@ -53,12 +63,27 @@ def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
             for label in results["data"]["label_names"]
         ],
         "labels": [one_line(label) for label in results["data"]["label_names"]],
-        "confusion": results["student"]["test"]["confusion"],
+        "differences": differences(experiment.evidence.comparison) if experiment.evidence.comparison else [],
         "agreement": results["agreement"],
         "settings": settings,
         "differing": [key for key in settings if settings[key] != others[key]],
         "environment": run.environment(),
     }
+
+
+def differences(comparison: Comparison) -> list[dict[str, str]]:
+    """Student minus control over seeds, as it is said: for other texts too where a figure is a mean over texts."""
+    rows = []
+    for name, (label, said) in DIFFERENCES.items():
+        same_rows = comparison.same_rows[name]
+        row = {"figure": label, "difference": said(same_rows.difference)}
+        for kind, found in (("recipe", comparison.recipe.get(name)), ("same_rows", same_rows)):
+            if found is None or found.low is None or found.high is None or found.p_value is None:
+                row |= {kind: ABSENT, f"{kind}_p": ABSENT}
+            else:
+                row |= {kind: f"{said(found.low)} to {said(found.high)}", f"{kind}_p": f"{found.p_value:.2g}"}
+        rows.append(row)
+    return rows
 
 
 def rows_to_read(predictions: Predictions, label_names: list[str]) -> list[dict[str, Any]]:

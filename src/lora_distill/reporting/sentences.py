@@ -2,10 +2,14 @@
 
 import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import ROLES
 from lora_distill.data.wording import counted
+
+if TYPE_CHECKING:
+    from lora_distill.evidence import Evidence
 
 FEW_TEST_ROWS, FEW_DIFFERENT_ROWS = 30, 10
 
@@ -128,15 +132,21 @@ def about_data(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def seeds_draw(results: list[dict[str, Any]]) -> str:
-    """What another seed would change in these runs, and what it would not.
+def seeds_draw(evidence: Mapping[str, "Evidence"]) -> list[str]:
+    """What another seed would change, and what it would not: in a sentence, or one for each group of experiments.
 
     Args:
-        results: what each metrics.json holds.
+        evidence: by experiment; what is said is of those with several seeds.
     """
-    drawn = "the teacher, the student's first weights, the order of the rows, dropout and the validation split"
-    if all(
-        any(note.startswith("train: ") and "by the seed" in note for note in each["data"]["notes"]) for each in results
-    ):
-        return f"A seed draws which rows are trained on, {drawn}."
-    return f"A seed draws {drawn}; the training texts stay the same, so all is said for these."
+    said: dict[str, list[str]] = {}
+    for name, each in evidence.items():
+        if len(each.seeds) > 1:
+            kept = f"; {_listed(each.seed_keeps)} stay the same, so all is said for these" if each.seed_keeps else ""
+            said.setdefault(f"A seed draws {_listed(each.seed_draws)}{kept}.", []).append(one_line(name))
+    if len(said) < 2:
+        return list(said)
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]
+
+
+def _listed(things: list[str]) -> str:
+    return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
