@@ -136,3 +136,4 @@ def test_what_a_seed_draws_is_said_once_or_of_each() -> None:
         "two: A seed draws a and b.",
     ]
     assert seeds_draw({"alone": alone}) == []
+    assert seeds_draw({"one": of_seeds(["a"], ["b"])}) == ["A seed draws a; b stays the same."]

@@ -141,8 +141,11 @@ def seeds_draw(evidence: Mapping[str, "Evidence"]) -> list[str]:
     said: dict[str, list[str]] = {}
     for name, each in evidence.items():
         if len(each.seeds) > 1:
-            kept = f"; {_listed(each.seed_keeps)} stay the same, so all is said for these" if each.seed_keeps else ""
-            said.setdefault(f"A seed draws {_listed(each.seed_draws)}{kept}.", []).append(one_line(name))
+            sentence = f"A seed draws {_listed(each.seed_draws)}"
+            if each.seed_keeps:
+                are = "stay the same, so all is said for these" if len(each.seed_keeps) > 1 else "stays the same"
+                sentence += f"; {_listed(each.seed_keeps)} {are}"
+            said.setdefault(f"{sentence}.", []).append(one_line(name))
     if len(said) < 2:
         return list(said)
     return [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]
