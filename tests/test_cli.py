@@ -201,8 +201,8 @@ def test_a_suite_given_as_the_settings_of_one_experiment(run: Run, experiments: 
 
 
 def test_a_folder_of_runs_is_shown_as_one_table(run: Run, tmp_path: Path) -> None:
-    for name in ("two", "one", "begun"):
-        path = begin(make_config({"exp_name": name, "output_dir": "o"}, {})).path
+    for name, alpha in (("two", 0.2), ("one", 0.1), ("begun", 0.3)):
+        path = begin(make_config({"exp_name": name, "output_dir": "o", "alpha": alpha}, {})).path
         if name != "begun":
             write_json(path / METRICS, sample_results() | {"exp_name": "as it was called"})
     (tmp_path / "o" / ".artefacts").mkdir()

@@ -66,7 +66,7 @@ def show(arguments: argparse.Namespace) -> int:
     runs = [] if run.begun else runs_in(run.path)
     finished = [each for each in runs if each.finished]
     if finished:
-        print_evidence(group_by_seed(finished), [each.results() for each in finished])
+        _print_evidence(group_by_seed(finished))
         if len(finished) < len(runs):
             print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
         return OK
@@ -91,7 +91,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
     groups = group_by_seed(_finished_runs(arguments.runs))
     if arguments.format == "table":
-        print_evidence(groups, [run.results() for runs in groups.values() for run in runs])
+        _print_evidence(groups)
         return OK
     evidence = gather(groups)
     if arguments.format == "json":
@@ -100,6 +100,10 @@ def compare(arguments: argparse.Namespace) -> int:
         formats = {"csv": as_csv, "markdown": as_markdown}
         sys.stdout.write(formats[arguments.format](summarise(evidence, groups)))
     return OK
+
+
+def _print_evidence(groups: dict[str, list[RunFolder]]) -> None:
+    print_evidence(groups, [run.results() for runs in groups.values() for run in runs])
 
 
 def _finished_runs(folders: list[Path]) -> list[RunFolder]:

@@ -129,11 +129,10 @@ def of_seeds(draws: list[str], keeps: list[str], seeds: int = 3) -> Evidence:
 
 def test_what_a_seed_draws_is_said_once_or_of_each() -> None:
     some, others, alone = of_seeds(["a", "b", "c"], ["d", "e"]), of_seeds(["a", "b"], []), of_seeds(["a"], [], seeds=1)
-    sentence = "A seed draws a, b and c; d and e stay the same, so all is said for these."
+    sentence = "A seed draws a, b and c, but not d and e: all is said for what it leaves as it is."
     assert seeds_draw({"one": some, "two": some, "alone": alone}) == [sentence]
     assert seeds_draw({"one": some, "two": others, "three": some}) == [
         f"one, three: {sentence}",
         "two: A seed draws a and b.",
     ]
     assert seeds_draw({"alone": alone}) == []
-    assert seeds_draw({"one": of_seeds(["a"], ["b"])}) == ["A seed draws a; b stays the same."]

@@ -141,11 +141,9 @@ def seeds_draw(evidence: Mapping[str, "Evidence"]) -> list[str]:
     said: dict[str, list[str]] = {}
     for name, each in evidence.items():
         if len(each.seeds) > 1:
-            sentence = f"A seed draws {_listed(each.seed_draws)}"
-            if each.seed_keeps:
-                are = "stay the same, so all is said for these" if len(each.seed_keeps) > 1 else "stays the same"
-                sentence += f"; {_listed(each.seed_keeps)} {are}"
-            said.setdefault(f"{sentence}.", []).append(one_line(name))
+            kept = _listed(each.seed_keeps)
+            but = f", but not {kept}: all is said for what it leaves as it is" if kept else ""
+            said.setdefault(f"A seed draws {_listed(each.seed_draws)}{but}.", []).append(one_line(name))
     if len(said) < 2:
         return list(said)
     return [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]
