@@ -205,12 +205,10 @@ def test_damaged_predictions_are_told(tmp_path: Path) -> None:
 def test_differences_of_all_figures_agree_with_the_metrics() -> None:
     generator = np.random.default_rng(0)
     students, controls = ([logits(accuracy, generator) for _ in range(3)] for accuracy in (0.9, 0.8))
-    found = compare_over_seeds(students, controls, LABELS, NAMES)
+    metrics = [[classification_metrics(each, LABELS, NAMES) for each in side] for side in (students, controls)]
+    found = compare_over_seeds(students, controls, LABELS, *metrics)
     for name in ("accuracy", "nll", "brier", "macro_f1", "ece"):
-        means = [
-            np.mean([classification_metrics(each, LABELS, NAMES)[name] for each in side])
-            for side in (students, controls)
-        ]
+        means = [np.mean([each[name] for each in side]) for side in metrics]
         assert found.same_rows[name].difference == pytest.approx(means[0] - means[1])
         if name in found.recipe:
             assert found.recipe[name].difference == pytest.approx(means[0] - means[1])

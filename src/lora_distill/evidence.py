@@ -109,7 +109,8 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
     comparison = None
     if len(runs) > 1 and all("control" in table.logits for table in tables):
         student, control = ([table.logits[role] for table in tables] for role in ("student", "control"))
-        comparison = compare_over_seeds(student, control, first.labels, results[0]["data"]["label_names"])
+        metrics = ([each[role]["test"] for each in results] for role in ("student", "control"))
+        comparison = compare_over_seeds(student, control, first.labels, *metrics)
     by_seed = _drawn_by_seed(results[0])
     return Evidence(
         runs=[run.path.name for run in runs],

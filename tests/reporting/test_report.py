@@ -10,6 +10,7 @@ import pytest
 
 from lora_distill.config import ROLES, make_config
 from lora_distill.evaluation.comparison import compare_over_seeds
+from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.evidence import Predictions, gather
 from lora_distill.reporting.report import headline, write_report
 from lora_distill.reporting.sections import cost, differences, rows_to_read
@@ -36,6 +37,7 @@ def finished_run(folder: Path, name: str, seed: int, *, text: str = NASTY, **cha
     columns: dict[str, Any] = {"row_id": np.arange(rows), "text": texts, "label": labels}
     for role, strength in (("teacher", 3.6), ("student", 3.4), ("control", 2.5)):
         logits = (generator.normal(size=(rows, len(names))) + strength * np.eye(len(names))[labels]).astype(np.float32)
+        results[role]["test"] = classification_metrics(logits, labels, names)
         columns[f"{role}_logits"] = pa.array(list(logits), type=pa.list_(pa.float32(), len(names)))
     pq.write_table(pa.table(columns), run.path / PREDICTIONS)
     history = [
@@ -157,7 +159,9 @@ def test_differences_of_all_figures_are_shown_as_what_they_are_of(
 
 def test_seeds_that_all_give_the_same_have_no_interval_on_the_page() -> None:
     logits = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    alike = compare_over_seeds([logits] * 3, [-logits] * 3, np.arange(50) % 2, ["a", "b"])
+    labels = np.arange(50) % 2
+    metrics = ([classification_metrics(each, labels, ["a", "b"])] * 3 for each in (logits, -logits))
+    alike = compare_over_seeds([logits] * 3, [-logits] * 3, labels, *metrics)
     assert all(line["same_rows"] == line["same_rows_p"] == "–" for line in differences(alike))
     assert any(line["difference"] != "+0.00" for line in differences(alike))
 

@@ -1,6 +1,6 @@
 """Student beside teacher and control, on the same rows: of one seed, and over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_distill.config import Role
-from lora_distill.evaluation.metrics import agreement, classification_metrics, scores_by_row
+from lora_distill.evaluation.metrics import agreement, scores_by_row
 from lora_distill.evaluation.over_seeds import OverSeeds, RecipeDifference, recipe_difference, same_rows_difference
 from lora_distill.evaluation.significance import paired_difference
 
@@ -78,7 +78,11 @@ class Comparison:
 
 
 def compare_over_seeds(
-    student: Sequence[Logits], control: Sequence[Logits], labels: NDArray[np.int64], label_names: list[str]
+    student: Sequence[Logits],
+    control: Sequence[Logits],
+    labels: NDArray[np.int64],
+    student_metrics: Sequence[Mapping[str, Any]],
+    control_metrics: Sequence[Mapping[str, Any]],
 ) -> Comparison:
     """Compare students with controls that differ from them in nothing but the teacher.
 
@@ -86,7 +90,8 @@ def compare_over_seeds(
         student: float32 [N, C] for each of S seeds, two at least.
         control: the same of the same seeds, on the same rows.
         labels: int64 [N].
-        label_names: C names.
+        student_metrics: S, as `classification_metrics` has them of these logits.
+        control_metrics: the same of the control.
     """
     rows = [
         {name: ours[name] - theirs[name] for name in ours}
@@ -97,9 +102,9 @@ def compare_over_seeds(
         )
     ]
     recipe = {name: recipe_difference(np.stack([each[name] for each in rows], axis=1)) for name in rows[0]}
-    whole = [[classification_metrics(each, labels, label_names) for each in side] for side in (student, control)]
+    whole = list(zip(student_metrics, control_metrics, strict=True))
     same_rows = {
-        name: same_rows_difference(np.array([ours[name] - theirs[name] for ours, theirs in zip(*whole, strict=True)]))
+        name: same_rows_difference(np.array([ours[name] - theirs[name] for ours, theirs in whole]))
         for name in ("accuracy", "nll", "brier", "macro_f1", "ece", "ece_equal_mass", "aurc")
     }
     return Comparison(recipe, same_rows)
