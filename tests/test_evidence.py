@@ -135,7 +135,10 @@ def test_two_students_are_compared_row_by_row_and_seed_by_seed(tmp_path: Path) -
     means = [np.mean(found[name].accuracy["student"]) for name in ("good", "bad")]
     assert lead[0] == pytest.approx(means[0] - means[1])
     assert 0 < lead[1] < lead[0] < lead[2]
-    assert found["good"].lead_over(found["good"]) == (0, 0, 0)
+    itself = found["good"].lead_over(found["good"])
+    assert itself
+    assert itself[0] == 0
+    assert itself[1] == -itself[2] < 0  # other texts may part them
     of_one_seed = found["good"].lead_over(found["one"])
     assert of_one_seed
     assert of_one_seed[0] == pytest.approx(found["good"].accuracy["student"][0] - found["one"].accuracy["student"][0])

@@ -56,7 +56,7 @@ class Evidence:
         ours, theirs = (each.student_right[:, [each.seeds.index(seed) for seed in shared]] for each in (self, other))
         found: OverSeeds | PairedDifference
         if len(shared) > 1:
-            found = recipe_difference(ours.astype(np.float64) - theirs)
+            found = recipe_difference(ours.astype(np.float64) - theirs, largest=1)
         else:
             found = paired_difference(ours[:, 0], theirs[:, 0])
         return found.difference, found.low, found.high

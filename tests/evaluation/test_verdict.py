@@ -69,6 +69,12 @@ def test_too_few_seeds_or_rows_decide_nothing(world: World, said: str) -> None:
 
 
 def test_models_that_never_differ_decide_nothing() -> None:
-    verdict = judge(recipe_difference(np.zeros((50, 3))))
+    verdict = judge(recipe_difference(np.zeros((50, 3)), largest=1))
     assert verdict.finding == "too little"
-    assert "more test rows" in verdict.sentence
+    assert "(95% interval -7.11 to +7.11, 3 seeds, p = 1); the two answer every test row alike." in verdict.sentence
+
+
+def test_a_p_value_that_is_corrected_says_so() -> None:
+    of_recipe = recipe_difference(np.eye(400)[:, :5] - np.eye(400)[:, 5:10] + np.eye(400)[:, 10:15])
+    assert re.search(r"p = [\d.]+ corrected for 8 comparisons\)", judge(of_recipe, 0.4, comparisons=8).sentence)
+    assert "corrected" not in judge(of_recipe, 0.4).sentence

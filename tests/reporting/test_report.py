@@ -16,7 +16,7 @@ from lora_distill.reporting.report import headline, write_report
 from lora_distill.reporting.sections import cost, differences, rows_to_read
 from lora_distill.reporting.summary import summarise
 from lora_distill.reporting.svg import Axis, Point, scatter
-from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, RunFolder
+from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, SPEED, RunFolder
 from lora_distill.store import write_json, write_jsonl
 from tests.reporting.sample import LABELS, sample_results
 
@@ -91,7 +91,35 @@ def test_the_smallest_student_that_may_be_as_good_is_named(tmp_path: Path) -> No
         "These runs cannot tell it from small, with 1,000 trainable parameters (0.10% of the budget)"
     )
     assert ": its lead is +0.00 points (" in said[2]
+    results["student"]["trainable_parameters"]["total"] = 10_000_000
+    results["student"]["test"]["accuracy"] += 0.01
+    write_json(runs["small"][0].path / METRICS, results)
+    tied = headline(summarise(gather(runs), runs))[1]
+    assert tied.startswith("The most accurate student is large, with ")
+    assert tied.endswith("), and 1 other as often right.")
     assert len(headline(summarise(gather(runs), runs | {"small": runs["large"]}))) == 2
+
+
+def test_where_nothing_was_learnt_that_is_what_is_said(tmp_path: Path) -> None:
+    runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
+    for (run,) in runs.values():
+        results = run.results()
+        confusion = np.array(results["student"]["test"]["confusion"])
+        results["student"]["test"]["confusion"] = [[int(row.sum()), *[0] * (len(row) - 1)] for row in confusion]
+        write_json(run.path / METRICS, results)
+    (said,) = headline(summarise(gather(runs), runs))
+    assert said.startswith("Nothing was learnt: in every run the student puts all test rows into one class.")
+
+
+def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:
+    runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
+    assert "Accuracy against the time of an answer" not in page_of(runs, tmp_path)
+    timing = {"batch": 32, "teacher": {"median": 0.064}, "student": {"median": 0.032}}
+    write_json(runs["one"][0].path / SPEED, {"timings": [{}, timing]})
+    page = page_of(runs, tmp_path)
+    assert "<h2>Accuracy against the time of an answer</h2>" in page
+    assert re.search(r"student of one: [^<]*, 1\.00 ms a text", page)
+    assert re.search(r"teacher of one: [^<]*, 2\.00 ms a text", page)
 
 
 def test_students_are_ranked_among_those_on_the_same_texts(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from lora_distill.evaluation.significance import paired_difference
 
 Logits = NDArray[np.float32]
 
+LARGEST = {"accuracy": 1.0, "brier": 2.0}  # difference that a row can have; of a likelihood there is none
+
 
 def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict[str, Any]:
     """Agreement with the teacher, and student minus control, of one seed.
@@ -101,7 +103,10 @@ def compare_over_seeds(
             strict=True,
         )
     ]
-    recipe = {name: recipe_difference(np.stack([each[name] for each in rows], axis=1)) for name in rows[0]}
+    recipe = {
+        name: recipe_difference(np.stack([each[name] for each in rows], axis=1), largest=LARGEST.get(name))
+        for name in rows[0]
+    }
     whole = list(zip(student_metrics, control_metrics, strict=True))
     same_rows = {
         name: same_rows_difference(np.array([ours[name] - theirs[name] for ours, theirs in whole]))

@@ -97,7 +97,9 @@ class RecipeDifference(OverSeeds):
         return _smallest(lambda rows: self.detectable(level, rows=rows) <= abs(difference), 2, most)
 
 
-def recipe_difference(differences: NDArray[np.number[Any]], confidence: float = 0.95) -> RecipeDifference:
+def recipe_difference(
+    differences: NDArray[np.number[Any]], confidence: float = 0.95, largest: float | None = None
+) -> RecipeDifference:
     """The mean difference over texts like these rows and over seeds, both of them random.
 
     Rows and seeds are crossed, as cases and readers are in radiology: a two-way random-effects layout without
@@ -109,12 +111,16 @@ def recipe_difference(differences: NDArray[np.number[Any]], confidence: float = 
         V = (MS_seed + max(MS_row - MS_rest, 0)) / (n S)        df = (n S V)^2 (S - 1) / MS_seed^2
 
     The interval is the wider of m +- t(df) sqrt(V) and m +- z sqrt(MS_row / (n S)), the p-value the larger of the two:
-    where seeds by chance agree too well, the rows alone still set a limit.
+    where seeds by chance agree too well, the rows alone still set a limit. Where no row differs at all, other rows
+    still may: the share of those that do is at most 1 - (a/2)^(1/n) (Clopper and Pearson, The Use of Confidence or
+    Fiducial Limits Illustrated in the Case of the Binomial, Biometrika 26, 1934), and the mean at most that times the
+    largest difference that a row can have.
 
     Args:
         differences: [n, S], first minus second on row i with seed s, such as 1 where only the first is right, -1 where
             only the second is, else 0.
         confidence: of the interval, between 0 and 1.
+        largest: difference that a row can have, either way; None: there is no bound.
 
     Raises:
         ValueError: not two rows and two seeds at least, or numbers that are not finite.
@@ -134,6 +140,8 @@ def recipe_difference(differences: NDArray[np.number[Any]], confidence: float = 
     both, rows_only = math.sqrt(variance), math.sqrt(ms_row / (n * seeds))
     upper = (1 + confidence) / 2
     reach = max(float(stats.t.ppf(upper, freedom)) * both, float(stats.norm.ppf(upper)) * rows_only)
+    if largest and not d.any():
+        reach = largest * (1 - (1 - upper) ** (1 / n))
     p_value = max(
         _two_sided(float(mean), both, lambda ratio: stats.t.sf(ratio, freedom)),
         _two_sided(float(mean), rows_only, stats.norm.sf),

@@ -40,7 +40,7 @@ def judge(found: RecipeDifference, p_value: float | None = None, comparisons: in
     evidence = (
         f"{100 * found.difference:+.2f} points over the same student without a teacher "
         f"({found.confidence:.0%} interval {100 * found.low:+.2f} to {100 * found.high:+.2f}, "
-        f"{found.seeds} seeds, p {_p(p_value)})"
+        f"{found.seeds} seeds, p {_p(p_value)}{f' corrected for {comparisons} comparisons' if comparisons > 1 else ''})"
     )
     if not found.can_decide:
         return Verdict("too little", f"Too little to tell: {evidence}; {_missing(found)}.", p_value, None)
@@ -50,7 +50,7 @@ def judge(found: RecipeDifference, p_value: float | None = None, comparisons: in
         finding: Finding = "helped" if found.difference > 0 else "hurt"
         return Verdict(finding, f"Distillation {finding}: {evidence}.", p_value, detectable)
     # The interval is of this comparison alone and may leave zero out where the corrected test does not reject.
-    among = ", corrected for how many are asked" if not found.low <= 0 <= found.high else ""
+    among = " once it is corrected for how many are asked" if not found.low <= 0 <= found.high else ""
     sentence = f"No difference that this data can show{among}: {evidence}; {_needed(found, level)}."
     return Verdict("no difference", sentence, p_value, detectable)
 
@@ -60,12 +60,14 @@ def _p(value: float) -> str:
 
 
 def _missing(found: RecipeDifference) -> str:
+    if not found.discordant:
+        return "the two answer every test row alike"
     wanted = []
     if found.seeds < LEAST_SEEDS:
         wanted.append(f"{LEAST_SEEDS} seeds at least")
     if found.discordant < LEAST_DISCORDANT:
-        more = f"about {_rounded(found.rows * LEAST_DISCORDANT / found.discordant):,}" if found.discordant else "more"
-        wanted.append(f"{more} test rows, so that the two differ on {LEAST_DISCORDANT} of them")
+        more = _rounded(found.rows * LEAST_DISCORDANT / found.discordant)
+        wanted.append(f"about {more:,} test rows, so that the two differ on {LEAST_DISCORDANT} of them")
     return f"it takes {' and '.join(wanted)}"
 
 

@@ -17,8 +17,8 @@ from lora_distill.evidence import Predictions
 from lora_distill.reporting.sentences import one_line, percent, points
 from lora_distill.reporting.summary import Experiment
 from lora_distill.reporting.svg import HEIGHT, LEFT, Point, curves, percent_text, points_text, reliability, scatter
-from lora_distill.run_folder import HISTORY, RunFolder
-from lora_distill.store import read_jsonl
+from lora_distill.run_folder import HISTORY, SPEED, RunFolder
+from lora_distill.store import read_json, read_jsonl
 
 COVERAGES = np.arange(1, 11) / 10
 PLOT_STYLE, PAGE_STYLE = (Path(__file__).with_name(name) for name in ("plots.css", "colours.css"))
@@ -42,6 +42,30 @@ def overview(experiments: Sequence[Experiment]) -> str:
     title = "Accuracy against trainable parameters, with 95% intervals"
     one_test = len({each.evidence.test for each in experiments}) == 1
     return scatter(marks, "Trainable parameters", "Accuracy on the test split", title, front=one_test)
+
+
+def latency(experiments: Sequence[Experiment]) -> str:
+    """Accuracy of teachers and students against what a text takes them, of runs that were timed; empty if none was."""
+    marks = []
+    for each in experiments:
+        file = each.runs[0].path / SPEED
+        timing = read_json(file)["timings"][-1] if file.is_file() else {}
+        for role in (role for role in ROLES if role in timing):
+            if found := each.accuracy(role):
+                taken = 1000 * timing[role]["median"] / timing["batch"]
+                label = f"{role} of {one_line(each.name)}: {_interval(found)}, {taken:.2f} ms a text"
+                marks.append(Point(taken, *found, role, label))
+    if not marks:
+        return ""
+    title = "Accuracy against the time of an answer, with 95% intervals"
+    one_test = len({each.evidence.test for each in experiments}) == 1
+    return scatter(
+        marks,
+        "Milliseconds a text: 32 long ones at once, on all threads",
+        "Accuracy on the test split",
+        title,
+        front=one_test,
+    )
 
 
 def _interval(found: tuple[float, float, float], said: Callable[[float], str] = percent) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from lora_distill import __version__
 from lora_distill.config import ROLES
-from lora_distill.data.wording import byte_size
+from lora_distill.data.wording import byte_size, counted
 from lora_distill.evidence import Evidence
 from lora_distill.reporting import figures
 from lora_distill.reporting.sections import cost, section, settings_of
@@ -18,6 +18,7 @@ from lora_distill.reporting.sentences import (
     SPEED,
     about_data,
     one_line,
+    only_answer,
     percent,
     points,
     same_backbone,
@@ -56,7 +57,8 @@ def write_report(
     """
     each = summarise(experiments, runs)
     settings = [settings_of(experiment) for experiment in each]
-    overview, sections = figures.overview(each), [section(experiment, each[0]) for experiment in each]
+    overview, latency = figures.overview(each), figures.latency(each)
+    sections = [section(experiment, each[0]) for experiment in each]
     effects = [(effect, list(effect.figures())) for effect in figures.effects(settings, each)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -78,6 +80,7 @@ def write_report(
         best=best_students(each),
         roles=ROLES,
         overview=overview,
+        latency=latency,
         effects=effects,
         sections=sections,
         cost=cost(each),
@@ -89,7 +92,7 @@ def write_report(
     write_text(path, page)
     if figures_folder is None:
         return 0
-    plots = {"accuracy": overview}
+    plots = {"accuracy": overview} | ({"latency": latency} if latency else {})
     for number, (effect, drawn) in enumerate(effects, start=1):
         names = (f"{number} {kind} by {effect.setting}" for kind in ("accuracy", "difference"))
         plots |= dict(zip(names, drawn, strict=False))
@@ -103,6 +106,12 @@ def write_report(
 
 def headline(experiments: list[Experiment]) -> list[str]:
     """What the page says first: whether distillation helped, which student is best, which may be as good for less."""
+    students = [only_answer(results, "student") for each in experiments for results in each.results]
+    if all(students):
+        return [
+            "Nothing was learnt: in every run the student puts all test rows into one class. Train for more epochs"
+            " (--num_epochs), faster (--learning_rate), or on more rows."
+        ]
     if len(experiments) == 1:
         return [experiments[0].sentence]
     found = [each.finding for each in experiments]
@@ -123,7 +132,9 @@ def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[st
     """The best student, and the smallest that may be as good."""
     mean, low, high = best.accuracy("student") or (0.0, 0.0, 0.0)
     student = f"The most accurate student{where} is {one_line(best.name)}, {_spends(best)}"
-    said = [f"{student}: {percent(mean)} ({percent(low)} to {percent(high)})."]
+    ties = sum((each.accuracy("student") or (0.0,))[0] == mean for each in rivals) - 1
+    also = f", and {counted(ties, 'other')} as often right" if ties else ""
+    said = [f"{student}: {percent(mean)} ({percent(low)} to {percent(high)}){also}."]
     smaller = [(each, best.evidence.lead_over(each.evidence)) for each in rivals if each.trainable < best.trainable]
     alike = [(each, lead) for each, lead in smaller if lead and lead[1] <= 0]
     if alike:
@@ -134,9 +145,12 @@ def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[st
 
 
 def best_students(experiments: list[Experiment]) -> dict[str, Experiment]:
-    """By the fingerprint of each test split, the experiment whose student is most often right on it."""
+    """By the fingerprint of each test split, the experiment whose student is most often right on it.
+
+    Of several, the one with the smallest.
+    """
     best: dict[str, Experiment] = {}
-    for each in sorted(experiments, key=lambda each: -(each.accuracy("student") or (0.0,))[0]):
+    for each in sorted(experiments, key=lambda each: (-(each.accuracy("student") or (0.0,))[0], each.trainable)):
         best.setdefault(each.evidence.test, each)
     return best
 

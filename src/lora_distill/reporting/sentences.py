@@ -72,14 +72,20 @@ def baseline(results: dict[str, Any]) -> tuple[str, float]:
     return one_line(results["data"]["label_names"][rows.index(max(rows))]), max(rows) / sum(rows)
 
 
+def only_answer(results: dict[str, Any], role: str) -> str | None:
+    """The class that a role puts every test row into; None: it knows more than one."""
+    answers = [sum(column) for column in zip(*results[role]["test"]["confusion"], strict=True)]
+    most = max(answers)
+    return str(results["data"]["label_names"][answers.index(most)]) if most == sum(answers) else None
+
+
 def doubts(results: dict[str, Any]) -> list[str]:
     """What speaks against roles that look good: one answer to everything, or a teacher that has nothing to teach."""
-    names = results["data"]["label_names"]
-    said = []
-    for role in (role for role in ROLES if role in results):
-        answers = [sum(column) for column in zip(*results[role]["test"]["confusion"], strict=True)]
-        if max(answers) == sum(answers):
-            said.append(f"the {role} puts every test row into {one_line(names[answers.index(max(answers))])!r}")
+    said = [
+        f"the {role} puts every test row into {one_line(only)!r}"
+        for role in ROLES
+        if role in results and (only := only_answer(results, role))
+    ]
     teacher, control = (results[role]["test"]["accuracy"] if role in results else 0 for role in ("teacher", "control"))
     name, share = baseline(results)
     if teacher <= share:
