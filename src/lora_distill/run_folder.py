@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +13,16 @@ import yaml
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.program import program
-from lora_distill.store import ARTEFACTS, is_locked, lock, read_json, whole_folder, write_json, write_text
+from lora_distill.store import (
+    ARTEFACTS,
+    is_locked,
+    lock,
+    read_json,
+    remove_folder,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from lora_distill.yaml_file import read_yaml
 
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
@@ -162,12 +170,12 @@ class RunFolder:
     def remove(self) -> None:
         """Remove the folder and all that is in it, if it is a run's."""
         if self.begun:
-            shutil.rmtree(self.path)
+            remove_folder(self.path)
 
 
 def runs_in(folder: Path) -> list[RunFolder]:
     """The runs that lie in a folder, by name."""
-    return [run for run in map(RunFolder, sorted(folder.glob("*"))) if run.begun]
+    return [run for run in map(RunFolder, sorted(folder.glob("[!.]*"))) if run.begun]
 
 
 def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:

@@ -77,17 +77,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with _system_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(_away(path), ignore_errors=True)
         beside.mkdir()
         try:
             yield beside
             for file in beside.rglob("*"):
                 if file.is_file():
                     _flush(file)
-            if path.exists():
-                shutil.rmtree(path)
+            remove_folder(path)
             beside.replace(path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if there is one, whole or not at all: a kill leaves no half of it under its name."""
+    shutil.rmtree(_away(path), ignore_errors=True)
+    if path.exists():
+        path.replace(_away(path))
+        shutil.rmtree(_away(path))
+
+
+def _away(path: Path) -> Path:
+    return path.with_name(f".{path.name}.away.part")
 
 
 @contextmanager
@@ -173,7 +185,7 @@ class Artefact:
         """Hold off other processes that want the same artefact."""
         with lock(self.folder.parent, self.key):
             if self.finished:  # killed after the last rename, before the checkpoints were removed
-                shutil.rmtree(self.work, ignore_errors=True)
+                self.forget_checkpoints()
             yield
 
     @contextmanager
@@ -182,8 +194,8 @@ class Artefact:
         with whole_folder(self.folder) as folder:
             yield folder
             write_json(folder / "recipe.json", self.recipe)
-        shutil.rmtree(self.work, ignore_errors=True)
+        self.forget_checkpoints()
 
     def forget_checkpoints(self) -> None:
         """Let it be trained from its beginning. What is finished stays for others until the new takes its place."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        remove_folder(self.work)
