@@ -167,6 +167,23 @@ class RunFolder:
     def _lock(self) -> tuple[Path, str]:
         return self.path.parent / ARTEFACTS, f"run-{self.path.name}"
 
+    @property
+    def _again(self) -> Path:
+        return self.path.parent / ARTEFACTS / f"{self._lock()[1]}.again"
+
+    @property
+    def outdated_since(self) -> float:
+        """When it was marked to be trained again, in seconds since the epoch; 0.0: it is not."""
+        return self._again.stat().st_mtime if self._again.exists() else 0.0
+
+    def mark_outdated(self, *, outdated: bool = True) -> None:
+        """Let it be known, also when this process is gone, that it is to be trained again; or that it has been."""
+        if outdated:
+            self._again.parent.mkdir(parents=True, exist_ok=True)
+            self._again.touch()
+        else:
+            self._again.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the folder and all that is in it, if it is a run's."""
         if self.begun:

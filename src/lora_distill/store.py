@@ -7,6 +7,7 @@ processes at once are kept apart by locks.
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -196,6 +197,11 @@ class Artefact:
             write_json(folder / "recipe.json", self.recipe)
         self.forget_checkpoints()
 
-    def forget_checkpoints(self) -> None:
-        """Let it be trained from its beginning. What is finished stays for others until the new takes its place."""
-        remove_folder(self.work)
+    def forget_checkpoints(self, before: float = math.inf) -> None:
+        """Let it be trained from its beginning. What is finished stays for others until the new takes its place.
+
+        Args:
+            before: leave those that were written since that moment, in seconds since the epoch.
+        """
+        if not self.work.exists() or self.work.stat().st_mtime < before:
+            remove_folder(self.work)

@@ -144,7 +144,9 @@ def test_damaged_runs_are_told_all_at_once(call: Command, tmp_path: Path, source
     for command in ("report", "compare"):
         done = call(command, "runs")
         assert done.returncode == 2
-        assert re.search(r"one/metrics.json: missing, damaged.*\n.*two/metrics.json: missing, damaged", done.stderr, re.DOTALL)
+        assert re.search(
+            r"one/metrics.json: missing, damaged.*\n.*two/metrics.json: missing, damaged", done.stderr, re.DOTALL
+        )
 
 
 def test_an_unfinished_run_is_no_teacher(world: World, source: Path) -> None:
