@@ -159,6 +159,8 @@ def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_
     assert not artefact.work.exists()
     assert read_json(artefact.folder / "recipe.json") == {"seed": 0}
     artefact.work.mkdir()
+    artefact.forget_checkpoints(before=artefact.work.stat().st_mtime)
+    assert artefact.work.exists()
     artefact.forget_checkpoints()
     assert artefact.finished
     assert not artefact.work.exists()
