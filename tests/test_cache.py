@@ -75,6 +75,13 @@ def foreign(folder: Path) -> None:
     (folder / "entry.json").write_text(json.dumps(about | {"recipe": {"made": "by others"}}))
 
 
+def test_what_another_process_is_about_to_put_in_place_is_left_alone(cache: Cache) -> None:
+    add(cache)
+    beside = entry_of(cache).rename(cache.folder / ".kind-0123-part.part")
+    assert cache.entries() == []
+    assert (beside / "data.npy").is_file()
+
+
 @pytest.mark.parametrize("harm", [truncate, flip, lose, garble, foreign])
 def test_a_damaged_entry_is_noticed_and_removed(cache: Cache, harm: object, caplog: pytest.LogCaptureFixture) -> None:
     add(cache)

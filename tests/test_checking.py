@@ -76,6 +76,12 @@ def begin(name: str, **settings: object) -> RunFolder:
     return run
 
 
+def test_what_is_to_be_trained_again_may_hold_another_config(folder: Path) -> None:
+    begin("suite-a", alpha=0.9).mark_outdated()
+    (folder / "suite.yaml").write_text(f"{BASE}\nexperiments: {{a: {{}}}}\nseeds: 1\n")
+    assert read_suite(Path("suite.yaml"), {}, {}, check=misfits).runs
+
+
 def test_a_mistake_in_what_all_share_is_told_once(folder: Path) -> None:
     (folder / "suite.yaml").write_text(f"{BASE}\nexperiments: {{a: {{}}, b: {{}}, c: {{alpha: 0.7}}}}\n")
     (folder / "rows.csv").unlink()

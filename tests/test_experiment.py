@@ -188,6 +188,19 @@ def test_of_two_that_begin_under_one_name_one_is_refused(
         begin_run(config)
 
 
+def test_a_run_that_another_process_has_finished_meanwhile_is_read(
+    done: tuple[Path, dict[str, Any]], tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(*arguments: Any) -> Any:  # noqa: ANN401
+        shutil.copytree(done[0], tmp_path / "mine")
+        return prepare(*arguments)
+
+    monkeypatch.setattr(experiment, "prepare", overtaken)
+    results = run_experiment(config_of(tiny("roberta"), rows, tmp_path, exp_name="mine"))
+    assert results == done[1] | {"exp_name": "mine"}
+    assert (tmp_path / "mine" / "student" / "adapter_config.json").is_file()
+
+
 def test_what_two_experiments_say_of_one_data_set_is_printed_once(
     tiny: Tiny, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.planning import Plan, compare_plan, keep_plan
 from lora_distill.run_folder import RunFolder
-from lora_distill.running import run_suite
+from lora_distill.running import SuiteResult, run_suite
 from lora_distill.store import ARTEFACTS
 from lora_distill.suite import Suite, read_suite
 from lora_distill.training.outcome import Outcome
@@ -80,7 +80,8 @@ def test_what_is_planned_is_what_happens(
     plan = plan_suite(suite)
     assert not (tmp_path / "out").exists()  # planning leaves nothing but what it keeps
     keep_plan(plan, suite)
-    assert run_suite(suite).failures == {}
+    run_suite(suite, outcome := SuiteResult())
+    assert outcome.failures == {}
     made = {path.name for path in (tmp_path / "out" / ARTEFACTS).iterdir() if path.is_dir()}
     assert sorted(trained(plan)) == sorted(made)
     for run in plan.runs:

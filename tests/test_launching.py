@@ -1,5 +1,7 @@
 import os
+import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -35,17 +37,39 @@ sys.exit(number)
     assert all(int(said) <= 2 for _, said in ended.values())
 
 
-def test_what_runs_is_interrupted_and_waited_for_where_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
-    code = f"""
+def sleeper(folder: Path) -> list[str]:
+    """A command that says when it has begun, and when it was interrupted."""
+    return python(f"""
 import pathlib, time
+from lora_distill.program import stop_as_by_ctrl_c
 try:
-    pathlib.Path({str(tmp_path)!r}, "begun").touch()
+    stop_as_by_ctrl_c()
+    pathlib.Path({str(folder)!r}, "begun").touch()
     time.sleep(60)
 except KeyboardInterrupt:
-    pathlib.Path({str(tmp_path)!r}, "interrupted").touch()
-"""
+    pathlib.Path({str(folder)!r}, "interrupted").touch()
+""")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_what_runs_is_interrupted_where_its_launcher_is_killed(tmp_path: Path) -> None:
+    def wait_for(name: str) -> None:
+        deadline = time.monotonic() + 50
+        while not (tmp_path / name).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    code = f"from lora_distill.launching import launch; list(launch({{'x': {sleeper(tmp_path)!r}}}, 1, print))"
+    launcher = subprocess.Popen(python(code), stdout=subprocess.DEVNULL)
+    wait_for("begun")
+    launcher.kill()
+    launcher.wait()
+    wait_for("interrupted")
+
+
+def test_what_runs_is_interrupted_and_waited_for_where_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
     quick = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path)!r}, 'begun').exists(): time.sleep(0.01)"
-    commands = {"slow": python(code), "quick": python(quick), "never": python("open('never', 'w')")}
+    commands = {"slow": sleeper(tmp_path), "quick": python(quick), "never": python("open('never', 'w')")}
     with closing(launch(commands, 2, lambda _: None)) as ended:
         assert next(ended)[:2] == ("quick", 0)
     assert (tmp_path / "interrupted").exists()

@@ -2,12 +2,13 @@
 
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from lora_distill.program import program
+from lora_distill.program import program, stop_as_by_ctrl_c
 
 
 @pytest.fixture
@@ -52,3 +53,20 @@ def test_here_it_can_be_called() -> None:
         or Path(words[0]).is_file()
         or any(Path(folder, words[0]).is_file() for folder in os.environ["PATH"].split(os.pathsep))
     )
+
+
+def test_a_kill_and_a_closed_terminal_stop_it_as_ctrl_c_does_but_not_under_nohup() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
+        stop_as_by_ctrl_c()
+        for number in before:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        stop_as_by_ctrl_c()
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -100,7 +100,9 @@ def test_the_log_is_complete_from_before_its_file_was_known_to_the_error_that_en
         assert "before" in file.read_text()
         raise ZeroDivisionError("the end")
     text = file.read_text()
-    assert all(words in text for words in ("before", "after", "from a library", "ZeroDivisionError('the end')"))
+    assert all(
+        words in text for words in ("before", "after", "from a library", "ZeroDivisionError('the end')", "Traceback")
+    )
     logger.info("too late")
     assert "too late" not in file.read_text()
 

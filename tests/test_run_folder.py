@@ -6,8 +6,9 @@ import pytest
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.program import program
-from lora_distill.run_folder import CONFIG, ENVIRONMENT, METRICS, RunFolder
+from lora_distill.run_folder import CONFIG, ENVIRONMENT, METRICS, RunFolder, runs_in
 from lora_distill.store import write_json
+from tests.test_store import killed_in_a_removal
 
 
 def config_of(folder: Path, **values: Any) -> Config:  # noqa: ANN401 - any setting
@@ -73,6 +74,17 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
         run.admit(config, resume=False, overwrite=True)
     run.remove()
     assert precious.read_text() == "years of work"
+
+
+def test_a_kill_while_a_run_is_removed_leaves_none_by_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin(config_of(tmp_path))
+    write_json(run.path / METRICS, {"exp_name": "run"})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        killed_in_a_removal(patch)
+        run.remove()
+    assert (run.finished, runs_in(tmp_path)) == (False, [])
+    run.admit(config_of(tmp_path), resume=False, overwrite=False)
+    assert begin(config_of(tmp_path)).begun
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

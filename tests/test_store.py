@@ -18,6 +18,7 @@ from lora_distill.store import (
     is_locked,
     lock,
     read_json,
+    remove_folder,
     whole_folder,
     write_json,
     write_jsonl,
@@ -114,6 +115,36 @@ def test_a_folder_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["three"]
 
 
+def killed_in_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            for file in list(path.iterdir())[:1]:
+                file.unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.shutil, "rmtree", rmtree)  # type: ignore[attr-defined]
+
+
+def test_what_is_removed_or_replaced_is_never_there_by_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "folder"
+    for again in (True, False):
+        with whole_folder(target) as folder:
+            for name in ("one", "two"):
+                (folder / name).write_text("")
+        with monkeypatch.context() as patch:
+            killed_in_a_removal(patch)
+            with pytest.raises(KeyboardInterrupt):
+                if again:
+                    with whole_folder(target):
+                        pass
+                else:
+                    remove_folder(target)
+        assert not target.exists()
+    with whole_folder(target):
+        pass
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_path: Path) -> None:
     artefact = Artefact(tmp_path, "teacher", {"seed": 0})
     assert artefact.key != Artefact(tmp_path, "teacher", {"seed": 1}).key
@@ -128,6 +159,8 @@ def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_
     assert not artefact.work.exists()
     assert read_json(artefact.folder / "recipe.json") == {"seed": 0}
     artefact.work.mkdir()
+    artefact.forget_checkpoints(before=artefact.work.stat().st_mtime)
+    assert artefact.work.exists()
     artefact.forget_checkpoints()
     assert artefact.finished
     assert not artefact.work.exists()

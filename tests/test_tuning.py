@@ -12,6 +12,7 @@ from lora_distill.errors import UserError
 from lora_distill.search import Search, read_search
 from lora_distill.tuning import misfits, run_trials, storage_of, winner
 from tests.end_to_end.conftest import small_values, write_rows
+from tests.tiny import tiny_model
 
 SPACE = {"student_lora_r": {"low": 1, "high": 8, "log": True}, "alpha": {"low": 0.1, "high": 0.9}}
 
@@ -42,20 +43,21 @@ def trials_of(search: Search) -> list[optuna.trial.FrozenTrial]:
 def test_a_trial_behind_the_others_is_pruned_and_one_over_the_budget_is_not_trained(
     base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optuna.pruners, "MedianPruner", lambda: optuna.pruners.ThresholdPruner(lower=1.1))
-    ranks = {"student_lora_r": {"low": 1, "high": 8}}
-    search = read_search(
-        write(tmp_path, base | {"student_budget": 1900}, trials=4, search=ranks, seed=1), {}, {}, misfits
+    monkeypatch.setattr(
+        optuna.pruners, "MedianPruner", lambda: optuna.pruners.ThresholdPruner(lower=1.1, n_warmup_steps=2)
     )
+    longer = base | {"num_epochs": 3, "student_budget": 1900}
+    ranks = {"student_lora_r": {"low": 1, "high": 8}}
+    search = read_search(write(tmp_path, longer, trials=4, search=ranks, seed=1), {}, {}, misfits)
     trials = run_trials(search)
     states = {each.state for each in trials}
     assert states == {"pruned", "over budget"}
     for each, held in zip(trials, trials_of(search), strict=True):
         over = each.state == "over budget"
-        assert list(held.intermediate_values) == ([] if over else [1])
+        assert list(held.intermediate_values) == ([] if over else [1, 2])
         assert (held.constraints.get("budget", 0) > 0) == over
         assert each.message.startswith("by ") == over
-    assert not list((tmp_path / "out" / ".artefacts").glob("student-*/recipe.json"))
+    assert not [path for path in (tmp_path / "out" / ".artefacts").glob("student-*") if path.is_dir()]
     with pytest.raises(UserError, match="none of 4 trials has finished"):
         winner(trials)
 
@@ -69,6 +71,21 @@ def test_a_trial_that_fails_is_told_and_the_next_is_run(
     monkeypatch.setattr(tuning, "train_student", diverge)
     trials = run_trials(read_search(write(tmp_path, base, trials=2), {}, {}))
     assert [(each.state, each.message) for each in trials] == [("failed", "student: the loss is nan")] * 2
+
+
+def test_trials_of_another_encoder_are_not_compared(
+    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise UserError("student: the loss is nan")
+
+    monkeypatch.setattr(tuning, "train_student", diverge)
+    encoder = tiny_model("bert", tmp_path / "encoder")
+    search = read_search(write(tmp_path, base | {"base_model": str(encoder)}, trials=1), {}, {})
+    assert run_trials(search) == run_trials(search)
+    tiny_model("bert", encoder, seed=1)
+    with pytest.raises(UserError, match="holds trials of a search with other base_model"):
+        run_trials(search)
 
 
 def test_what_the_model_cannot_take_is_told_with_its_lines(base: dict[str, object], tmp_path: Path) -> None:

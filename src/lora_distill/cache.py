@@ -97,6 +97,8 @@ _READ: set[tuple[str, int, int, int]] = set()  # files that this process has fou
 class Cache:
     """The entries of one folder.
 
+    Processes that write at once see the same room; what they pass the limit by goes when next room is made.
+
     Args:
         folder: need not exist.
         limit: of all entries together, in bytes; None: half of the free disk, at most MOST.
@@ -108,7 +110,8 @@ class Cache:
 
     def entries(self) -> list[Entry]:
         """All of them, the one that was used longest ago first. What is not an entry is removed."""
-        entries = [_read(path.parent) for path in sorted(self.folder.glob(f"*/{ABOUT}"), key=_last_used)]
+        # Names that begin with a dot are another process's to fill.
+        entries = [_read(path.parent) for path in sorted(self.folder.glob(f"[!.]*/{ABOUT}"), key=_last_used)]
         return [entry for entry in entries if entry]
 
     def find(self, kind: str, recipe: Mapping[str, Any]) -> list[Entry]:

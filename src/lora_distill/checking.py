@@ -35,14 +35,14 @@ def misfits(suite: Suite, *, overwrite: bool = False) -> list[str]:
 
 
 def _check(configs: list[Config], *, overwrite: bool) -> None:
-    folders = [RunFolder.of(config) for config in configs]
-    for config, folder in zip(configs, folders, strict=True):
-        folder.admit(config, resume=folder.begun, overwrite=overwrite)
-    for config, folder in zip(configs, folders, strict=True):
-        if overwrite or not folder.finished:
+    runs = [(each, run := RunFolder.of(each), overwrite or bool(run.outdated_since)) for each in configs]
+    for config, folder, again in runs:
+        folder.admit(config, resume=folder.begun, overwrite=again)
+    for config, folder, again in runs:
+        if again or not folder.finished:
             from lora_distill.experiment import prepare_run
 
-            prepare_run(config, resume=folder.begun and not overwrite, overwrite=overwrite)
+            prepare_run(config, resume=folder.begun and not again, overwrite=again)
             return
 
 

@@ -116,7 +116,7 @@ def suite(arguments: argparse.Namespace) -> int:
     try:
         how = {name: getattr(arguments, name) for name in ("overwrite", "fail_fast", "jobs")}
         with watched(suite, outcome):
-            run_suite(suite, outcome=outcome, **how)
+            run_suite(suite, outcome, **how)
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
         raise

@@ -80,6 +80,9 @@ def run_experiment(
             prepared, begun = prepare_run(config, resume=resume, overwrite=overwrite)
         run = RunFolder.of(prepared.config)
         with run.lock(), run.resumable(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
+            if run.finished and not overwrite:  # by another process, while this one waited for it
+                run.admit(config, resume=resume, overwrite=False)
+                return run.results()
             environment = _begin(run, config, prepared, begun, overwrite=overwrite)
             log_into(run.path / LOG)
             what = "goes on" if resume else "begun"

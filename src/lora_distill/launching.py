@@ -11,12 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from signal import SIGINT
 from typing import IO
 
 import yaml
 
 from lora_distill.config import Config
+from lora_distill.program import PARENT
 
 POLL_SECONDS = 0.1
 
@@ -52,7 +52,7 @@ def launch(
     """
     waiting = list(commands.items())
     running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads_each(jobs))}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads_each(jobs)), PARENT: str(os.getpid())}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -72,7 +72,7 @@ def launch(
                 said.close()
     finally:
         for process, _ in running.values():
-            process.send_signal(SIGINT)
+            process.terminate()  # not Ctrl-C's signal, which is ignored by what was started in the background
         for process, _ in running.values():
             process.wait()
 

@@ -1,6 +1,7 @@
 """What a person sees while it runs: one line a stage with rate and time left, and a log."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from lora_distill.errors import UserError
 
 logger = logging.getLogger(__name__)
 PLAIN_LINE_SECONDS = 10.0
@@ -154,7 +157,9 @@ def run_log() -> Iterator[Callable[[Path], None]]:
     try:
         yield into
     except BaseException as error:
-        buffer.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "stopped: %r", (error,), None))
+        is_ours = isinstance(error, Exception) and not isinstance(error, UserError)
+        trace = sys.exc_info() if is_ours else None
+        buffer.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "stopped: %r", (error,), trace))
         raise
     finally:
         package.setLevel(level)

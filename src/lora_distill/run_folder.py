@@ -4,7 +4,6 @@ import itertools
 import logging
 import re
 import shlex
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,16 @@ import yaml
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.program import program
-from lora_distill.store import ARTEFACTS, is_locked, lock, read_json, whole_folder, write_json, write_text
+from lora_distill.store import (
+    ARTEFACTS,
+    is_locked,
+    lock,
+    read_json,
+    remove_folder,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from lora_distill.yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -175,15 +183,32 @@ class RunFolder:
     def _lock(self) -> tuple[Path, str]:
         return self.path.parent / ARTEFACTS, f"run-{self.path.name}"
 
+    @property
+    def _again(self) -> Path:
+        return self.path.parent / ARTEFACTS / f"{self._lock()[1]}.again"
+
+    @property
+    def outdated_since(self) -> float:
+        """When it was marked to be trained again, in seconds since the epoch; 0.0: it is not."""
+        return self._again.stat().st_mtime if self._again.exists() else 0.0
+
+    def mark_outdated(self, *, outdated: bool = True) -> None:
+        """Let it be known, also when this process is gone, that it is to be trained again; or that it has been."""
+        if outdated:
+            self._again.parent.mkdir(parents=True, exist_ok=True)
+            self._again.touch()
+        else:
+            self._again.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the folder and all that is in it, if it is a run's."""
         if self.begun:
-            shutil.rmtree(self.path)
+            remove_folder(self.path)
 
 
 def runs_in(folder: Path) -> list[RunFolder]:
     """The runs that lie in a folder, by name."""
-    return [run for run in map(RunFolder, sorted(folder.glob("*"))) if run.begun]
+    return [run for run in map(RunFolder, sorted(folder.glob("[!.]*"))) if run.begun]
 
 
 def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:

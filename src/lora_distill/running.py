@@ -1,11 +1,13 @@
 """The runs of a suite: one after the other or side by side, resumable, a failure kept apart."""
 
+import errno
 import logging
 import tempfile
-import time
+import traceback
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
 from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
+from lora_distill.remembering import once, remembering
 from lora_distill.run_folder import RunFolder, TakenError, changed_since
 from lora_distill.suite import Suite
 
@@ -24,9 +27,9 @@ RENAME = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class SuiteResult:
-    """What came of a suite.
+    """What came of a suite, or has come of it so far.
 
     Attributes:
         results: metrics.json of each run that finished, in order.
@@ -42,26 +45,26 @@ class SuiteResult:
 
 
 def run_suite(
-    suite: Suite,
-    *,
-    overwrite: bool = False,
-    fail_fast: bool = False,
-    jobs: int = 1,
-    outcome: SuiteResult | None = None,
-) -> SuiteResult:
+    suite: Suite, outcome: SuiteResult, *, overwrite: bool = False, fail_fast: bool = False, jobs: int = 1
+) -> None:
     """Run every experiment; what is finished is read, what was begun goes on, what fails does not stop the rest.
 
     Args:
         suite: as it was read.
-        overwrite: as in `experiment.run_experiment`, for each of them.
+        outcome: is filled, so that others can watch, and read it if this is interrupted.
+        overwrite: as in `experiment.run_experiment`, for each of them; if that is interrupted, the next call goes on
+            with it.
         fail_fast: whether what fails stops the rest after all.
         jobs: how many run at a time: one in this process, more in processes of their own.
-        outcome: is filled and given back; for a caller that may be interrupted.
+
+    Raises:
+        OSError: the disk is full.
     """
-    outcome = outcome or SuiteResult()
-    since = time.time() if overwrite else 0.0
+    if overwrite:
+        for config in suite.runs.values():
+            RunFolder.of(config).mark_outdated()
     places = {config.exp_name: place for place, config in enumerate(suite.runs.values())}
-    with closing((_one_by_one if jobs == 1 else _side_by_side)(suite, since, jobs, outcome)) as ended:
+    with closing(_ended(suite, outcome, jobs)) as ended:
         for name, error in ended:
             outcome.running.discard(name)
             if error:
@@ -69,34 +72,46 @@ def run_suite(
                 logger.info("%s failed", name)
                 if fail_fast:
                     break
+            else:
+                RunFolder.of(suite.runs[name]).mark_outdated(outdated=False)
             outcome.results.sort(key=lambda results: places[results["exp_name"]])
-    return outcome
 
 
 Ended = Generator[tuple[str, UserError | None]]  # name of a run, and what went wrong
 
 
-def _one_by_one(suite: Suite, since: float, _jobs: int, outcome: SuiteResult) -> Ended:
-    for name, config in suite.runs.items():
+def _ended(suite: Suite, outcome: SuiteResult, jobs: int) -> Ended:
+    """First what is finished, whose common inputs are then read once, to see that they are the same."""
+    runs = {name: RunFolder.of(config) for name, config in suite.runs.items()}
+    finished = [name for name, run in runs.items() if run.finished and not run.outdated_since]
+    with remembering():
+        read = [(name, _run(suite.runs[name], outcome)) for name in finished]
+    yield from read
+    waiting = [name for name in runs if name not in finished]
+    yield from _one_by_one(suite, waiting, outcome) if jobs == 1 else _side_by_side(suite, waiting, outcome, jobs)
+
+
+def _one_by_one(suite: Suite, waiting: list[str], outcome: SuiteResult) -> Ended:
+    for name in waiting:
         _begin(name, suite, outcome)
-        yield name, _run(name, config, since, outcome)
+        error = _run(suite.runs[name], outcome)
+        if not error:
+            outcome.trained.append(name)
+        yield name, error
 
 
-def _side_by_side(suite: Suite, since: float, jobs: int, outcome: SuiteResult) -> Ended:
+def _side_by_side(suite: Suite, waiting: list[str], outcome: SuiteResult, jobs: int) -> Ended:
     with tempfile.TemporaryDirectory() as folder:
         commands: dict[str, list[str]] = {}
-        for name in shared_work_first(suite.runs):
+        for name in shared_work_first({name: suite.runs[name] for name in waiting}):
             config, run = suite.runs[name], RunFolder.of(suite.runs[name])
             try:
-                if run.finished and not since:
-                    yield name, _run(name, config, since, outcome)
-                    continue
-                run.admit(config, resume=run.begun, overwrite=bool(since))
+                run.admit(config, resume=run.begun, overwrite=bool(run.outdated_since))
             except UserError as error:
                 yield name, error
                 continue
             file = Path(folder, f"{len(commands)}.yaml")
-            commands[name] = train_command(config, file, resume=run.begun, overwrite=since)
+            commands[name] = train_command(config, file, resume=run.begun, overwrite=run.outdated_since)
         with closing(launch(commands, jobs, lambda name: _begin(name, suite, outcome))) as ended:
             for name, code, said in ended:
                 if not code:
@@ -110,15 +125,17 @@ def _begin(name: str, suite: Suite, outcome: SuiteResult) -> None:
     logger.info("── %s (%d of %d)", name, list(suite.runs).index(name) + 1, len(suite.runs))
 
 
-def _run(name: str, config: Config, since: float, outcome: SuiteResult) -> UserError | None:
+def _run(config: Config, outcome: SuiteResult) -> UserError | None:
     run = RunFolder.of(config)
+    since = run.outdated_since
     try:
-        finished = run.finished and not since
         outcome.results.append(run_or_read(config, resume=run.begun, overwrite=bool(since), since=since))
-        if not finished:
-            outcome.trained.append(name)
     except UserError as error:
         return error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the next has no room either
+            raise
+        return UserError(f"broke.\n{traceback.format_exc().strip()[-2000:]}")
     return None
 
 
@@ -170,10 +187,12 @@ def _check_unchanged(run: RunFolder) -> None:
     """Results of files that say something else by now would be believed to be those files'."""
     config, trained_on = run.resolved(), run.results()["data"]["source"]
     if trained_on["kind"] in ("file", "folder") and Path(trained_on["location"]).exists():
-        now = open_source(config.dataset, Columns(config.text_column, config.label_column)).origin
+        columns = Columns(config.text_column, config.label_column)
+        now = once(("source", config.dataset, *columns), lambda: open_source(config.dataset, columns)).origin
         if now["revision"] != trained_on["revision"]:
             raise changed_since(run.path, config.dataset)
-    for name in ("base_model", "student_base_model"):
-        recorded = run.environment()[name]
-        if has_changed(recorded):
+    environment = run.environment()
+    teacher = environment["given_teacher"]
+    for recorded in (environment["base_model"], environment["student_base_model"], *(teacher or {}).get("models", [])):
+        if once(("changed", *recorded.values()), partial(has_changed, recorded)):
             raise changed_since(run.path, recorded["name"])

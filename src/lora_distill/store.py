@@ -7,6 +7,7 @@ processes at once are kept apart by locks.
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -77,17 +78,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with _system_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(_away(path), ignore_errors=True)
         beside.mkdir()
         try:
             yield beside
             for file in beside.rglob("*"):
                 if file.is_file():
                     _flush(file)
-            if path.exists():
-                shutil.rmtree(path)
+            remove_folder(path)
             beside.replace(path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if there is one, whole or not at all: a kill leaves no half of it under its name."""
+    shutil.rmtree(_away(path), ignore_errors=True)
+    if path.exists():
+        path.replace(_away(path))
+        shutil.rmtree(_away(path))
+
+
+def _away(path: Path) -> Path:
+    return path.with_name(f".{path.name}.away.part")
 
 
 @contextmanager
@@ -173,7 +186,7 @@ class Artefact:
         """Hold off other processes that want the same artefact."""
         with lock(self.folder.parent, self.key):
             if self.finished:  # killed after the last rename, before the checkpoints were removed
-                shutil.rmtree(self.work, ignore_errors=True)
+                self.forget_checkpoints()
             yield
 
     @contextmanager
@@ -182,8 +195,13 @@ class Artefact:
         with whole_folder(self.folder) as folder:
             yield folder
             write_json(folder / "recipe.json", self.recipe)
-        shutil.rmtree(self.work, ignore_errors=True)
+        self.forget_checkpoints()
 
-    def forget_checkpoints(self) -> None:
-        """Let it be trained from its beginning. What is finished stays for others until the new takes its place."""
-        shutil.rmtree(self.work, ignore_errors=True)
+    def forget_checkpoints(self, before: float = math.inf) -> None:
+        """Let it be trained from its beginning. What is finished stays for others until the new takes its place.
+
+        Args:
+            before: leave those that were written since that moment, in seconds since the epoch.
+        """
+        if not self.work.exists() or self.work.stat().st_mtime < before:
+            remove_folder(self.work)

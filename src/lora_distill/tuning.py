@@ -15,10 +15,11 @@ from lora_distill.experiment import train_student
 from lora_distill.model.budget import OverBudgetError
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.remembering import remembering
-from lora_distill.run_folder import DECIDES_NOTHING, check_writable
+from lora_distill.run_folder import DECIDES_NOTHING, PLACES, check_writable
 from lora_distill.search import Choices, Scalar, Search
 from lora_distill.seeding import derive_seed
 from lora_distill.store import ARTEFACTS, lock
+from lora_distill.training.loop import Unwanted
 from lora_distill.training.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def run_trials(search: Search) -> list[TrialResult]:
     each trial have a seed of their own, so that the trials are those of a search that nothing stopped.
 
     Raises:
-        UserError: the trials that are there are of another search, or on other data.
+        UserError: the trials that are there are of another search, on other data or of other models.
     """
     path = storage_of(search)
     check_writable(path.parent)
@@ -122,11 +123,10 @@ def run_trials(search: Search) -> list[TrialResult]:
 
 
 def _admit(study: optuna.Study, search: Search, path: Path) -> None:
-    """Trials of other settings or other rows are not to be compared with these."""
+    """Trials of other settings, rows or models are not to be compared with these."""
     config = search.config({})
-    data = _prepare_quietly(search.config(_first(search))).dataset.fingerprint
     settings = config.model_dump_json(exclude=set(DECIDES_NOTHING))
-    asked = {"settings": settings, "space": str(search.space), "seed": search.seed, "data": data}
+    asked = {"settings": settings, "space": str(search.space), "seed": search.seed, **_inputs(search)}
     known = study.user_attrs
     for name, value in asked.items():
         if known.get(name, value) != value:
@@ -137,8 +137,19 @@ def _admit(study: optuna.Study, search: Search, path: Path) -> None:
         study.set_user_attr(name, value)
 
 
-def _first(search: Search) -> dict[str, Scalar]:
-    return {name: dimension.extremes[0] for name, dimension in search.space.items()}
+@remembering()
+def _inputs(search: Search) -> dict[str, Any]:
+    """The fingerprints of the rows, and of all models that trials are made of."""
+    first = {name: dimension.extremes[0] for name, dimension in search.space.items()}
+    places = [{name: value} for name in PLACES if name in search.space for value in search.space[name].extremes]
+    prepared = [_prepare_quietly(search.config(first | place)) for place in places or [{}]]
+    teachers = [each.given_teacher.fingerprint if each.given_teacher else "" for each in prepared]
+    return {
+        "data": prepared[0].dataset.fingerprint,
+        "base_model": ",".join(each.base.whole.fingerprint for each in prepared),
+        "student_base_model": ",".join(each.student_base.whole.fingerprint for each in prepared),
+        "teacher_checkpoint": ",".join(teachers),
+    }
 
 
 def _next_trial(search: Search, study: optuna.Study, number: int) -> Trial:
@@ -167,11 +178,11 @@ def _run(search: Search, study: optuna.Study, trial: Trial) -> None:
                 trial.report(line["accuracy"], line["epoch"])
                 told.add(line["epoch"])
             if line["epoch"] < config.num_epochs and trial.should_prune():
-                raise optuna.TrialPruned
+                raise Unwanted
 
     try:
         kept = _kept(train_student(config, observe), trial, told)
-    except optuna.TrialPruned:
+    except Unwanted:
         logger.info("trial %d: pruned, for it is behind the median of the others", trial.number + 1)
         study.tell(trial, state=TrialState.PRUNED)
     except OverBudgetError as error:

@@ -12,14 +12,14 @@ from tests.end_to_end.test_resume import artefacts, stage_reached, start_and_sig
 
 
 @pytest.mark.slow
-def test_stopped_by_ctrl_c_all_stop_and_called_again_they_go_on_and_share_what_they_can(
+def test_stopped_by_a_kill_all_stop_and_called_again_they_go_on_and_share_what_they_can(
     command: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path
 ) -> None:
     base = small_values(tiny_base, rows_csv) | {"num_epochs": 5, "logging_steps": 1}
     experiments = {"one": {}, "two": {"alpha": 0.9}}
     (tmp_path / "s.yaml").write_text(json.dumps({"base": base, "seeds": 1, "experiments": experiments}))
     arguments = ["suite", "s.yaml", "--jobs", "2"]
-    code, err = start_and_signal(tmp_path, arguments, stage_reached(tmp_path, "teacher training"), signal.SIGINT)
+    code, err = start_and_signal(tmp_path, arguments, stage_reached(tmp_path, "teacher training"), signal.SIGTERM)
     assert code == 130
     assert "Traceback" not in err
     assert "The same command goes on." in err

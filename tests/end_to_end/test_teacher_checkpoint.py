@@ -153,6 +153,7 @@ def test_evaluate_refuses_a_teacher_that_has_changed_or_gone(
     run = runs(tmp_path) / "run"
     assert call("evaluate", run, "--dataset", rows_csv, cwd=elsewhere).returncode == 0
     edit(teacher / "config.json", hidden_dropout_prob=0.3)
+    assert_refused(call("train", *quick(tiny_base, rows_csv, "teacher")), "has changed since", "--overwrite")
     assert_refused(call("evaluate", run, "--dataset", rows_csv, "--quiet"), "has changed since")
     shutil.rmtree(teacher)
     assert_refused(call("evaluate", run, "--dataset", rows_csv, "--quiet"), str(teacher), "no such folder")

