@@ -20,6 +20,7 @@ from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.suite import Suite
 from lora_distill.training.activations import KIND, row_keys
+from lora_distill.training.role import RoleTraining
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,10 @@ def _work(prepared: Prepared, training: Training, costs: Costs, forecast: "Cache
     token_layers, exact = 0, 0
     if costs.activated:
         usual, in_fp32 = costs.activated
-        learning = (splits["train"], splits["validation"])
-        token_layers = sum(forecast.add(prepared.cache, usual, tokens) for tokens in learning)
-        exact = forecast.add(prepared.cache, in_fp32, splits["test"])
+        epochs = prepared.config.num_epochs if isinstance(training, RoleTraining) else 0
+        readings = {"train": epochs + costs.is_teacher, "validation": epochs + 1}
+        token_layers = sum(forecast.add(prepared.cache, usual, splits[split], readings[split]) for split in readings)
+        exact = forecast.add(prepared.cache, in_fp32, splits["test"], 1)
     return Work(rows, prepared.config.num_epochs, token_layers, exact)
 
 
@@ -103,8 +105,18 @@ class CacheForecast:
     _keys: dict[str, set[bytes]] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
 
-    def add(self, cache: Cache, activated: Activated, tokens: Tokens) -> int:
-        """Let it have what frozen layers give for these rows; tokens times layers that are computed for that."""
+    def add(self, cache: Cache, activated: Activated, tokens: Tokens, readings: int) -> int:
+        """Let it have what frozen layers give for these rows, the shortest first, as far as it has room.
+
+        Args:
+            cache: for its limit, and what is in it.
+            activated: what is kept of a token.
+            tokens: N rows.
+            readings: how often a training reads them, and so computes those that are not kept.
+
+        Returns:
+            Tokens times layers that are computed for that.
+        """
         depth = int(activated.recipe["depth"])
         names = [entry_name(KIND, activated.recipe | {"depth": layers}) for layers in range(depth + 1)]
         for name in names:
@@ -114,14 +126,20 @@ class CacheForecast:
                 self._sizes[name] = sum(entry.size for entry in there)
         keys, first = np.unique(row_keys(tokens), return_index=True)
         is_missing = np.array([key not in self._keys[names[depth]] for key in keys.tolist()], dtype=bool)
-        missing, size = set(keys[is_missing].tolist()), int(tokens.lengths[first[is_missing]].sum())
-        if not missing:
+        keys, lengths = keys[is_missing], tokens.lengths[first[is_missing]]
+        if not len(keys):
             return 0
-        start = next((layers for layers in range(depth - 1, 0, -1) if missing <= self._keys[names[layers]]), 0)
-        self._keys[names[depth]] |= missing
-        self.before[names[depth]] = self._sizes[names[depth]]
-        self.grown += size * activated.token_bytes + len(missing) * (keys.itemsize + tokens.lengths.itemsize)
-        if self.grown > cache.limit:
-            told = "the cache %s has no room for all, so it takes longer than planned; --cache_limit is its limit"
+        order = np.argsort(lengths, kind="stable")
+        sizes = np.cumsum(lengths[order] * activated.token_bytes + keys.itemsize + lengths.itemsize)
+        room = int(np.searchsorted(sizes, cache.limit - self.grown, side="right"))
+        missing, start = set(keys.tolist()), 0
+        if room < len(keys):
+            told = "the cache %s has no room for all: for some rows the frozen layers run each time; see --cache_limit"
             logger.warning(told, cache.folder, extra=ONCE)
-        return size * (depth - start)
+        if room:
+            start = next((layers for layers in range(depth - 1, 0, -1) if missing <= self._keys[names[layers]]), 0)
+            self._keys[names[depth]] |= set(keys[order[:room]].tolist())
+            self.before[names[depth]] = self._sizes[names[depth]]
+            self.grown += int(sizes[room - 1])
+        kept = int(lengths[order[:room]].sum())
+        return kept * (depth - start) + (int(lengths.sum()) - kept) * depth * readings
