@@ -8,9 +8,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from lora_distill.cache import Cache
-from lora_distill.calibration import Activated, Calibration, Costs, RunCosts
 from lora_distill.data.tokens import Tokens
 from lora_distill.forecast import CacheForecast, plan_suite
+from lora_distill.measuring import Activated, Costs, Measurements, RunCosts
 from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.planning import Plan, compare_plan, keep_plan
@@ -45,8 +45,8 @@ def trained(plan: Plan) -> list[str]:
 
 
 def test_eight_kinds_of_experiment_need_five_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Calibration, "training", lambda *_: NOTHING)
-    monkeypatch.setattr(Calibration, "run", lambda *_: RunCosts(0.0, 0))
+    monkeypatch.setattr(Measurements, "training", lambda *_: NOTHING)
+    monkeypatch.setattr(Measurements, "run", lambda *_: RunCosts(0.0, 0))
     base = tiny_model("roberta", tmp_path / "base", layers=4)
     cut = [tiny_model("roberta", tmp_path / f"cut-{layers}", layers=layers) for layers in (3, 2)]
     experiments = {

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lora_distill.cache import Cache, entry_name
-from lora_distill.calibration import Activated, Calibration, Costs, Training, Work
 from lora_distill.config import Config
 from lora_distill.data.tokens import Tokens
 from lora_distill.experiment import prepare_run, splits_of, trainings
+from lora_distill.measuring import Activated, Costs, Measurements, Training, Work
 from lora_distill.memory import peak_memory
 from lora_distill.planning import Plan, PlannedRun
 from lora_distill.preparation import Prepared
@@ -32,7 +32,7 @@ def plan_suite(suite: Suite) -> Plan:
         suite: without faults.
     """
     with remembering(), tempfile.TemporaryDirectory() as folder:
-        forecast = _Forecast(Calibration(Path(folder)))
+        forecast = _Forecast(Measurements(Path(folder)))
         for name, config in suite.runs.items():
             if not RunFolder.of(config).finished:
                 forecast.add(name, config)
@@ -43,11 +43,11 @@ def plan_suite(suite: Suite) -> Plan:
 class _Forecast:
     """The runs so far, what they leave, and what a run after them will find."""
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, measurements: Measurements) -> None:
         self.runs: list[PlannedRun] = []
         self.disk = 0.0
         self.cache = CacheForecast()
-        self._calibration = calibration
+        self._measurements = measurements
         self._taken: set[str] = set()
 
     def add(self, name: str, config: Config) -> None:
@@ -56,14 +56,14 @@ class _Forecast:
         with warnings_only():
             prepared, _ = prepare_run(config, resume=run.begun, overwrite=False)
         wanted = trainings(prepared)
-        own = self._calibration.run(prepared)
+        own = self._measurements.run(prepared)
         self.disk += own.run_bytes
         artefacts = {role: training.artefact() for role, training in wanted.items()}
         fresh = [role for role, each in artefacts.items() if not each.finished and each.key not in self._taken]
         self._taken |= {each.key for each in artefacts.values()}
         seconds = own.seconds
         for role, training in wanted.items():
-            costs = self._calibration.training(prepared, training)
+            costs = self._measurements.training(prepared, training)
             history = costs.history_bytes * len(prepared.dataset.train) * config.num_epochs
             self.disk += costs.adapter_bytes + history
             if role in fresh:

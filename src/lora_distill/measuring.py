@@ -117,8 +117,8 @@ class RunCosts:
     run_bytes: int
 
 
-class Calibration:
-    """Measures each kind of training once.
+class Measurements:
+    """Of each kind of training, made once.
 
     Args:
         folder: empty; to work in.
