@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lora_distill.cache import MOST
 from lora_distill.config import Config, find_faults, make_config, suggest
 from lora_distill.errors import UserError
 from lora_distill.yaml_file import read_yaml
@@ -126,6 +128,11 @@ def test_what_is_allowed_is_told_in_words() -> None:
     ):
         (fault,) = find_faults({name: value}, {})
         assert fault.startswith(f"{name}: {told}")
+
+
+def test_the_limit_of_the_cache_is_the_one_that_the_help_tells() -> None:
+    (told,) = re.findall(r"at most (\S+),", str(Config.model_fields["cache_limit"].description))
+    assert Config(cache_limit=told).cache_limit == MOST
 
 
 def test_no_more_than_three_lines_however_many_faults() -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from lora_distill.cache import Cache
-from lora_distill.calibration import Calibration, Costs, RunCosts
-from lora_distill.forecast import plan_suite
+from lora_distill.data.tokens import Tokens
+from lora_distill.forecast import CacheForecast, plan_suite
+from lora_distill.measuring import Activated, Costs, Measurements, RunCosts
 from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.planning import Plan, compare_plan, keep_plan
@@ -43,8 +45,8 @@ def trained(plan: Plan) -> list[str]:
 
 
 def test_eight_kinds_of_experiment_need_five_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Calibration, "training", lambda *_: NOTHING)
-    monkeypatch.setattr(Calibration, "run", lambda *_: RunCosts(0.0, 0))
+    monkeypatch.setattr(Measurements, "training", lambda *_: NOTHING)
+    monkeypatch.setattr(Measurements, "run", lambda *_: RunCosts(0.0, 0))
     base = tiny_model("roberta", tmp_path / "base", layers=4)
     cut = [tiny_model("roberta", tmp_path / f"cut-{layers}", layers=layers) for layers in (3, 2)]
     experiments = {
@@ -96,3 +98,26 @@ def test_what_is_planned_is_what_happens(
     assert compare_plan(suite) != []
     again = plan_suite(suite)
     assert (again.runs, again.disk, again.cache) == ([], 0, 0)
+
+
+def test_rows_that_have_no_room_are_computed_each_time_they_are_read(tmp_path: Path) -> None:
+    lengths = np.array([8, 3, 5])
+    tokens = Tokens(np.arange(16, dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)]), 0, 0)
+    activated = Activated({"depth": 2}, token_bytes=64)
+    cache = Cache(tmp_path, 8 * 64 + 2 * (32 + 8))  # of the two shorter rows, with a key and a length each
+    forecast = CacheForecast()
+    assert forecast.add(cache, activated, tokens, 4) == 8 * 2 + 8 * 2 * 4
+    assert forecast.grown == cache.limit
+    assert forecast.add(cache, activated, tokens, 4) == 8 * 2 * 4
+    nothing = CacheForecast()
+    assert nothing.add(Cache(tmp_path, 0), activated, tokens, 4) == 16 * 2 * 4
+    assert (nothing.grown, nothing.before) == (0, {})
+
+
+def test_a_cache_that_has_no_room_for_all_is_planned_with(
+    tmp_path: Path, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    only = {"base": "no_control: true, cache_limit: 20KB"}
+    suite = suite_of(tmp_path, tiny("roberta"), only, teacher_target_layers=1, student_target_layers=1)
+    assert 10_000 < plan_suite(suite).cache <= 20_000

@@ -47,7 +47,8 @@ def test_it_is_said_in_numbers(suite: Suite) -> None:
     plan = plan_of(suite, disk=12_000_000, cache=673_000_000, memory=1_400_000_000)
     assert describe_plan(plan, suite) == [
         "2 runs to do: 2 trainings (1 teacher, 1 student); without sharing, 5.",
-        "About 130 s, 12 MB for runs and what they share, 673 MB for the cache, 1.4 GB of memory or more.",
+        "About 130 s, one run after the other, 12 MB for runs and what they share, 673 MB for the cache,"
+        " 1.4 GB of memory or more.",
     ]
     assert describe_plan(plan_of(suite, runs=RUNS[:1]), suite)[0].startswith("1 run to do, 1 finished: ")
     rows = [line.split() for line in render(plan_table(plan), 100).splitlines()[-2:]]
@@ -86,6 +87,14 @@ def test_what_was_planned_before_anything_ran_is_what_is_compared(suite: Suite) 
     keep_plan(plan_of(suite, runs=RUNS[1:], disk=7), suite)
     assert read_json(plan_file(suite))["disk"] == 5
     plan_file(suite).unlink()
+    keep_plan(plan_of(suite, runs=RUNS[1:]), suite)
+    finish(suite, "two", 80.0)
+    assert compare_plan(suite)[0].startswith("Planned 40 s, took 80 s (50% less was planned)")
+
+
+def test_a_plan_whose_runs_have_all_ended_makes_room_for_one_of_more_runs(suite: Suite) -> None:
+    keep_plan(plan_of(suite, runs=RUNS[:1]), suite)
+    finish(suite, "one", 60.0)
     keep_plan(plan_of(suite, runs=RUNS[1:]), suite)
     finish(suite, "two", 80.0)
     assert compare_plan(suite)[0].startswith("Planned 40 s, took 80 s (50% less was planned)")

@@ -142,6 +142,19 @@ def test_a_flag_for_what_the_suite_varies(tmp_path: Path) -> None:
         read_suite(write(tmp_path, "grid: {alpha: [0.3, 0.7]}\n"), {"alpha": "0.5"}, {"alpha": "--alpha"})
 
 
+def test_what_would_be_dropped_stands_twice(tmp_path: Path) -> None:
+    experiments = "experiments:\n  one: {alpha: 0.9}\n  two: {seed: 9}\n"
+    file = write(tmp_path, f"base: {{seed: 3}}\nseeds: 2\ngrid:\n  alpha: [0.1, 0.2]\n{experiments}")
+    with pytest.raises(UserError) as error:
+        read_suite(file, {}, {})
+    assert str(error.value).splitlines() == [
+        f"{file}, line 1: seed: the suite says it: {file}, line 2: seeds. Take one of them out.",
+        f"{file}, line 6: alpha: the suite varies it: {file}, line 4: alpha. Take one of them out.",
+    ]
+    with pytest.raises(UserError, match=r"line 1: seed: the suite says it: .*line 2: seeds"):
+        read_suite(write(tmp_path, "grid: {seed: [3, 4]}\nseeds: 2\n"), {}, {})
+
+
 def test_the_suite_says_whether_there_are_controls(tmp_path: Path) -> None:
     experiments = "experiments: {one: {}}\nseeds: 1\n"
     for roles, no_control in (("[teacher, student, control]", False), ("[student, teacher]", True)):

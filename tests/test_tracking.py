@@ -62,7 +62,7 @@ def read_mlflow(folder: Path) -> tuple[Told, dict[str, Any]]:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("lora-distill").experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
     assert run.info.run_name == "run-student"
     told = {
         name: sorted({(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)})
@@ -89,9 +89,14 @@ READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "trackio": re
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_tracker_is_told_of_the_training_and_goes_on_where_it_was_stopped(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip(name)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")  # Accelerate obeys it
     config = Config(report_to=name, output_dir=str(tmp_path), exp_name="run", seed=7)
     with pytest.raises(KeyboardInterrupt):
         track(config, [1, 2], stop_before_end=True)

@@ -22,10 +22,12 @@ NAMES = ("finished", "halfway", "starting", "broken", "later")
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     runs = {name: Config(output_dir=str(tmp_path), exp_name=f"s-{name}", num_epochs=3) for name in NAMES}
-    for name in ("finished", "halfway"):
+    for name in ("later", "halfway"):
         write_json(tmp_path / f"s-{name}" / ENVIRONMENT, {})
         write_text(tmp_path / f"s-{name}" / CONFIG, "")
-    write_json(tmp_path / "s-finished" / METRICS, sample_results())
+    write_json(tmp_path / "s-later" / METRICS, sample_results())  # of an earlier call: this one has not come to it
+    early = "INFO lora_distill.preparation: student: 450 trainable parameters of 1,000 allowed\n"
+    write_text(tmp_path / "s-starting" / LOG, early)
     said = [
         "INFO lora_distill.training.loop: teacher: epoch 3: validation accuracy 90.00%, loss 0.3",
         "INFO lora_distill.training.loop: student: epoch 1: validation accuracy 88.00%, loss 0.4",
@@ -37,7 +39,8 @@ def suite(tmp_path: Path) -> Suite:
 
 @pytest.fixture
 def outcome() -> SuiteResult:
-    return SuiteResult(failures={"broken": "why"}, trained=["finished"], running={"halfway", "starting"})
+    results = [sample_results() | {"exp_name": "s-finished"}]
+    return SuiteResult(results, {"broken": "why"}, trained=["finished"], running={"halfway", "starting"})
 
 
 def drawn(table: SuiteTable, height: int) -> list[list[str]]:

@@ -158,7 +158,7 @@ class Config(BaseModel):
     cache_limit: ByteSize | None = Field(
         None,
         description="bytes (or 500MB, 20GB) that the cache of frozen layers' outputs may take; half of the free disk,"
-        " at most 20GB, when empty; 0: none",
+        " at most 20GiB, when empty; 0: none",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lora_distill.cache import Cache, entry_name
-from lora_distill.calibration import Activated, Calibration, Costs, Training, Work
 from lora_distill.config import Config
 from lora_distill.data.tokens import Tokens
 from lora_distill.experiment import prepare_run, splits_of, trainings
+from lora_distill.measuring import Activated, Costs, Measurements, Training, Work
 from lora_distill.memory import peak_memory
 from lora_distill.planning import Plan, PlannedRun
 from lora_distill.preparation import Prepared
@@ -20,6 +20,7 @@ from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.suite import Suite
 from lora_distill.training.activations import KIND, row_keys
+from lora_distill.training.role import RoleTraining
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def plan_suite(suite: Suite) -> Plan:
         suite: without faults.
     """
     with remembering(), tempfile.TemporaryDirectory() as folder:
-        forecast = _Forecast(Calibration(Path(folder)))
+        forecast = _Forecast(Measurements(Path(folder)))
         for name, config in suite.runs.items():
             if not RunFolder.of(config).finished:
                 forecast.add(name, config)
@@ -42,11 +43,11 @@ def plan_suite(suite: Suite) -> Plan:
 class _Forecast:
     """The runs so far, what they leave, and what a run after them will find."""
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, measurements: Measurements) -> None:
         self.runs: list[PlannedRun] = []
         self.disk = 0.0
         self.cache = CacheForecast()
-        self._calibration = calibration
+        self._measurements = measurements
         self._taken: set[str] = set()
 
     def add(self, name: str, config: Config) -> None:
@@ -55,14 +56,14 @@ class _Forecast:
         with warnings_only():
             prepared, _ = prepare_run(config, resume=run.begun, overwrite=False)
         wanted = trainings(prepared)
-        own = self._calibration.run(prepared)
+        own = self._measurements.run(prepared)
         self.disk += own.run_bytes
         artefacts = {role: training.artefact() for role, training in wanted.items()}
         fresh = [role for role, each in artefacts.items() if not each.finished and each.key not in self._taken]
         self._taken |= {each.key for each in artefacts.values()}
         seconds = own.seconds
         for role, training in wanted.items():
-            costs = self._calibration.training(prepared, training)
+            costs = self._measurements.training(prepared, training)
             history = costs.history_bytes * len(prepared.dataset.train) * config.num_epochs
             self.disk += costs.adapter_bytes + history
             if role in fresh:
@@ -77,9 +78,10 @@ def _work(prepared: Prepared, training: Training, costs: Costs, forecast: "Cache
     token_layers, exact = 0, 0
     if costs.activated:
         usual, in_fp32 = costs.activated
-        learning = (splits["train"], splits["validation"])
-        token_layers = sum(forecast.add(prepared.cache, usual, tokens) for tokens in learning)
-        exact = forecast.add(prepared.cache, in_fp32, splits["test"])
+        epochs = prepared.config.num_epochs if isinstance(training, RoleTraining) else 0
+        readings = {"train": epochs + costs.is_teacher, "validation": epochs + 1}
+        token_layers = sum(forecast.add(prepared.cache, usual, splits[split], readings[split]) for split in readings)
+        exact = forecast.add(prepared.cache, in_fp32, splits["test"], 1)
     return Work(rows, prepared.config.num_epochs, token_layers, exact)
 
 
@@ -103,8 +105,18 @@ class CacheForecast:
     _keys: dict[str, set[bytes]] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
 
-    def add(self, cache: Cache, activated: Activated, tokens: Tokens) -> int:
-        """Let it have what frozen layers give for these rows; tokens times layers that are computed for that."""
+    def add(self, cache: Cache, activated: Activated, tokens: Tokens, readings: int) -> int:
+        """Let it have what frozen layers give for these rows, the shortest first, as far as it has room.
+
+        Args:
+            cache: for its limit, and what is in it.
+            activated: what is kept of a token.
+            tokens: N rows.
+            readings: how often a training reads them, and so computes those that are not kept.
+
+        Returns:
+            Tokens times layers that are computed for that.
+        """
         depth = int(activated.recipe["depth"])
         names = [entry_name(KIND, activated.recipe | {"depth": layers}) for layers in range(depth + 1)]
         for name in names:
@@ -114,14 +126,20 @@ class CacheForecast:
                 self._sizes[name] = sum(entry.size for entry in there)
         keys, first = np.unique(row_keys(tokens), return_index=True)
         is_missing = np.array([key not in self._keys[names[depth]] for key in keys.tolist()], dtype=bool)
-        missing, size = set(keys[is_missing].tolist()), int(tokens.lengths[first[is_missing]].sum())
-        if not missing:
+        keys, lengths = keys[is_missing], tokens.lengths[first[is_missing]]
+        if not len(keys):
             return 0
-        start = next((layers for layers in range(depth - 1, 0, -1) if missing <= self._keys[names[layers]]), 0)
-        self._keys[names[depth]] |= missing
-        self.before[names[depth]] = self._sizes[names[depth]]
-        self.grown += size * activated.token_bytes + len(missing) * (keys.itemsize + tokens.lengths.itemsize)
-        if self.grown > cache.limit:
-            told = "the cache %s has no room for all, so it takes longer than planned; --cache_limit is its limit"
+        order = np.argsort(lengths, kind="stable")
+        sizes = np.cumsum(lengths[order] * activated.token_bytes + keys.itemsize + lengths.itemsize)
+        room = int(np.searchsorted(sizes, cache.limit - self.grown, side="right"))
+        missing, start = set(keys.tolist()), 0
+        if room < len(keys):
+            told = "the cache %s has no room for all: for some rows the frozen layers run each time; see --cache_limit"
             logger.warning(told, cache.folder, extra=ONCE)
-        return size * (depth - start)
+        if room:
+            start = next((layers for layers in range(depth - 1, 0, -1) if missing <= self._keys[names[layers]]), 0)
+            self._keys[names[depth]] |= set(keys[order[:room]].tolist())
+            self.before[names[depth]] = self._sizes[names[depth]]
+            self.grown += int(sizes[room - 1])
+        kept = int(lengths[order[:room]].sum())
+        return kept * (depth - start) + (int(lengths.sum()) - kept) * depth * readings

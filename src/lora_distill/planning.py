@@ -58,10 +58,11 @@ def plan_file(suite: Suite) -> Path:
 
 
 def keep_plan(plan: Plan, suite: Suite) -> None:
-    """Write it, unless runs have been begun since another one was: that one is what is compared in the end."""
-    path = plan_file(suite)
-    if not path.is_file() or not any(RunFolder.of(config).begun for config in suite.runs.values()):
-        write_json(path, asdict(plan))
+    """Write it, unless runs of one that is kept have begun and not all ended: that one is compared in the end."""
+    kept = _kept_plan(suite)
+    runs = [RunFolder.of(suite.runs[run.name]) for run in kept.runs] if kept else []
+    if all(run.finished for run in runs) or not any(run.begun for run in runs):
+        write_json(plan_file(suite), asdict(plan))
 
 
 def describe_plan(plan: Plan, suite: Suite) -> list[str]:
@@ -73,22 +74,18 @@ def describe_plan(plan: Plan, suite: Suite) -> list[str]:
     said = f"{counted(len(plan.runs), 'run')} to do" + (f", {finished} finished" if finished else "")
     return [
         f"{said}: {counted(len(trained), 'training')} ({roles or 'all is there'}); without sharing, {asked}.",
-        f"About {duration(plan.seconds)}, {byte_size(plan.disk)} for runs and what they share, {byte_size(plan.cache)}"
-        f" for the cache, {byte_size(plan.memory)} of memory or more.",
+        f"About {duration(plan.seconds)}, one run after the other, {byte_size(plan.disk)} for runs and what they"
+        f" share, {byte_size(plan.cache)} for the cache, {byte_size(plan.memory)} of memory or more.",
     ]
 
 
 def compare_plan(suite: Suite) -> list[str]:
     """How far a finished suite's plan was off, in sentences; none where no plan was made before it ran."""
-    try:
-        kept = read_json(plan_file(suite))
-        plan = Plan(**kept | {"runs": [PlannedRun(**run) for run in kept["runs"]]})
-    except (OSError, ValueError, LookupError, TypeError):
+    plan = _kept_plan(suite)
+    runs = [RunFolder.of(suite.runs[run.name]) for run in plan.runs] if plan else []
+    if not plan or not all(run.finished for run in runs):
         return []
-    runs = {run: RunFolder.of(config) for run, config in suite.runs.items()}
-    if not all(run.name in runs and runs[run.name].finished for run in plan.runs):
-        return []
-    seconds = sum(runs[run.name].results()["seconds"] for run in plan.runs)
+    seconds = sum(run.results()["seconds"] for run in runs)
     folders = [folder for run in plan.runs for folder in _folders(run, suite.runs[run.name])]
     disk = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
     entries = [entry for entry in Cache(cache_folder()).entries() if entry.name in plan.cache_entries]
@@ -98,6 +95,16 @@ def compare_plan(suite: Suite) -> list[str]:
         f" planned {byte_size(plan.disk + plan.cache)} of disk, took {byte_size(disk + cache)}"
         f" ({_off(plan.disk + plan.cache, disk + cache)})."
     ]
+
+
+def _kept_plan(suite: Suite) -> Plan | None:
+    """The plan that was kept, if it is of runs that the suite has."""
+    try:
+        kept = read_json(plan_file(suite))
+        plan = Plan(**kept | {"runs": [PlannedRun(**run) for run in kept["runs"]]})
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return plan if all(run.name in suite.runs for run in plan.runs) else None
 
 
 def _folders(run: PlannedRun, config: Config) -> list[Path]:

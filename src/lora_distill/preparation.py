@@ -118,7 +118,6 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     plan = choose_plan(config.device, config.precision)
     if begun:
         plan = replace(plan, threads=begun["plan"]["threads"])
-    if begun:
         base, student_base = map(_resolve_again, (begun["base_model"], begun["student_base_model"]))
     else:
         config, base = _base_model(config, fallbacks)

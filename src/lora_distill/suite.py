@@ -81,7 +81,7 @@ def read_suite(
     faults = file.strange_keys("a suite", KEYS)
     base, experiments, grid = (_section(file, key, faults) for key in ("base", "experiments", "grid"))
     seeds, roles = _seeds(file, faults), _roles(file, faults)
-    faults += [f"{flag_origins[key]}: the suite varies it: {grid.origin(key)}" for key in grid.values if key in flags]
+    faults += _said_twice(file, base, grid, flag_origins)
     name = str(file.values.get("name", path.stem))
     if not experiments.values and not grid.values and not faults:
         faults.append(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
@@ -110,6 +110,16 @@ def read_suite(
     if faults:
         raise UserError("\n".join(dict.fromkeys(faults)))
     return suite
+
+
+def _said_twice(file: YamlMapping, base: YamlMapping, grid: YamlMapping, flag_origins: Mapping[str, str]) -> list[str]:
+    """Faults of settings of all experiments that would be dropped without a word."""
+    flags = [key for key in grid.values if key in flag_origins]
+    faults = [f"{flag_origins[key]}: the suite varies it: {grid.origin(key)}" for key in flags]
+    if "seeds" in file.values:
+        seeds = [section.origin("seed") for section in (base, grid) if "seed" in section.values]
+        faults += [f"{origin}: the suite says it: {file.origin('seeds')}. Take one of them out." for origin in seeds]
+    return faults
 
 
 def _name_clashes(suite: Suite) -> list[str]:
@@ -151,6 +161,11 @@ def _expand(
     taken: set[str] = set()
     for experiment in experiments.values or [""]:
         overrides = _section(experiments, experiment, faults)
+        faults += [
+            f"{overrides.origin(key)}: the suite varies it: {grid.origin(key)}. Take one of them out."
+            for key in overrides.values
+            if key in grid.values
+        ]
         place = experiments.origin(experiment) if experiment else f"{grid.path}: grid"
         for combination in itertools.product(*axes):
             parts = [experiment, *(f"{key}-{_in_name(value)}" for key, value in combination)]

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from accelerate.tracking import (
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
 from lora_distill.progress import ONCE
+from lora_distill.store import write_text
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
 
@@ -114,62 +115,85 @@ class Tracking:
         config = self.config
         folder = Path(config.output_dir).resolve() / TRACKERS / config.report_to
         folder.mkdir(parents=True, exist_ok=True)
-        settings = _flat(config)
+        told = _Told(folder, config.exp_name, role, _flat(config), self.resume or role in self._begun, step)
         PartialState()  # Accelerate's log asks for it
-        goes_on = self.resume or role in self._begun
-        tracker, is_new = _OPENERS[config.report_to](folder, config.exp_name, role, settings, goes_on, step)
+        tracker, is_new = _OPENERS[config.report_to](told)
         tracker.start()
         self._begun.add(role)
         logger.info("to look on: %s", LOOK[config.report_to].format(shlex.quote(str(folder))), extra=ONCE)
+        if isinstance(tracker, MLflowTracker):
+            write_text(told.mlflow_id, tracker.tracker.info.run_id)
         if is_new:
-            tracker.store_init_configuration(settings)
+            tracker.store_init_configuration(told.settings)
         return tracker
 
 
-# Folder, run, role, settings, whether to go on in a run that is there, and the first step of training that will be
-# told: the tracker, not started, and whether its run is new.
-_Opener = Callable[[Path, str, Role, dict[str, Any], bool, int | None], tuple[GeneralTracker, bool]]
+@dataclass(frozen=True)
+class _Told:
+    """What a tracker is opened for.
+
+    Attributes:
+        folder: of the tracker.
+        run: of this program.
+        role: whose training.
+        settings: the run's, as plain values.
+        goes_on: whether to go on in a tracker's run that is there.
+        step: the first of training that will be told.
+    """
+
+    folder: Path
+    run: str
+    role: Role
+    settings: dict[str, Any]
+    goes_on: bool
+    step: int | None
+
+    @property
+    def name(self) -> str:
+        """Of the tracker's run."""
+        return f"{self.run}-{self.role}"
+
+    @property
+    def mlflow_id(self) -> Path:
+        """Where MLflow's name for it is kept: its own variables may put the run into any experiment."""
+        return self.folder / f"{self.name}.id"
 
 
-def _tensorboard(
-    folder: Path, run: str, role: Role, _settings: dict[str, Any], goes_on: bool, step: int | None
-) -> tuple[GeneralTracker, bool]:
-    own = folder / run / role
-    if not goes_on:
+_Opener = Callable[[_Told], tuple[GeneralTracker, bool]]  # the tracker, not started, and whether its run is new
+
+
+def _tensorboard(told: _Told) -> tuple[GeneralTracker, bool]:
+    own = told.folder / told.run / told.role
+    if not told.goes_on:
         shutil.rmtree(own, ignore_errors=True)
     # What a killed process told of the epoch that is done again is told again: TensorBoard then forgets the first.
-    return TensorBoardTracker(f"{run}/{role}", folder, purge_step=step), not own.exists()
+    return TensorBoardTracker(f"{told.run}/{told.role}", told.folder, purge_step=told.step), not own.exists()
 
 
-def _mlflow(
-    folder: Path, run: str, role: Role, _settings: dict[str, Any], goes_on: bool, _step: int | None
-) -> tuple[GeneralTracker, bool]:
+def _mlflow(told: _Told) -> tuple[GeneralTracker, bool]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    client, name = mlflow.MlflowClient(), f"{run}-{role}"
-    experiment = client.get_experiment_by_name(PROJECT) if goes_on else None
-    known = client.search_runs([experiment.experiment_id]) if experiment else []
-    last = next((each.info.run_id for each in known if each.info.run_name == name), None)
-    return MLflowTracker(PROJECT, folder.as_uri(), run_id=last, run_name=name), last is None
+        mlflow.set_tracking_uri(f"sqlite:///{told.folder / 'mlflow.db'}")
+    last = None
+    if told.goes_on and told.mlflow_id.is_file():
+        with suppress(mlflow.MlflowException):  # it began in another store
+            last = mlflow.get_run(told.mlflow_id.read_text(encoding="utf-8")).info.run_id
+    return MLflowTracker(PROJECT, told.folder.as_uri(), run_id=last, run_name=told.name), last is None
 
 
-def _trackio(
-    folder: Path, run: str, role: Role, settings: dict[str, Any], goes_on: bool, _step: int | None
-) -> tuple[GeneralTracker, bool]:
-    os.environ.setdefault("TRACKIO_DIR", str(folder))  # read once, when it is imported
-    name, resume = f"{run}-{role}", "allow" if goes_on else "never"
+def _trackio(told: _Told) -> tuple[GeneralTracker, bool]:
+    os.environ.setdefault("TRACKIO_DIR", str(told.folder))  # read once, when it is imported
+    resume = "allow" if told.goes_on else "never"
     quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
-    return TrackioTracker(PROJECT, name=name, group=run, config=settings, resume=resume, **quiet), False
+    tracker = TrackioTracker(PROJECT, name=told.name, group=told.run, config=told.settings, resume=resume, **quiet)
+    return tracker, False
 
 
-def _wandb(
-    folder: Path, run: str, role: Role, _settings: dict[str, Any], _goes_on: bool, _step: int | None
-) -> tuple[GeneralTracker, bool]:
-    return WandBTracker(PROJECT, name=f"{run}-{role}", group=run, dir=str(folder)), True
+def _wandb(told: _Told) -> tuple[GeneralTracker, bool]:
+    return WandBTracker(PROJECT, name=told.name, group=told.run, dir=str(told.folder)), True
 
 
 _OPENERS: dict[str, _Opener] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "trackio": _trackio, "wandb": _wandb}

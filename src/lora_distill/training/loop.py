@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import get_scheduler
@@ -123,37 +125,21 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    model, accelerator = network.model, plan.accelerator()
-    parameters = list(trainable(model).values())
+    model = network.model
+    descent = _Descent.of(model, plan.accelerator(), settings, len(training.labels))
     # On a processor the thread would take its time from those that compute.
-    ahead = accelerator.device.type != "cpu" and training.rows.at_hand
-    steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
-    optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
-    prepared = accelerator.prepare_optimizer(optimizer)
-    progress, best = load_checkpoint(work, model, optimizer) or (Progress(), {})
+    ahead = descent.accelerator.device.type != "cpu" and training.rows.at_hand
+    progress, best = load_checkpoint(work, model, descent.optimizer) or (Progress(), {})
     if progress.epoch:
         logger.info("%s: goes on after epoch %d", role, progress.epoch)
-        scheduler.load_state_dict(scheduler.state_dict() | {"last_epoch": progress.step})
-        for group, rate in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
-            group["lr"] = group["initial_lr"] * rate(progress.step)
+        descent.go_on(progress.step)
 
     while progress.epoch < settings.num_epochs and not _is_out_of_patience(progress, settings):
         network.train(derive_seed(seed, "dropout", progress.epoch))
-        losses: list[torch.Tensor] = []
         started = time.monotonic()
-        for batch in steps(_batches(training, settings, seed, role, progress.epoch, ahead=ahead), role):
-            loss = _batch_loss(network, batch, training, settings, soft_labels)
-            accelerator.backward(loss)
-            norm: torch.Tensor = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
-            prepared.step()
-            prepared.zero_grad()
-            progress.step += 1
-            losses.append(loss.detach())
-            if progress.step % settings.logging_steps == 0 or progress.step % steps_per_epoch == 0:
-                _log_step(progress, role, losses, norm, optimizer.param_groups[0]["lr"])
-                losses.clear()
-                observe(progress.history[-1])
-            scheduler.step()
+        batches = steps(_batches(training, settings, seed, role, progress.epoch, ahead=ahead), role)
+        losses = (_batch_loss(network, batch, training, settings, soft_labels) for batch in batches)
+        descent.epoch(losses, progress, role, observe)
         taken = time.monotonic() - started
         progress.seconds += taken
         record(f"{role}: training steps", taken)
@@ -163,10 +149,52 @@ def train(
         observe(progress.history[-1])  # before the checkpoint: what it ends is ended again when it is tried again
         if progress.best_epoch == progress.epoch or settings.keep_epoch == "last":
             best = snapshot(model)
-        save_checkpoint(work, model, optimizer, best, progress)
+        save_checkpoint(work, model, descent.optimizer, best, progress)
 
     restore(model, best)
     return progress
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """What moves the weights."""
+
+    accelerator: Accelerator
+    optimizer: torch.optim.AdamW
+    prepared: AcceleratedOptimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    parameters: list[torch.nn.Parameter]
+    settings: TrainingSettings
+    steps_per_epoch: int
+
+    @classmethod
+    def of(cls, model: PeftModel, accelerator: Accelerator, settings: TrainingSettings, rows: int) -> "_Descent":
+        steps_per_epoch = math.ceil(rows / settings.batch_size)
+        optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
+        prepared, parameters = accelerator.prepare_optimizer(optimizer), list(trainable(model).values())
+        return cls(accelerator, optimizer, prepared, scheduler, parameters, settings, steps_per_epoch)
+
+    def go_on(self, step: int) -> None:
+        """With the rate that comes after so many steps."""
+        self.scheduler.load_state_dict(self.scheduler.state_dict() | {"last_epoch": step})
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.lr_lambdas, strict=True):
+            group["lr"] = group["initial_lr"] * rate(step)
+
+    def epoch(self, losses: Iterator[torch.Tensor], progress: Progress, role: str, observe: Observer) -> None:
+        """A step for the loss of each batch, and a line of the history now and then."""
+        since: list[torch.Tensor] = []
+        for loss in losses:
+            self.accelerator.backward(loss)
+            norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            self.prepared.step()
+            self.prepared.zero_grad()
+            progress.step += 1
+            since.append(loss.detach())
+            if progress.step % self.settings.logging_steps == 0 or progress.step % self.steps_per_epoch == 0:
+                _log_step(progress, role, since, norm, self.optimizer.param_groups[0]["lr"])
+                since.clear()
+                observe(progress.history[-1])
+            self.scheduler.step()
 
 
 def _optimizer(

@@ -1,6 +1,7 @@
 """What a training takes on this machine: a few of its own rows through the code that trains."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ class Costs:
     Attributes:
         is_teacher: whether it labels the training rows, too.
         seconds: of a unit of each stage; see `Work.units`.
-        activated: in training and, in fp32, of the test split; None where no layer is frozen or nothing is kept.
+        activated: in training and, in fp32, of the test split; None where no layer is frozen.
         artefact_bytes: what it leaves in the store, but for what grows with the rows.
         adapter_bytes: of its adapter's folder, which its run copies.
         history_bytes: for each row and epoch.
@@ -116,8 +117,8 @@ class RunCosts:
     run_bytes: int
 
 
-class Calibration:
-    """Measures each kind of training once.
+class Measurements:
+    """Of each kind of training, made once.
 
     Args:
         folder: empty; to work in.
@@ -159,7 +160,7 @@ class Calibration:
 
     def _measure(self, training: Training, few: tuple[Dataset, dict[str, Tokens]], name: str) -> Costs:
         dataset, splits = few
-        cache = Cache(self._folder / f"{name}-cache", training.config.cache_limit)
+        cache = Cache(self._folder / f"{name}-cache", sys.maxsize)  # what it has room for is forecast, not measured
         config = training.config.model_copy(update={"output_dir": str(self._folder / name), "num_epochs": 1})
         parts: dict[str, Any] = {"dataset": dataset, "cache": cache, "config": config}
         if isinstance(training, RoleTraining) and training.teacher:  # soft labels cost next to nothing

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lora_distill.calibration import Costs, Work, _spread
+from lora_distill.measuring import Costs, Work, _spread
 from lora_distill.training.outcome import Outcome
 
 NO_OUTCOME = Outcome("", None, {}, [], {}, reused=False)
