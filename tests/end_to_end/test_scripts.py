@@ -290,8 +290,8 @@ def test_constraints_pin_every_requirement_within_its_bounds() -> None:
     bounds = {canonicalize_name(each.name): each.specifier for each in map(Requirement, required)}
     for name, bound in bounds.items():
         assert versions[name] in bound
-    for name in ("accelerate", "datasets", "optuna", "peft", "torch", "transformers"):  # private names are used
-        assert "99" not in bounds[canonicalize_name(name)]
+    for private in ("accelerate", "datasets", "optuna", "peft", "torch", "transformers"):  # names of theirs are used
+        assert "99" not in bounds[canonicalize_name(private)]
 
 
 def test_the_training_script_goes_on_in_the_clones_environment(tmp_path: Path) -> None:
