@@ -13,7 +13,7 @@ from tests.end_to_end.test_resume import artefacts, stage_reached, start_and_sig
 
 @pytest.mark.slow
 def test_stopped_by_a_kill_all_stop_and_called_again_they_go_on_and_share_what_they_can(
-    command: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path
+    call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path
 ) -> None:
     base = small_values(tiny_base, rows_csv) | {"num_epochs": 5, "logging_steps": 1}
     experiments = {"one": {}, "two": {"alpha": 0.9}}
@@ -26,7 +26,7 @@ def test_stopped_by_a_kill_all_stop_and_called_again_they_go_on_and_share_what_t
     runs = runs_in(tmp_path / "outputs" / "lora_distillation")
     assert [(run.finished, run.in_training) for run in runs] == [(False, False)] * len(runs) != []
 
-    done = command(*arguments)
+    done = call(*arguments)
     assert done.returncode == 0, done.stderr
     assert {"s-one", "s-two"} <= set(done.stdout.split())
     assert "goes on" in (runs[0].path / "train.log").read_text()

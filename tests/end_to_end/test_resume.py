@@ -71,12 +71,12 @@ STAGES = ["run begun", *(f"{role} {what}" for role in ROLES for what in ("traini
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_in_any_stage_and_resumed_the_bits_are_those_of_a_whole_run(
-    stage: str, whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
+    stage: str, call: Command, whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
 ) -> None:
     arguments = ["train", *small_settings(tiny_base, rows_csv), *SETTINGS]
     code, _ = start_and_signal(tmp_path, arguments, stage_reached(tmp_path, stage), signal.SIGKILL)
     assert code == -signal.SIGKILL
-    done = run_command("train", "--exp_name", "run", "--resume", cwd=tmp_path)
+    done = call("train", "--exp_name", "run", "--resume")
     assert done.returncode == 0, done.stderr
     assert_same_bits(run_of(whole), run_of(tmp_path))
     left = [path.name for path in artefacts(tmp_path).iterdir() if path.name.endswith((".unfinished", ".part"))]
@@ -84,51 +84,53 @@ def test_killed_in_any_stage_and_resumed_the_bits_are_those_of_a_whole_run(
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path) -> None:
+def test_killed_again_and_again(call: Command, whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path) -> None:
     arguments = ["train", *small_settings(tiny_base, rows_csv), *SETTINGS]
     for stage in ("teacher training", "student training", "control training"):
         start_and_signal(tmp_path, arguments, stage_reached(tmp_path, stage), signal.SIGKILL)
         arguments = ["train", "--exp_name", "run", "--resume"]
-    assert run_command(*arguments, cwd=tmp_path).returncode == 0
+    assert call(*arguments).returncode == 0
     assert_same_bits(run_of(whole), run_of(tmp_path))
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(
-    whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
+    call: Command, whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
 ) -> None:
     arguments = ["train", *small_settings(tiny_base, rows_csv), *SETTINGS]
     code, err = start_and_signal(tmp_path, arguments, stage_reached(tmp_path, "teacher training"), signal.SIGINT)
     assert code == 130
     assert "Traceback" not in err
     assert "--resume" in err
-    assert run_command("train", "--exp_name", "run", "--resume", cwd=tmp_path).returncode == 0
+    assert call("train", "--exp_name", "run", "--resume").returncode == 0
     assert_same_bits(run_of(whole), run_of(tmp_path))
 
 
 @pytest.mark.slow
 def test_a_checkpoint_goes_on_although_the_flags_are_given_again_and_not_with_others(
-    command: Command, whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
+    call: Command, whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
 ) -> None:
     arguments = ["train", *small_settings(tiny_base, rows_csv), *SETTINGS]
     start_and_signal(tmp_path, arguments, stage_reached(tmp_path, "teacher training"), signal.SIGKILL)
-    refused = command(*arguments)
+    refused = call(*arguments)
     assert refused.returncode == 2
     assert "--resume goes on" in refused.stderr
-    other = command(*arguments, "--resume", "--alpha", 0.9)
+    other = call(*arguments, "--resume", "--alpha", 0.9)
     assert other.returncode == 2
     assert "alpha" in other.stderr
-    assert command(*arguments, "--resume").returncode == 0
+    assert call(*arguments, "--resume").returncode == 0
     assert_same_bits(run_of(whole), run_of(tmp_path))
 
 
 @pytest.mark.slow
-def test_a_half_written_file_beside_is_no_harm(whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path) -> None:
+def test_a_half_written_file_beside_is_no_harm(
+    call: Command, whole: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
+) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     run = run_of(tmp_path)
     (run / "metrics.json").unlink()
     (run / ".metrics.json.part").write_text("{")
     shutil.rmtree(run / "student")
-    done = run_command("train", "--exp_name", "run", "--resume", cwd=tmp_path)
+    done = call("train", "--exp_name", "run", "--resume")
     assert done.returncode == 0, done.stderr
     assert_same_bits(run_of(whole), run)

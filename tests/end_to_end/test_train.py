@@ -125,9 +125,9 @@ def test_environment_and_log(small_run: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_and_its_config_gives_the_run_again(
-    small_run: Path, command: Command, tmp_path: Path
+    small_run: Path, call: Command, tmp_path: Path
 ) -> None:
-    done = command("train", "--config", small_run / "config.yaml", "--exp_name", "again")
+    done = call("train", "--config", small_run / "config.yaml", "--exp_name", "again")
     assert done.returncode == 0, done.stderr
     again = tmp_path / "outputs" / "lora_distillation" / "again"
     assert_same_bits(small_run, again)
@@ -136,10 +136,10 @@ def test_the_same_seed_gives_the_same_bits_and_its_config_gives_the_run_again(
 
 
 def test_with_alpha_0_the_student_is_its_control_to_the_bit(
-    command: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path
+    call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path
 ) -> None:
     settings = [*small_settings(tiny_base, rows_csv), "--alpha", 0, "--num_epochs", 1, "--exp_name", "same"]
-    done = command("train", *settings)
+    done = call("train", *settings)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "outputs" / "lora_distillation" / "same"
     student, control = ((run / role / "adapter_model.safetensors").read_bytes() for role in ("student", "control"))
@@ -147,17 +147,17 @@ def test_with_alpha_0_the_student_is_its_control_to_the_bit(
     assert json.loads((run / "metrics.json").read_text())["student_minus_control"]["p_value"] == 1.0
 
 
-def test_a_finished_run_is_read_and_another_config_refused(command: Command, small_run: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_read_and_another_config_refused(call: Command, small_run: Path, tmp_path: Path) -> None:
     shutil.copytree(small_run.parent, tmp_path / "outputs" / "lora_distillation")
     again = ["train", "--config", small_run / "config.yaml"]
-    done = command(*again)
+    done = call(*again)
     assert done.returncode == 0, done.stderr
     assert "already finished" in done.stderr
     assert "small" in done.stdout
-    refused = command(*again, "--alpha", 0.9)
+    refused = call(*again, "--alpha", 0.9)
     assert refused.returncode == 2
     assert "alpha 0.5, now 0.9" in refused.stderr
-    replaced = command(*again, "--alpha", 0.9, "--overwrite", "--num_epochs", 1, "--no_control")
+    replaced = call(*again, "--alpha", 0.9, "--overwrite", "--num_epochs", 1, "--no_control")
     assert replaced.returncode == 0, replaced.stderr
     metrics = json.loads((tmp_path / "outputs" / "lora_distillation" / "small" / "metrics.json").read_text())
     assert "control" not in metrics
@@ -165,31 +165,31 @@ def test_a_finished_run_is_read_and_another_config_refused(command: Command, sma
 
 
 def test_data_that_has_changed_since_is_not_taken_for_the_same(
-    command: Command, small_run: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
+    call: Command, small_run: Path, tmp_path: Path, tiny_base: Path, rows_csv: Path
 ) -> None:
     rows = shutil.copy(rows_csv, tmp_path / "rows.csv")
     settings = [*small_settings(tiny_base, Path("rows.csv")), "--exp_name", "small", "--num_epochs", 1]
-    assert command("train", *settings).returncode == 0
-    assert command("train", *settings).returncode == 0
+    assert call("train", *settings).returncode == 0
+    assert call("train", *settings).returncode == 0
     with Path(rows).open("a") as file:
         file.write("one more row,space\n")
     for flags in ([], ["--resume"]):
-        refused = command("train", *settings, *flags)
+        refused = call("train", *settings, *flags)
         assert refused.returncode == 2
         assert "rows.csv: has changed since" in refused.stderr
     (tmp_path / "outputs" / "lora_distillation" / "small" / "metrics.json").unlink()
-    refused = command("train", *settings, "--resume")
+    refused = call("train", *settings, "--resume")
     assert refused.returncode == 2
     assert "rows.csv: has changed since" in refused.stderr
 
 
-def test_show_and_evaluate(command: Command, small_run: Path, tmp_path: Path, rows_csv: Path) -> None:
+def test_show_and_evaluate(call: Command, small_run: Path, tmp_path: Path, rows_csv: Path) -> None:
     run = tmp_path / "renamed"
     shutil.copytree(small_run, run)
-    shown = command("show", run)
+    shown = call("show", run)
     assert shown.returncode == 0, shown.stderr
     assert all(role in shown.stdout for role in ROLES)
-    judged = command("evaluate", run, "--dataset", rows_csv)
+    judged = call("evaluate", run, "--dataset", rows_csv)
     assert judged.returncode == 0, judged.stderr
     assert all("renamed: " in each.stdout for each in (shown, judged))
     result = evaluation_of(run)
@@ -204,14 +204,14 @@ def test_show_and_evaluate(command: Command, small_run: Path, tmp_path: Path, ro
     (file,) = run.glob("evaluation-*.json")
     file.unlink()
     file.mkdir()  # even root cannot replace it
-    refused = command("evaluate", run, "--dataset", rows_csv)
+    refused = call("evaluate", run, "--dataset", rows_csv)
     assert refused.returncode == 2
     assert refused.stdout == judged.stdout.partition("Written")[0]
     assert f"error: {file}: Is a directory. So it is not kept.\n" in refused.stderr
 
 
 def test_evaluating_on_the_test_rows_gives_the_run_s_own_numbers(
-    command: Command, small_run: Path, tmp_path: Path, rows_csv: Path
+    call: Command, small_run: Path, tmp_path: Path, rows_csv: Path
 ) -> None:
     lines = rows_csv.read_text().splitlines()
     ids = pq.read_table(small_run / "predictions.parquet")["row_id"].to_pylist()
@@ -219,7 +219,7 @@ def test_evaluating_on_the_test_rows_gives_the_run_s_own_numbers(
     test.write_text("\n".join([lines[0], *(lines[1 + row] for row in ids)]) + "\n")
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
-    assert command("evaluate", run, "--dataset", test).returncode == 0
+    assert call("evaluate", run, "--dataset", test).returncode == 0
     judged, own = evaluation_of(run), metrics_of(run)
     assert judged["data"]["notes"] == []
     for role in ROLES:
