@@ -56,7 +56,7 @@ def test_helped_is_rarely_said_of_nothing_and_often_of_something() -> None:
 @pytest.mark.simulation
 def test_intervals_cover_everywhere() -> None:
     covered = {world: coverage(world, DRAWS) for world in WORLDS}
-    # Three seeds that differ by far more than the rows can tell, on rows that are unlike: seeds that are alike by chance
+    # Three seeds that differ by far more than the rows can tell, on rows that are unlike: seeds that happen to be alike
     # are believed too much there. Two such cells of 7,600 rows have come to 0.923 and 0.928.
     hard = {world for world in WORLDS if world.seeds == 3 and world.seed_deviation == 0.01 and world.row_effect}
     low = {world: rate for world, rate in covered.items() if rate < (0.92 if world in hard else 0.93)}
