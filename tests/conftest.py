@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from lora_distill.hub import quiet
@@ -21,6 +22,8 @@ os.environ["LORA_DISTILL_CACHE"] = str(Path(_CACHE.name, "activations"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # called in the background, which what tests start would inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 quiet()
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

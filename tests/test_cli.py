@@ -174,7 +174,7 @@ def begin(config: Config) -> RunFolder:
     run = RunFolder.of(config)
     request = {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)}
     model = {"kind": "packaged", "reference": "minilm"}
-    run.begin(config, {"requested": request, "base_model": model, "student_base_model": model})
+    run.begin(config, {"requested": request, "base_model": model, "student_base_model": model, "given_teacher": None})
     return run
 
 
@@ -394,7 +394,7 @@ def finished_suite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         finished = finished_run(Path("o"), f"s-{name}-seed-{seed}", seed, dataset=f"{name}.csv")
         request = {"config": finished.resolved().model_dump(mode="json"), "named": ["dataset", "output_dir", "seed"]}
         model = {"kind": "packaged", "reference": "minilm", "fingerprint": base}
-        bases = {"base_model": model, "student_base_model": model}
+        bases = {"base_model": model, "student_base_model": model, "given_teacher": None}
         write_json(finished.path / ENVIRONMENT, {"requested": request, **bases})
         results = finished.results()
         results["data"]["source"] = open_source(f"{name}.csv", Columns("text", "label")).origin

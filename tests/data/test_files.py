@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -56,7 +56,6 @@ def refusal(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(deadline=None)
 @given(rows=rows_of_text)
 def test_any_text_comes_back_as_it_was_written(suffix: str, rows: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +63,6 @@ def test_any_text_comes_back_as_it_was_written(suffix: str, rows: list[tuple[str
     assert list(zip(table.texts, table.labels, strict=True)) == rows
 
 
-@settings(deadline=None)
 @given(rows=rows_of_text)
 def test_json_with_its_characters_unescaped_comes_back(rows: list[tuple[str, str]]) -> None:
     lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) for text, label in rows]

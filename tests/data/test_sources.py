@@ -97,7 +97,7 @@ def test_the_test_rows_are_the_same_for_every_seed(tmp_path: Path) -> None:
     assert set(limited.train.ids.tolist()) < set(zero.train.ids.tolist())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     picks=st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["", " ", "\n\t"])), max_size=80),
     seed=st.integers(0, 5),

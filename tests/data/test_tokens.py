@@ -51,7 +51,7 @@ def test_every_script_gives_the_tokenizer_s_own_ids(family: str, tiny: Tiny) -> 
     assert tokens.pad_id == tokenizer.pad_token_id
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.text(max_size=40), max_size=20), st.integers(4, 40))
 def test_rows_keep_their_order_over_any_batches(tiny: Tiny, texts: list[str], max_length: int) -> None:
     whole = tokenise(texts, tiny("roberta"), max_length)
