@@ -21,6 +21,7 @@ from lora_distill.errors import UserError
 
 Role = Literal["teacher", "student", "control"]
 Keep = Literal["first", "spread", "last"]
+ALL_LINEAR = "all-linear"  # PEFT's name for every linear module of a layer
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -106,7 +107,8 @@ class Config(BaseModel):
     )
     target_modules: Names = Field(
         (),
-        description="linear modules to adapt, by name; all-linear: each; empty: the attention's query, key and value",
+        description=f"linear modules to adapt, by name; {ALL_LINEAR}: each; empty: the attention's query, key and"
+        " value",
     )
     use_rslora: bool = Field(False, description="scale LoRA by alpha / sqrt(rank), as rsLoRA does, not alpha / rank")
     lora_dropout: float = Field(0.1, ge=0, lt=1, allow_inf_nan=False, description="dropout before LoRA's A")

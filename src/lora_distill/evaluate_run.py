@@ -14,6 +14,7 @@ from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.preparation import known_texts
+from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
@@ -30,6 +31,7 @@ OF_THE_TRAINING = (
 )
 
 
+@remembering()
 def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     """Judge each role of a run, in fp32, on the rows of a file (or of a data set's test split).
 

@@ -118,7 +118,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     plan = choose_plan(config.device, config.precision)
     if begun:
         plan = replace(plan, threads=begun["plan"]["threads"])
-        base, student_base = map(_resolve_again, (begun["base_model"], begun["student_base_model"]))
+        base, others = resolve_again(begun["base_model"]), begun["student_base_model"]
+        student_base = base if others == begun["base_model"] else resolve_again(others)
     else:
         config, base = _base_model(config, fallbacks)
         student_base = _resolve(config.student_base_model) if config.student_base_model else base
@@ -184,10 +185,6 @@ def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel
 
 def _resolve(name: str) -> BaseModel:
     return once(("base", name), lambda: resolve_base_model(name))
-
-
-def _resolve_again(recorded: dict[str, str]) -> BaseModel:
-    return once(("base again", *recorded.values()), lambda: resolve_again(recorded))
 
 
 def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:

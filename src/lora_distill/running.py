@@ -193,6 +193,7 @@ def _check_unchanged(run: RunFolder) -> None:
             raise changed_since(run.path, config.dataset)
     environment = run.environment()
     teacher = environment["given_teacher"]
-    for recorded in (environment["base_model"], environment["student_base_model"], *(teacher or {}).get("models", [])):
+    models = [environment["base_model"], environment["student_base_model"], *(teacher or {}).get("models", [])]
+    for recorded in {each["reference"]: each for each in models}.values():
         if once(("changed", *recorded.values()), partial(has_changed, recorded)):
             raise changed_since(run.path, recorded["name"])

@@ -14,7 +14,7 @@ def tokens_of(lengths: list[int]) -> Tokens:
 def test_models_take_turns_and_what_comes_first_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "SECONDS", 0.0)
     asked: list[tuple[str, int, int]] = []
-    rows = dict(zip(speed.ROLES, (tokens_of([3, 4]), tokens_of([2, 5])), strict=True))
+    rows = dict(zip(speed.TIMED, (tokens_of([3, 4]), tokens_of([2, 5])), strict=True))
 
     def answer(role: str) -> speed.Answer:
         return lambda _tokens, first, size: asked.append((role, first, size))

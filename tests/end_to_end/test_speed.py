@@ -41,7 +41,7 @@ def test_the_command(call: Command, small_run: Path, tmp_path: Path, monkeypatch
         (size, kind) for size in (1, 32) for kind in ("short", "long")
     ]
     for each in measured["timings"]:
-        for role in speed.ROLES:
+        for role in speed.TIMED:
             assert 0 < each[role]["median"] <= each[role]["p95"]
             assert each[role]["rounds"] == speed.LEAST
     student = metrics_of(run)["student"]
@@ -56,7 +56,7 @@ def test_a_student_of_fewer_layers_does_less(call: Command, tmp_path: Path, tiny
     settings = [*small_settings(tiny_base, rows_csv), "--num_epochs", 1, "--no_control", "--student_target_layers", 1]
     assert call("train", *settings, "--student_depth", 1, "--exp_name", "one").returncode == 0
     run = RunFolder(tmp_path / "outputs" / "lora_distillation" / "one")
-    teacher, student = (speed._size(open_role(run, role).merged()) for role in speed.ROLES)
+    teacher, student = (speed._size(open_role(run, role).merged()) for role in speed.TIMED)
     assert teacher["multiply_adds"] == 3 * student["multiply_adds"]
 
 

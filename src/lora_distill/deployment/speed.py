@@ -18,6 +18,7 @@ from lora_distill.evidence import read_predictions
 from lora_distill.made_with import made_with
 from lora_distill.model.adapter import count_layers, layers_path
 from lora_distill.progress import track
+from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.training.logits import plain
 from lora_distill.training.plan import choose_plan
@@ -27,10 +28,11 @@ PLACES = {"short": 0.1, "long": 0.9}  # of the test texts by their length: quant
 LEAST, MOST, SECONDS = 5, 64, 10.0  # rounds of a measurement, and when there have been enough
 WARM = 2  # rounds before that do not count
 
-ROLES: tuple[Role, ...] = ("teacher", "student")  # the control is built as the student is
+TIMED: tuple[Role, ...] = ("teacher", "student")  # the control is built as the student is
 Answer = Callable[[Tokens, int, int], None]  # of so many rows from the first, round and round
 
 
+@remembering()
 def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
     """Time teacher and student, merged, in fp32, taking turns.
 
@@ -54,7 +56,7 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
     models: dict[str, dict[str, int]] = {}
     answers: dict[Role, Answer] = {}
     tokens: dict[Role, dict[str, Tokens]] = {}
-    for role in ROLES:
+    for role in TIMED:
         opened = open_role(run, role)
         model = opened.merged()
         models[role] = _size(model)

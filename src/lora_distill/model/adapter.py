@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from lora_distill.config import Config, Role
+from lora_distill.config import ALL_LINEAR, Config, Role
 from lora_distill.errors import UserError
 from lora_distill.model.base import BaseModel, brief
 from lora_distill.seeding import derive_seed
@@ -22,7 +22,6 @@ ATTENTION_PROJECTIONS = (
     ("q_proj", "k_proj", "v_proj"),
     ("Wqkv",),
 )
-ALL_LINEAR = "all-linear"  # PEFT's name for it
 PEFT_PREFIX = "base_model.model."
 
 

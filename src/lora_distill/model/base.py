@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES, fetch_model, no_safetensors
+from lora_distill.remembering import once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -100,16 +101,19 @@ def resolve_again(recorded: Mapping[str, str]) -> BaseModel:
     Raises:
         UserError: it cannot be had, or its files have changed since.
     """
-    if recorded["kind"] == "packaged":
-        base = _resolve_packaged()
-    else:
-        base = resolve_base_model(recorded["reference"], recorded["revision"] if recorded["kind"] == "hub" else None)
+    base = once(("base again", *recorded.values()), lambda: _find_again(recorded))
     if base.fingerprint != recorded["fingerprint"]:
         raise UserError(
             f"base model {base.name}: its files have changed since this run was begun.\n"
             f"Put those of revision {recorded['revision']} back, or train anew under another --exp_name."
         )
     return replace(base, name=recorded["name"])
+
+
+def _find_again(recorded: Mapping[str, str]) -> BaseModel:
+    if recorded["kind"] == "packaged":
+        return _resolve_packaged()
+    return resolve_base_model(recorded["reference"], recorded["revision"] if recorded["kind"] == "hub" else None)
 
 
 def _resolve_packaged() -> BaseModel:

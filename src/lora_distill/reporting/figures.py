@@ -25,10 +25,7 @@ PLOT_STYLE, PAGE_STYLE = (Path(__file__).with_name(name) for name in ("plots.css
 
 
 def overview(experiments: Sequence[Experiment]) -> str:
-    """Accuracy of each experiment's roles against their trainable parameters, with the Pareto front.
-
-    Without it where they were judged on different rows, for then none outdoes another.
-    """
+    """Accuracy of each experiment's roles against their trainable parameters."""
     names: dict[tuple[Role, int, tuple[float, float, float]], list[str]] = {}  # what is shared is one mark
     for each in experiments:
         for role in ROLES:
@@ -40,8 +37,7 @@ def overview(experiments: Sequence[Experiment]) -> str:
         for (role, total, found), of in names.items()
     ]
     title = "Accuracy against trainable parameters, with 95% intervals"
-    one_test = len({each.evidence.test for each in experiments}) == 1
-    return scatter(marks, "Trainable parameters", "Accuracy on the test split", title, front=one_test)
+    return _accuracies(marks, "Trainable parameters", title, experiments)
 
 
 def latency(experiments: Sequence[Experiment]) -> str:
@@ -58,14 +54,14 @@ def latency(experiments: Sequence[Experiment]) -> str:
     if not marks:
         return ""
     title = "Accuracy against the time of an answer, with 95% intervals"
+    x_label = "Milliseconds a text: 32 long ones at once, on all threads"
+    return _accuracies(marks, x_label, title, experiments)
+
+
+def _accuracies(marks: list[Point], x_label: str, title: str, experiments: Sequence[Experiment]) -> str:
+    """With the Pareto front, but where they were judged on different rows, for then none outdoes another."""
     one_test = len({each.evidence.test for each in experiments}) == 1
-    return scatter(
-        marks,
-        "Milliseconds a text: 32 long ones at once, on all threads",
-        "Accuracy on the test split",
-        title,
-        front=one_test,
-    )
+    return scatter(marks, x_label, "Accuracy on the test split", title, front=one_test)
 
 
 def _interval(found: tuple[float, float, float], said: Callable[[float], str] = percent) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lora_distill.config import ALL_LINEAR
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
 from lora_distill.reporting.sentences import (
     SPEED,
@@ -83,7 +84,7 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     facts = results[role]
     count = facts["trainable_parameters"]
     modules = ", ".join(f"`{name}`" for name in config["target_modules"]) or "the attention's query, key and value"
-    modules = "every linear module" if "all-linear" in config["target_modules"] else modules
+    modules = "every linear module" if ALL_LINEAR in config["target_modules"] else modules
     scale = ", rank-stabilised" if config["use_rslora"] else ""
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
     return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a LoRA adapter (rank \

@@ -130,9 +130,9 @@ def headline(experiments: list[Experiment]) -> list[str]:
 
 def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[str]:
     """The best student, and the smallest that may be as good."""
-    mean, low, high = best.accuracy("student") or (0.0, 0.0, 0.0)
+    mean, low, high = _accuracy(best)
     student = f"The most accurate student{where} is {one_line(best.name)}, {_spends(best)}"
-    ties = sum((each.accuracy("student") or (0.0,))[0] == mean for each in rivals) - 1
+    ties = sum(_accuracy(each)[0] == mean for each in rivals) - 1
     also = f", and {counted(ties, 'other')} as often right" if ties else ""
     said = [f"{student}: {percent(mean)} ({percent(low)} to {percent(high)}){also}."]
     smaller = [(each, best.evidence.lead_over(each.evidence)) for each in rivals if each.trainable < best.trainable]
@@ -147,12 +147,16 @@ def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[st
 def best_students(experiments: list[Experiment]) -> dict[str, Experiment]:
     """By the fingerprint of each test split, the experiment whose student is most often right on it.
 
-    Of several, the one with the smallest.
+    Of several that are as often right, the one with the fewest trainable parameters.
     """
     best: dict[str, Experiment] = {}
-    for each in sorted(experiments, key=lambda each: (-(each.accuracy("student") or (0.0,))[0], each.trainable)):
+    for each in sorted(experiments, key=lambda each: (-_accuracy(each)[0], each.trainable)):
         best.setdefault(each.evidence.test, each)
     return best
+
+
+def _accuracy(experiment: Experiment) -> tuple[float, float, float]:
+    return experiment.accuracy("student") or (0.0, 0.0, 0.0)
 
 
 def _spends(experiment: Experiment) -> str:
