@@ -1,5 +1,6 @@
 """What all tests share: no hub but the stand-in, no cache but a test's own, quiet libraries."""
 
+import logging
 import os
 import signal
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 from lora_distill.hub import quiet
 from tests.hub_server import HubServer, hub_env
 
+Run = Callable[..., tuple[int, str, str]]
 CLOSED_PORT = "http://127.0.0.1:9"
 
 # Before any test imports the libraries that read these: no test in this process asks the real hub or finds a
@@ -62,3 +64,21 @@ def ag_news() -> Path:
     if not folder.is_dir():
         pytest.skip("no AG News rows beside the repository")
     return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a command in an empty folder; gives exit code, standard output and standard error."""
+    from lora_distill.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    package = logging.getLogger("lora_distill")
+    before = package.level, package.propagate, package.handlers
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main(list(map(str, arguments)))
+        return code, *capsys.readouterr()
+
+    yield call
+    package.setLevel(before[0])
+    package.propagate, package.handlers = before[1:]

@@ -1,0 +1,107 @@
+"""What the commands on suites, on budgets and on the cache show."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_distill import checking
+from lora_distill.cache import Cache, Stream
+from lora_distill.data.catalogue import open_source
+from lora_distill.data.files import Columns
+from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
+from lora_distill.store import write_json
+from tests.conftest import Run
+from tests.reporting.test_report import finished_run
+
+
+def finished_suite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunFolder]:
+    """A suite file of two experiments with two seeds, and what finishes one of its runs as training does."""
+    monkeypatch.setattr(checking, "misfits", lambda *_, **__: [])
+    for name in "xy":
+        (folder / f"{name}.csv").write_text("text,label\na,0\nb,1\n")
+    settings = "x: {dataset: x.csv}\n  y: {dataset: y.csv}"
+    (folder / "s.yaml").write_text(f"seeds: 2\nbase: {{output_dir: o}}\nexperiments:\n  {settings}\n")
+
+    def finish(name: str, seed: int, base: str = "f") -> RunFolder:
+        finished = finished_run(Path("o"), f"s-{name}-seed-{seed}", seed, dataset=f"{name}.csv")
+        request = {"config": finished.resolved().model_dump(mode="json"), "named": ["dataset", "output_dir", "seed"]}
+        model = {"kind": "packaged", "reference": "minilm", "fingerprint": base}
+        bases = {"base_model": model, "student_base_model": model, "given_teacher": None}
+        write_json(finished.path / ENVIRONMENT, {"requested": request, **bases})
+        results = finished.results()
+        results["data"]["source"] = open_source(f"{name}.csv", Columns("text", "label")).origin
+        write_json(finished.path / METRICS, results)
+        return finished
+
+    return finish
+
+
+def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    for name, seed in itertools.product("xy", range(2)):
+        finish(name, seed)
+
+    def shown() -> dict[str, list[int]]:
+        experiments = json.loads(Path("o/s.json").read_text())["experiments"]
+        return {name: each["seeds"] for name, each in experiments.items()}
+
+    code, out, _ = run("suite", "s.yaml", "--only", "x")
+    assert (code, shown()) == (0, {"x": [0, 1], "y": [0, 1]})
+    assert "- y: " in out
+    assert not Path("o/s.html").exists()  # nothing was trained
+    (tmp_path / "y.csv").write_text("text,label\na,0\nc,1\n")
+    code, out, err = run("suite", "s.yaml", "--only", "x")
+    assert (code, shown()) == (0, {"x": [0, 1]})
+    assert "y-seed-1 is left out of what the suite shows: y.csv: has changed since" in " ".join(err.split())
+    finish("y", 1)
+    code, out, err = run("suite", "s.yaml")
+    assert (code, shown()) == (1, {"x": [0, 1], "y": [1]})
+    assert "error: y-seed-0: y.csv: has changed since the run o/s-y-seed-0 was begun with it." in err
+    assert "y.csv" in Path("o/s.html").read_text()
+    finish("x", 1, base="g")
+    code, out, err = run("suite", "s.yaml")
+    assert code == 1
+    assert "error: y-seed-0: y.csv: has changed" in err
+    assert "error: s.json: o/s-x-seed-1: is no other seed of o/s-x-seed-0, for the two differ in: base model" in err
+
+
+def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("plan", "--alpha", 0.3)
+    assert (code, out) == (2, "")
+    taken = "--classes, --base_model, --base_depth, --student_budget"
+    assert err == f"error: --alpha: is for a suite; give its FILE. Without one, plan takes {taken}.\n"
+    code, out, err = run("plan", "s.yaml", "--classes", 4)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --classes: the data of s.yaml say how many")
+    assert run("plan", "--classes", 1)[2] == "error: --classes: 1 is too few; it takes 2 labels at least.\n"
+
+
+def test_a_budget_is_planned_for_a_cut_encoder_too(run: Run, tiny: Callable[[str], Path]) -> None:
+    code, whole, _ = run("plan", "--base_model", tiny("bert"))
+    assert code == 0
+    code, cut, _ = run("plan", "--base_model", tiny("bert"), "--base_depth", 2)
+    assert code == 0
+    assert len(whole.splitlines()) == len(cut.splitlines()) + 2  # a line for each number of layers, twice
+    assert "has 3 layers" in run("plan", "--base_model", tiny("bert"), "--base_depth", 4)[2]
+
+
+def test_the_cache_is_listed_and_cleared(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    assert run("cache", "list") == (0, f"{tmp_path / 'cache'}: 0 bytes.\n", "")
+    Cache(tmp_path / "cache").add("kind", {}, "part", "bert, 3 rows", {"data": Stream.of(np.zeros(1000))})
+    code, out, _ = run("cache", "list")
+    assert code == 0
+    assert re.search(r"bert, 3 rows +20\d\d-\d\d-\d\d \d\d:\d\d +8 kB", out)
+    assert run("cache", "clear") == (0, f"{tmp_path / 'cache'}: 8 kB removed.\n", "")
+    assert not list((tmp_path / "cache").iterdir())
+    code, _, err = run("cache", "burn")
+    assert code == 2
+    assert "list" in err
+    assert "clear" in err

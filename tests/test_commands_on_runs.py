@@ -1,0 +1,38 @@
+"""What the commands on finished runs show."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_distill.config import make_config
+from lora_distill.run_folder import METRICS
+from lora_distill.store import write_json
+from tests.conftest import Run
+from tests.reporting.sample import sample_results
+from tests.test_cli import begin
+
+
+def test_a_folder_of_runs_is_shown_as_one_table(run: Run, tmp_path: Path) -> None:
+    for name, alpha in (("two", 0.2), ("one", 0.1), ("begun", 0.3)):
+        path = begin(make_config({"exp_name": name, "output_dir": "o", "alpha": alpha}, {})).path
+        if name != "begun":
+            write_json(path / METRICS, sample_results() | {"exp_name": "as it was called"})
+    (tmp_path / "o" / ".artefacts").mkdir()
+    (tmp_path / "o" / "notes.txt").write_text("")
+    code, out, err = run("show", "o")
+    assert (code, err) == (0, "")
+    assert re.findall(r"^(?:one|two|begun|as) ", out, re.MULTILINE) == ["one ", "two "]
+    assert out.endswith("\nNot finished: begun\n")
+
+
+def test_a_run_is_shown_under_its_folder_s_name_also_from_within(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = begin(make_config({"exp_name": "mine", "output_dir": "o"}, {})).path
+    write_json(path / METRICS, sample_results() | {"exp_name": "as it was called"})
+    monkeypatch.chdir(path)
+    code, out, _ = run("show", ".")
+    assert code == 0
+    assert "mine: bbc_news" in out
+    assert "as it was called" not in out
