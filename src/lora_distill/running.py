@@ -194,6 +194,6 @@ def _check_unchanged(run: RunFolder) -> None:
     environment = run.environment()
     teacher = environment["given_teacher"]
     models = [environment["base_model"], environment["student_base_model"], *(teacher or {}).get("models", [])]
-    for recorded in {each["reference"]: each for each in models}.values():
-        if once(("changed", *recorded.values()), partial(has_changed, recorded)):
+    for key, recorded in {tuple(each.values()): each for each in models}.items():
+        if once(("changed", *key), partial(has_changed, recorded)):
             raise changed_since(run.path, recorded["name"])
