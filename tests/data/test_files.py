@@ -222,6 +222,13 @@ def test_other_separators_in_a_name_are_its_own(tmp_path: Path) -> None:
     assert read_table(tmp_path / "x.csv", Columns("text", "label;old")).labels == ["b"]
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_texts_without_labels(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"x.{suffix}", [("a", None), ("b", "ham")])
+    table = read_table(path, Columns("text", None))
+    assert (table.texts, table.labels) == (["a", "b"], [])
+
+
 def test_one_column_for_both(tmp_path: Path) -> None:
     write(tmp_path / "x.csv", [("a", "b")])
     with pytest.raises(UserError, match="must differ"):

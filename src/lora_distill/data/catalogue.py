@@ -35,7 +35,7 @@ _TERMS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled texts as a source gives them, before any split is made.
+    """Texts as a source gives them, before any split is made.
 
     Attributes:
         where: the source, for messages.
@@ -160,10 +160,12 @@ def _open_hub(name: str, columns: Columns) -> Source:
     for split, names in _SPLIT_NAMES.items():
         for own_name in [name for name in names if name in fetched.splits][:1]:
             rows = fetched.splits[own_name].with_format("arrow")[:]
-            if split != "train" and _is_unlabelled(rows, columns):
+            if split != "train" and columns.label is not None and _is_unlabelled(rows, columns.label):
                 notes.append(f"{split}: the data's own split has no labels and was left out")
                 continue
             tables[split] = read_arrow(f"{name}, split {own_name}", rows, columns)
+            if columns.label is None:
+                continue
             feature = fetched.splits[own_name].features[columns.label]
             class_names = getattr(feature, "names", None)  # a ClassLabel has them
             if class_names is not None:
@@ -175,10 +177,8 @@ def _open_hub(name: str, columns: Columns) -> Source:
     return Source(name, tables, origin, list(fetched.splits), order, notes)
 
 
-def _is_unlabelled(rows: "pa.Table", columns: Columns) -> bool:
-    return columns.label in rows.column_names and all(
-        label in (-1, None) for label in rows.column(columns.label).to_pylist()
-    )
+def _is_unlabelled(rows: "pa.Table", column: str) -> bool:
+    return column in rows.column_names and all(label in (-1, None) for label in rows.column(column).to_pylist())
 
 
 def _with_names(table: Table, class_names: list[str]) -> Table:

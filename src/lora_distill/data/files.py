@@ -1,4 +1,4 @@
-"""Labelled texts from one CSV, TSV, JSONL or Parquet file, checked so that every fault names its place."""
+"""Texts from one CSV, TSV, JSONL or Parquet file, checked so that every fault names its place."""
 
 import csv
 import hashlib
@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,20 +24,24 @@ _SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons"}
 
 
 class Columns(NamedTuple):
-    """Names of the two columns that are read."""
+    """Names of the columns that are read; each is given as `--text_column`, `--label_column`; None: is not read."""
 
     text: str
-    label: str
+    label: str | None
+
+    def wanted(self) -> dict[str, str]:
+        """Those that are read, by what they hold."""
+        return {kind: name for kind, name in self._asdict().items() if name is not None}
 
 
 @dataclass(frozen=True)
 class Table:
-    """The labelled texts of one file or split: none blank, none null.
+    """The texts of one file or split: none blank, none null.
 
     Attributes:
         where: the file or split, for messages.
         texts: N texts, as given.
-        labels: N labels as strings, without white space around them.
+        labels: N labels as strings, without white space around them; none where they were not read.
         revision: SHA-256 of the file's bytes in hex; empty where the rows came from no file.
     """
 
@@ -49,16 +53,15 @@ class Table:
 
 @dataclass(frozen=True)
 class _Raw:
-    """Values as a format gives them, and the line or row that each stands in, counted from 1."""
+    """Values of each column that is read, as a format gives them, and the line or row of each, counted from 1."""
 
-    texts: Sequence[object]
-    labels: Sequence[object]
+    values: Mapping[str, Sequence[object]]
     places: Sequence[int]
     unit: str
 
 
 def read_table(path: Path, columns: Columns) -> Table:
-    """Read a labelled file; the suffix says which format it is in.
+    """Read a file; the suffix says which format it is in.
 
     Empty lines are skipped. Text files are UTF-8, with or without a byte order mark.
 
@@ -99,7 +102,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
-    """The labelled texts of an Arrow table."""
+    """The texts of an Arrow table."""
     return _check(where, _arrow_values(where, table, columns), columns, "")
 
 
@@ -132,8 +135,7 @@ def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> 
     csv.field_size_limit(2**31 - 1)  # as much as every platform takes; the default, 131,072, refuses long texts
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
-    texts: list[str] = []
-    labels: list[str] = []
+    values: dict[str, list[object]] = {kind: [] for kind in columns.wanted()}
     lines: list[int] = []
     first_line = 1
     try:
@@ -141,15 +143,15 @@ def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> 
             if len(row) > 1 or (row and row[0].strip()):  # else the line is empty
                 if not header:
                     header = [name.strip() for name in row]
-                    text_at, label_at = _find_columns(f"{path}, line {first_line}", header, columns)
+                    positions = _find_columns(f"{path}, line {first_line}", header, columns)
                 elif len(row) != len(header):
                     raise UserError(
                         f"{path}, line {first_line}: {len(row)} columns found, {len(header)} expected.\n"
                         "A text with the separator or a line break in it needs quotes around it."
                     )
                 else:
-                    texts.append(row[text_at])
-                    labels.append(row[label_at])
+                    for kind, position in positions.items():
+                        values[kind].append(row[position])
                     lines.append(first_line)
             first_line = reader.line_num + 1
     except csv.Error as error:
@@ -158,26 +160,30 @@ def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> 
         else:
             reason = f"broken quotes in the row that begins here: {error} (in line {reader.line_num})"
         raise UserError(f"{path}, line {first_line}: {reason}.\nWrite a quote inside a quoted text twice.") from None
-    return _Raw(texts, labels, lines, "line")
+    return _Raw(values, lines, "line")
 
 
-def _find_columns(where: str, found: list[str], columns: Columns) -> tuple[int, int]:
+def _find_columns(where: str, found: list[str], columns: Columns) -> dict[str, int]:
+    """The position of each column that is read."""
     repeated = sorted({name for name in found if found.count(name) > 1})
     if repeated:
         raise UserError(f"{where}: columns with the same name: {listing(repeated)}. Rename one of each.")
-    if columns.text == columns.label:
-        raise UserError(f"--text_column and --label_column are both {columns.text!r}; they must differ.")
-    for name, flag in zip(columns, ("--text_column", "--label_column"), strict=True):
+    wanted = columns.wanted()
+    for kind, name in wanted.items():
+        alike = [f"--{other}_column" for other in wanted if wanted[other] == name]
+        if len(alike) > 1:
+            raise UserError(f"{' and '.join(alike)} are both {name!r}; they must differ.")
         if name not in found:
             raise UserError(
-                f"{where}: no column {name!r}; the columns are {listing(found)}.\nName the right one with {flag}."
+                f"{where}: no column {name!r}; the columns are {listing(found)}.\n"
+                f"Name the right one with --{kind}_column."
             )
-    return found.index(columns.text), found.index(columns.label)
+    return {kind: found.index(name) for kind, name in wanted.items()}
 
 
 def _read_jsonl(path: Path, text: str, columns: Columns) -> _Raw:
-    texts: list[object] = []
-    labels: list[object] = []
+    wanted = columns.wanted()
+    values: dict[str, list[object]] = {kind: [] for kind in wanted}
     lines: list[int] = []
     for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if not line.strip():
@@ -191,16 +197,17 @@ def _read_jsonl(path: Path, text: str, columns: Columns) -> _Raw:
             raise UserError(f"{where}: not JSON that can be read: {error}.") from None
         if not isinstance(row, dict):
             raise UserError(
-                f"{where}: a JSON object is expected, with the keys {listing(columns)}; found {type(row).__name__}."
+                f"{where}: a JSON object is expected, with the keys {listing(wanted.values())}; found"
+                f" {type(row).__name__}."
             )
-        if columns.text not in row or columns.label not in row:
+        if not row.keys() >= set(wanted.values()):
             _find_columns(where, list(row), columns)
-        if not (_is_unicode(row[columns.text]) and _is_unicode(row[columns.label])):
+        if not all(_is_unicode(row[name]) for name in wanted.values()):
             raise UserError(f"{where}: half of a surrogate pair (\\ud800 to \\udfff) stands alone.")
-        texts.append(row[columns.text])
-        labels.append(row[columns.label])
+        for kind, name in wanted.items():
+            values[kind].append(row[name])
         lines.append(number)
-    return _Raw(texts, labels, lines, "line")
+    return _Raw(values, lines, "line")
 
 
 def _is_unicode(value: object) -> bool:
@@ -219,7 +226,7 @@ def _read_parquet(path: Path, data: bytes, columns: Columns) -> _Raw:
     try:
         file = parquet.ParquetFile(pa.BufferReader(data))
         _find_columns(str(path), file.schema_arrow.names, columns)
-        table = file.read(columns=list(columns))
+        table = file.read(columns=list(columns.wanted().values()))
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not a Parquet file that can be read: {reason}") from None
@@ -229,17 +236,23 @@ def _read_parquet(path: Path, data: bytes, columns: Columns) -> _Raw:
 def _arrow_values(where: str, table: "pa.Table", columns: Columns) -> _Raw:
     _find_columns(where, table.column_names, columns)
     try:
-        texts, labels = (table.column(name).to_pylist() for name in columns)
+        values = {kind: table.column(name).to_pylist() for kind, name in columns.wanted().items()}
     except UnicodeDecodeError:
         raise UserError(f"{where}: a text or label is not UTF-8. Write the data anew as UTF-8.") from None
-    return _Raw(texts, labels, range(1, len(texts) + 1), "row")
+    return _Raw(values, range(1, table.num_rows + 1), "row")
 
 
 def _check(where: str, raw: _Raw, columns: Columns, revision: str) -> Table:
-    if not raw.texts:
+    if not raw.places:
         raise UserError(f"{where}: no rows: it holds column names at most.")
+    texts = _texts(where, raw, columns)
+    labels = _labels(where, raw, columns) if columns.label is not None else []
+    return Table(where, texts, labels, revision)
+
+
+def _texts(where: str, raw: _Raw, columns: Columns) -> list[str]:
     texts: list[str] = []
-    for text, place in zip(raw.texts, raw.places, strict=True):
+    for text, place in zip(raw.values["text"], raw.places, strict=True):
         if text is not None and not isinstance(text, str):
             raise UserError(
                 f"{where}, {raw.unit} {place}: the text is {_kind(text)}, not a string.\n"
@@ -247,8 +260,12 @@ def _check(where: str, raw: _Raw, columns: Columns, revision: str) -> Table:
             )
         texts.append(text or "")
     _refuse_blank(where, "text", [text.strip() for text in texts], raw)
+    return texts
+
+
+def _labels(where: str, raw: _Raw, columns: Columns) -> list[str]:
     labels: list[str] = []
-    for label, place in zip(raw.labels, raw.places, strict=True):
+    for label, place in zip(raw.values["label"], raw.places, strict=True):
         name = _label_name(label)
         if name is None:
             raise UserError(
@@ -257,7 +274,7 @@ def _check(where: str, raw: _Raw, columns: Columns, revision: str) -> Table:
             )
         labels.append(name)
     _refuse_blank(where, "label", labels, raw)
-    return Table(where, texts, _whole_numbers(where, labels, columns), revision)
+    return _whole_numbers(where, labels, columns)
 
 
 def _kind(value: object) -> str:
