@@ -22,7 +22,7 @@ from lora_distill.training.outcome import Outcome
 from tests.end_to_end.conftest import WORDS, small_values, write_rows
 from tests.tiny import tiny_model
 
-NOTHING = Costs(False, {}, None, 0, 0, 0.0, Outcome("", None, {}, [], {}, reused=False))
+NOTHING = Costs({}, None, 0, 0, 0.0, Outcome("", None, {}, [], {}, reused=False))
 
 
 def suite_of(folder: Path, base: Path, experiments: dict[str, str], **settings: object) -> Suite:

@@ -116,8 +116,8 @@ def test_splits_are_cut_counted_and_in_the_rows_order(tiny: Tiny, rows: Path, ca
     config = config_of(tiny("roberta"), rows, max_length=8, teacher_target_layers=1, student_target_layers=1)
     prepared = prepare(config)
     with caplog.at_level(logging.INFO, "lora_distill"):
-        splits = prepared.tokenised(tiny("roberta"), prepared.base.fingerprint)
-        prepared.tokenised(tiny("roberta"), prepared.base.fingerprint)  # at hand
+        splits = prepared.tokenised(tiny("roberta"), prepared.base.fingerprint, prepared.dataset.splits())
+        prepared.tokenised(tiny("roberta"), prepared.base.fingerprint, prepared.dataset.splits())  # at hand
     dataset = prepared.dataset
     for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         assert len(splits[name]) == len(split)

@@ -19,15 +19,15 @@ from lora_distill.store import write_json
 def evaluate(arguments: argparse.Namespace) -> int:
     """A finished run on other texts."""
     from lora_distill.evaluate_run import evaluate_run
-    from lora_distill.reporting.sentences import interval, points, verdict
+    from lora_distill.reporting.sentences import differences_of_one_seed
     from lora_distill.reporting.tables import role_table
 
     config = make_config(*given(arguments))
     with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
         results, path = evaluate_run(arguments.run, config)
     console().print(role_table(results))
-    if found := results.get("student_minus_control"):
-        print_lines("", f"Student - control: {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
+    if said := differences_of_one_seed(results):
+        print_lines("", *(line[0].upper() + line[1:] for line in said))
     _keep(path, results)
     return OK
 

@@ -19,10 +19,16 @@ from pydantic import (
 
 from lora_distill.errors import UserError
 
-Role = Literal["teacher", "student", "control"]
+Role = Literal["teacher", "student", "control", "self-trained"]
 Keep = Literal["first", "spread", "last"]
 ALL_LINEAR = "all-linear"  # PEFT's name for every linear module of a layer
 ROLES: tuple[Role, ...] = get_args(Role)
+CONTROLS: tuple[Role, ...] = ("control", "self-trained")  # what a student is compared with
+
+
+def role_noun(role: Role) -> str:
+    """A role as something of which there may be several."""
+    return "self-trained student" if role == "self-trained" else role
 
 
 def _split_commas(value: object) -> object:
@@ -93,6 +99,16 @@ class Config(BaseModel):
     label_column: str = Field("label", min_length=1, description="column of the labels")
     max_length: int = Field(128, ge=4, description="tokens of a text that are read, the rest is cut")
     max_train_rows: PositiveInt | None = Field(None, description="train on this many rows, drawn stratified")
+    labels_per_class: PositiveInt | None = Field(None, description="train on this many rows of each class")
+    unlabelled: str | None = Field(
+        None,
+        min_length=1,
+        description="texts without labels, from which a student learns what its teacher says of them: named as a"
+        " dataset is",
+    )
+    labelled_per_batch: PositiveInt = Field(
+        8, description="rows with labels in each batch of a student that reads --unlabelled texts, too"
+    )
     validation_fraction: OpenShare = Field(0.1, description="share of train kept for validation")
     test_fraction: OpenShare = Field(0.2, description="share kept for the test where the data has no test split")
 
@@ -138,8 +154,12 @@ class Config(BaseModel):
         0.0, ge=0, lt=1, allow_inf_nan=False, description="share of each label that goes to all classes alike"
     )
     learning_rate: PositiveFloat = Field(2e-4, description="peak learning rate of AdamW")
+    teacher_learning_rate: PositiveFloat | None = Field(None, description="the teacher's, if it is another")
+    control_learning_rate: PositiveFloat | None = Field(None, description="the control's, if it is another")
     batch_size: PositiveInt = Field(32, description="rows in a step")
     num_epochs: PositiveInt = Field(10, description="passes over the training rows")
+    teacher_num_epochs: PositiveInt | None = Field(None, description="the teacher's, if they are others")
+    control_num_epochs: PositiveInt | None = Field(None, description="the control's, if they are others")
     weight_decay: NotNegativeFloat = Field(0.01, description="AdamW's weight decay (biases and norms: none)")
     warmup_ratio: Share = Field(0.06, description="share of the steps in which the learning rate rises")
     lr_schedule: Literal["linear", "cosine", "constant"] = Field(

@@ -1,14 +1,14 @@
 """What runs show over seeds: each experiment's roles, student minus control, and the verdict."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lora_distill.config import ROLES, Role
+from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import Comparison, compare_over_seeds
 from lora_distill.evaluation.over_seeds import OverSeeds, holm, recipe_difference
@@ -28,8 +28,8 @@ class Evidence:
         seed_draws: what another seed changes.
         seed_keeps: what it does not, so that all is said for these.
         accuracy: on the test split, by role and seed.
-        comparison: student minus control; None with one seed or without a control.
-        verdict: on the recipe, corrected for the other experiments of the suite.
+        comparisons: student minus each control; none with one seed.
+        verdicts: on the recipe, by control, corrected for all comparisons of the suite.
         test: fingerprint of the test rows.
         student_right: bool [n, S], by row and seed.
     """
@@ -39,10 +39,20 @@ class Evidence:
     seed_draws: list[str]
     seed_keeps: list[str]
     accuracy: dict[str, list[float]]
-    comparison: Comparison | None
-    verdict: Verdict | None
+    comparisons: dict[Role, Comparison]
+    verdicts: dict[Role, Verdict]
     test: str
     student_right: NDArray[np.bool_]
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """With the student that has no teacher."""
+        return self.comparisons.get("control")
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """On whether distillation helped."""
+        return self.verdicts.get("control")
 
     def lead_over(self, other: "Evidence") -> tuple[float, float, float] | None:
         """How much more often its student is right than another's, and the 95% interval, as shares.
@@ -73,10 +83,14 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
     """
     finished = {name: [run for run in runs if run.finished] for name, runs in groups.items()}
     found = {name: _of_one(runs) for name, runs in finished.items() if runs}
-    differences = {name: each.comparison.recipe["accuracy"] for name, each in found.items() if each.comparison}
+    differences = {
+        (name, control): comparison.recipe["accuracy"]
+        for name, each in found.items()
+        for control, comparison in each.comparisons.items()
+    }
     corrected = holm([each.p_value for each in differences.values()])
-    for (name, difference), p_value in zip(differences.items(), corrected, strict=True):
-        found[name] = replace(found[name], verdict=judge(difference, p_value, len(corrected)))
+    for ((name, control), difference), p_value in zip(differences.items(), corrected, strict=True):
+        found[name].verdicts[control] = judge(difference, p_value, len(corrected), control)
     return found
 
 
@@ -88,15 +102,15 @@ def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
     }
     correction = {
         "method": "Holm",
-        "comparisons": sum(found.verdict is not None for found in evidence.values()),
-        "corrected": ["verdict.p_value"],
-        "not_corrected": ["comparison.recipe.*.p_value", "comparison.same_rows.*.p_value"],
+        "comparisons": sum(len(found.verdicts) for found in evidence.values()),
+        "corrected": ["verdicts.*.p_value"],
+        "not_corrected": ["comparisons.*.recipe.*.p_value", "comparisons.*.same_rows.*.p_value"],
     }
     return {"experiments": each, "correction": correction}
 
 
 def _of_one(runs: list[RunFolder]) -> Evidence:
-    """What the finished runs of one experiment show, but for the verdict, which depends on the others."""
+    """What the finished runs of one experiment show, but for the verdicts, which depend on the others."""
     results, tables = [run.results() for run in runs], [read_predictions(run) for run in runs]
     inputs = [run.inputs() | {"test rows": table.fingerprint()} for run, table in zip(runs, tables, strict=True)]
     first = tables[0]
@@ -106,11 +120,12 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
                 f"{run.path}: is no other seed of {runs[0].path}, for the two differ in: {', '.join(differing)}."
                 "\nTrain them again on the same data and models: --overwrite."
             )
-    comparison = None
-    if len(runs) > 1 and all("control" in table.logits for table in tables):
-        student, control = ([table.logits[role] for table in tables] for role in ("student", "control"))
-        metrics = ([each[role]["test"] for each in results] for role in ("student", "control"))
-        comparison = compare_over_seeds(student, control, first.labels, *metrics)
+    comparisons: dict[Role, Comparison] = {}
+    for control in CONTROLS if len(runs) > 1 else ():
+        if all(control in table.logits for table in tables):
+            ours, theirs = ([table.logits[role] for table in tables] for role in ("student", control))
+            metrics = ([each[role]["test"] for each in results] for role in ("student", control))
+            comparisons[control] = compare_over_seeds(ours, theirs, first.labels, *metrics)
     by_seed = _drawn_by_seed(results[0])
     return Evidence(
         runs=[run.path.name for run in runs],
@@ -118,8 +133,8 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
         seed_draws=[what for what, drawn in by_seed.items() if drawn],
         seed_keeps=[what for what, drawn in by_seed.items() if not drawn],
         accuracy={role: [each[role]["test"]["accuracy"] for each in results] for role in ROLES if role in results[0]},
-        comparison=comparison,
-        verdict=None,
+        comparisons=comparisons,
+        verdicts={},
         test=str(inputs[0]["test rows"]),
         student_right=np.stack([table.logits["student"].argmax(axis=1) == first.labels for table in tables], axis=1),
     )

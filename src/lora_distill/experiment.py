@@ -22,7 +22,7 @@ from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.made_with import made_with
-from lora_distill.preparation import SPLITS, Prepared, automatic_name, prepare
+from lora_distill.preparation import Prepared, automatic_name, prepare
 from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
@@ -193,25 +193,32 @@ def train_student(config: Config, observe: Observer) -> Outcome:
     Raises:
         UserError: something that was given is wrong; an OverBudgetError where only the student is too large.
     """
-    prepared, names = prepare(config), ("train", "validation")
+    prepared = prepare(config)
     with prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
         wanted = trainings(prepared)
-        _train(prepared, wanted["teacher"], 0.0, nobody, names)
-        return _train(prepared, wanted["student"], 0.0, observe, names)
+        _train(prepared, wanted["teacher"], 0.0, nobody, judged=False)
+        return _train(prepared, wanted["student"], 0.0, observe, judged=False)
 
 
 def trainings(prepared: Prepared) -> dict[Role, RoleTraining | TeacherReading]:
     """What an experiment trains, or reads of a given teacher, by role and in order."""
     config, dataset, plan, cache = prepared.config, prepared.dataset, prepared.plan, prepared.cache
 
-    def training(role: Role, teacher: Artefact | None = None) -> RoleTraining:
-        return RoleTraining(role, config, dataset, prepared.base_of(role), plan, cache, teacher)
+    def training(role: Role, teacher: Artefact | None = None, *, teaches: bool = False) -> RoleTraining:
+        return RoleTraining(role, config, dataset, prepared.base_of(role), plan, cache, teacher, teaches)
 
     given = prepared.given_teacher
-    teacher = TeacherReading(given, config, dataset, plan, cache) if given else training("teacher")
-    student = training("student", teacher.artefact())
-    roles: dict[Role, RoleTraining | TeacherReading] = {"teacher": teacher, "student": student}
-    return roles if config.no_control else roles | {"control": training("control")}
+    teacher = TeacherReading(given, config, dataset, plan, cache) if given else training("teacher", teaches=True)
+    roles: dict[Role, RoleTraining | TeacherReading] = {
+        "teacher": teacher,
+        "student": training("student", teacher.artefact()),
+    }
+    if not config.no_control:
+        # Of what the unlabelled texts bring, self-training shows how much needs no teacher.
+        roles["control"] = control = training("control", teaches=dataset.unlabelled is not None)
+        if control.teaches:
+            roles["self-trained"] = training("self-trained", control.artefact())
+    return roles
 
 
 def _train(
@@ -219,18 +226,20 @@ def _train(
     training: RoleTraining | TeacherReading,
     since: float,
     observe: Observer,
-    names: tuple[str, ...] = SPLITS,
+    *,
+    judged: bool = True,
 ) -> Outcome:
-    splits = splits_of(prepared, training, names)
+    splits = splits_of(prepared, training)
+    if not judged:
+        splits.pop("test")
     if isinstance(training, TeacherReading):
         return training.run(splits, since=since)
     return training.run(splits, since=since, observe=observe)
 
 
-def splits_of(
-    prepared: Prepared, training: RoleTraining | TeacherReading, names: tuple[str, ...] = SPLITS
-) -> dict[str, Tokens]:
-    """These splits as a training's own tokenizer reads them."""
+def splits_of(prepared: Prepared, training: RoleTraining | TeacherReading) -> dict[str, Tokens]:
+    """Every split as a training's own tokenizer reads it."""
+    names = prepared.dataset.splits()
     if isinstance(training, TeacherReading):
         return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
     return prepared.tokenised(training.base.folder, training.base.whole.fingerprint, names)
@@ -243,7 +252,12 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
         "plan": prepared.plan.as_dict(),
         "fallbacks": prepared.fallbacks,
         **made_with(),
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "source": dataset.source},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "source": dataset.source,
+            "unlabelled_source": dataset.unlabelled_source,
+        },
         "base_model": prepared.base.whole.recorded(),
         "student_base_model": prepared.student_base.whole.recorded(),
         "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
@@ -273,12 +287,11 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
     results["same_backbone"] = not prepared.given_teacher and prepared.base == prepared.student_base
     results["data"] = {
         "name": dataset.name,
-        "train_rows": len(dataset.train),
-        "validation_rows": len(dataset.validation),
-        "test_rows": len(dataset.test),
+        **{f"{name}_rows": len(rows) for name, rows in dataset.splits().items()},
         "label_names": names,
         "fingerprint": dataset.fingerprint,
         "source": dataset.source,
+        "unlabelled_source": dataset.unlabelled_source,
         "notes": dataset.notes,
     }
     results["fallbacks"] = fallbacks

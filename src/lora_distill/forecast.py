@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from lora_distill.cache import Cache, entry_name
 from lora_distill.config import Config
 from lora_distill.data.tokens import Tokens
 from lora_distill.experiment import prepare_run, splits_of, trainings
-from lora_distill.measuring import Activated, Costs, Measurements, Training, Work
+from lora_distill.measuring import Activated, Costs, Measurements, Training, Work, read_by
 from lora_distill.memory import peak_memory
 from lora_distill.planning import Plan, PlannedRun
 from lora_distill.preparation import Prepared
@@ -64,31 +64,36 @@ class _Forecast:
         seconds = own.seconds
         for role, training in wanted.items():
             costs = self._measurements.training(prepared, training)
-            history = costs.history_bytes * len(prepared.dataset.train) * config.num_epochs
+            splits = splits_of(prepared, training)
+            work = Work.of(training, splits)
+            history = costs.history_bytes * work.trained
             self.disk += costs.adapter_bytes + history
             if role in fresh:
-                self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, costs)
-                seconds += costs.of(_work(prepared, training, costs, self.cache))
+                self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
+                token_layers, exact = _frozen(prepared, training, splits, costs, self.cache)
+                seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
         self.runs.append(PlannedRun(name, {role: each.key for role, each in artefacts.items()}, fresh, seconds))
 
 
-def _work(prepared: Prepared, training: Training, costs: Costs, forecast: "CacheForecast") -> Work:
-    splits = splits_of(prepared, training)
-    rows = {split: len(tokens) for split, tokens in splits.items()}
-    token_layers, exact = 0, 0
-    if costs.activated:
-        usual, in_fp32 = costs.activated
-        epochs = prepared.config.num_epochs if isinstance(training, RoleTraining) else 0
-        readings = {"train": epochs + costs.is_teacher, "validation": epochs + 1}
-        token_layers = sum(forecast.add(prepared.cache, usual, splits[split], readings[split]) for split in readings)
-        exact = forecast.add(prepared.cache, in_fp32, splits["test"], 1)
-    return Work(rows, prepared.config.num_epochs, token_layers, exact)
+def _frozen(
+    prepared: Prepared, training: Training, splits: dict[str, Tokens], costs: Costs, forecast: "CacheForecast"
+) -> tuple[int, int]:
+    """Tokens times frozen layers that are still to be computed: in the training's precision, and in fp32."""
+    if not costs.activated:
+        return 0, 0
+    usual, in_fp32 = costs.activated
+    epochs, answered = 0, list(splits)
+    if isinstance(training, RoleTraining):
+        epochs, answered = training.settings.num_epochs, training.answered
+    token_layers = 0
+    for name, tokens in read_by(training, splits).items():
+        readings = (epochs if name in ("train", "validation") else 0) + (name in answered)
+        token_layers += forecast.add(prepared.cache, usual, tokens, readings)
+    return token_layers, forecast.add(prepared.cache, in_fp32, splits["test"], 1)
 
 
-def _logits_bytes(prepared: Prepared, costs: Costs) -> int:
-    dataset = prepared.dataset
-    rows = len(dataset.validation) + len(dataset.test) + (len(dataset.train) if costs.is_teacher else 0)
-    return rows * len(dataset.label_names) * np.dtype(np.float32).itemsize
+def _logits_bytes(prepared: Prepared, work: Work) -> int:
+    return (work.answered + work.tested) * len(prepared.dataset.label_names) * np.dtype(np.float32).itemsize
 
 
 @dataclass

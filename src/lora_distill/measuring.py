@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from lora_distill.cache import Cache
 from lora_distill.data.tokens import Tokens
-from lora_distill.data.types import Dataset, Rows
+from lora_distill.data.types import Dataset
 from lora_distill.experiment import judge, save, splits_of, trainings
-from lora_distill.preparation import SPLITS, Prepared, prepare
+from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stages
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
@@ -23,6 +23,7 @@ from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
 from lora_distill.training.logits import EVALUATION_TOKENS
+from lora_distill.training.loop import Split
 from lora_distill.training.outcome import LOGITS, Outcome
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
@@ -40,26 +41,41 @@ class Work:
     """How much of each stage there is in a training; what is not named here is there once.
 
     Attributes:
-        rows: of each split.
-        epochs: passes over train.
-        token_layers: tokens times frozen layers that they must be brought through, for train and validation.
+        trained: rows of all steps.
+        validated: rows that are judged after all epochs.
+        answered: rows that are answered at its end, in the precision of the training.
+        tested: rows of test.
+        token_layers: tokens times frozen layers that they must be brought through, but for those of test.
         exact_token_layers: the same in fp32, for test.
     """
 
-    rows: dict[str, int]
-    epochs: int
-    token_layers: int
-    exact_token_layers: int
+    trained: int
+    validated: int
+    answered: int
+    tested: int
+    token_layers: int = 0
+    exact_token_layers: int = 0
 
-    def units(self, *, is_teacher: bool) -> dict[str, int]:
+    @classmethod
+    def of(cls, training: Training, splits: dict[str, Tokens]) -> "Work":
+        """That of a training, but for the frozen layers, of which the cache has some."""
+        tested = len(splits["test"])
+        if isinstance(training, TeacherReading):
+            return cls(0, 0, sum(map(len, splits.values())) - tested, tested)
+        epochs = training.settings.num_epochs
+        order = Split(training.reads(splits)["train"], training.labels).order(training.settings)
+        answered = sum(len(splits[name]) for name in training.answered)
+        return cls(order.rows * epochs, len(splits["validation"]) * epochs, answered, tested)
+
+    def units(self) -> dict[str, int]:
         """By the stage's name, as in a profile."""
         return {
             "frozen layers": self.token_layers,
             "frozen layers in fp32": self.exact_token_layers,
-            "training steps": self.rows["train"] * self.epochs,
-            "validation": self.rows["validation"] * self.epochs,
-            "logits": self.rows["validation"] + (self.rows["train"] if is_teacher else 0),
-            "test in fp32": self.rows["test"],
+            "training steps": self.trained,
+            "validation": self.validated,
+            "logits": self.answered,
+            "test in fp32": self.tested,
         }
 
 
@@ -81,16 +97,14 @@ class Costs:
     """Of one kind of training.
 
     Attributes:
-        is_teacher: whether it labels the training rows, too.
         seconds: of a unit of each stage; see `Work.units`.
         activated: in training and, in fp32, of the test split; None where no layer is frozen.
         artefact_bytes: what it leaves in the store, but for what grows with the rows.
         adapter_bytes: of its adapter's folder, which its run copies.
-        history_bytes: for each row and epoch.
+        history_bytes: for each row that is trained on.
         outcome: of the few rows.
     """
 
-    is_teacher: bool
     seconds: dict[str, float]
     activated: tuple[Activated, Activated] | None
     artefact_bytes: int
@@ -100,7 +114,7 @@ class Costs:
 
     def of(self, work: Work) -> float:
         """Seconds of a training."""
-        units = work.units(is_teacher=self.is_teacher)
+        units = work.units()
         return sum(seconds * units.get(stage, 1) for stage, seconds in self.seconds.items())
 
 
@@ -161,12 +175,12 @@ class Measurements:
     def _measure(self, training: Training, few: tuple[Dataset, dict[str, Tokens]], name: str) -> Costs:
         dataset, splits = few
         cache = Cache(self._folder / f"{name}-cache", sys.maxsize)  # what it has room for is forecast, not measured
-        config = training.config.model_copy(update={"output_dir": str(self._folder / name), "num_epochs": 1})
+        once = {"num_epochs": 1, "teacher_num_epochs": None, "control_num_epochs": None}
+        config = training.config.model_copy(update={"output_dir": str(self._folder / name), **once})
         parts: dict[str, Any] = {"dataset": dataset, "cache": cache, "config": config}
         if isinstance(training, RoleTraining) and training.teacher:  # soft labels cost next to nothing
             parts |= {"role": "control", "teacher": None}
         small: Training = replace(training, **parts)
-        is_teacher = isinstance(small, TeacherReading) or small.role == "teacher"
         started = time.monotonic()
         with warnings_only(), training.plan.with_threads(), stages() as spent:
             outcome = small.run(splits)
@@ -174,27 +188,34 @@ class Measurements:
         taken["other"] = time.monotonic() - started - sum(spent.values())
         activated = _activated(cache, training)
         depth = activated[0].recipe["depth"] if activated else 0
-        tokens = {split: depth * int(each.lengths.sum()) for split, each in splits.items()}
-        rows = {split: len(each) for split, each in splits.items()}
-        units = Work(rows, 1, tokens["train"] + tokens["validation"], tokens["test"]).units(is_teacher=is_teacher)
+        frozen = {split: depth * int(each.lengths.sum()) for split, each in read_by(small, splits).items()}
+        exact = depth * int(splits["test"].lengths.sum())
+        work = replace(Work.of(small, splits), token_layers=sum(frozen.values()), exact_token_layers=exact)
+        units = work.units()
         folder = small.artefact().folder
         history = (folder / HISTORY).stat().st_size
         return Costs(
-            is_teacher,
             {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in taken.items()},
             activated,
             _size(folder, but=(HISTORY, LOGITS)),
             _size(outcome.adapter) if outcome.adapter else 0,
-            history / rows["train"],
+            history / max(work.trained, 1),
             outcome,
         )
 
 
 def _as_if_of_all_rows(outcome: Outcome, dataset: Dataset) -> Outcome:
     """With the logits of the few rows again and again: what they say does not change how long judging them takes."""
-    rows: dict[str, Rows] = {split: getattr(dataset, split) for split in outcome.logits}
+    rows = dataset.splits()
     logits = {split: np.resize(each, (len(rows[split]), each.shape[1])) for split, each in outcome.logits.items()}
     return replace(outcome, logits=logits)
+
+
+def read_by(training: Training, splits: dict[str, Tokens]) -> dict[str, Tokens]:
+    """What a training reads in its own precision."""
+    if isinstance(training, TeacherReading):
+        return {name: each for name, each in splits.items() if name != "test"}
+    return training.reads(splits)
 
 
 def _kind(training: Training) -> str:
@@ -211,10 +232,10 @@ def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Datase
     """A few rows of each split, and as the training's own tokenizer reads them."""
     splits = splits_of(prepared, training)
     dataset = prepared.dataset
-    for split in SPLITS:
+    for split in dataset.splits():
         lengths = splits[split].lengths
         batches, size = STEPS, prepared.config.batch_size
-        if split != "train":
+        if split in ("validation", "test"):
             batches, size = EVALUATED, max(1, EVALUATION_TOKENS // int(np.median(lengths)))
         rows = choose(lengths, batches, size)
         dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lora_distill.cache import Cache, cache_folder
-from lora_distill.config import ROLES, Config, Role
+from lora_distill.config import ROLES, Config, Role, role_noun
 from lora_distill.data.wording import byte_size, counted
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import ARTEFACTS, read_json, write_json
@@ -69,7 +69,7 @@ def describe_plan(plan: Plan, suite: Suite) -> list[str]:
     """The plan in sentences."""
     asked = sum(len(run.artefacts) for run in plan.runs)
     trained = [role for run in plan.runs for role in run.trains]
-    roles = ", ".join(counted(trained.count(role), role) for role in ROLES if role in trained)
+    roles = ", ".join(counted(trained.count(role), role_noun(role)) for role in ROLES if role in trained)
     finished = len(suite.runs) - len(plan.runs)
     said = f"{counted(len(plan.runs), 'run')} to do" + (f", {finished} finished" if finished else "")
     return [

@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
-from lora_distill.data.types import Dataset, Rows
+from lora_distill.data.types import Dataset
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
@@ -42,7 +42,6 @@ from lora_distill.training.teacher_reading import TeacherReading
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
 PACKAGED = {"base_model": "minilm", "dataset": "bbc_news"}
 
 
@@ -78,7 +77,7 @@ class Prepared:
         """Of tokens, and of what frozen layers give."""
         return Cache(cache_folder(), self.config.cache_limit)
 
-    def tokenised(self, folder: Path, model: str, names: tuple[str, ...] = SPLITS) -> dict[str, Tokens]:
+    def tokenised(self, folder: Path, model: str, names: Iterable[str]) -> dict[str, Tokens]:
         """Splits as a model's tokenizer reads them.
 
         Args:
@@ -87,10 +86,10 @@ class Prepared:
             names: of the splits.
         """
         max_length = min(self.config.max_length, most_tokens(folder))
+        splits = self.dataset.splits()
         fresh = [name for name in names if (model, name) not in self._tokens]
         for name in fresh:
-            rows: Rows = getattr(self.dataset, name)
-            self._tokens[model, name] = keep_tokens(rows.texts, folder, max_length, model, self.cache)
+            self._tokens[model, name] = keep_tokens(splits[name].texts, folder, max_length, model, self.cache)
         read = [self._tokens[model, name] for name in fresh]
         if cut := sum(tokens.cut for tokens in read):
             total = sum(map(len, read))
@@ -125,13 +124,17 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         student_base = _resolve(config.student_base_model) if config.student_base_model else base
     config, dataset = _dataset(config, fallbacks)
     config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
+    if config.unlabelled:
+        reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"
+        config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
     teacher = _given_teacher(config, dataset, begun)
     if teacher:
         known = known_texts(RunFolder(teacher.folder.parent), dataset.test.texts, dataset.validation.texts)
         dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {note}" for note in known)])
     for note in dataset.notes:
-        logger.log(logging.INFO if note.startswith(SPLITS) else logging.WARNING, "%s", note, extra=ONCE)
+        about_splits = note.startswith(tuple(dataset.splits()))
+        logger.log(logging.INFO if about_splits else logging.WARNING, "%s", note, extra=ONCE)
     prepared = Prepared(config, dataset, base, student_base, plan, teacher, fallbacks)
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
@@ -197,7 +200,8 @@ def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
 
 def load_data(config: Config) -> Dataset:
     """The data set that a config names, split as it says."""
-    names = ("text_column", "label_column", "seed", "validation_fraction", "test_fraction", "max_train_rows")
+    names: tuple[str, ...] = ("text_column", "label_column", "seed", "validation_fraction", "test_fraction")
+    names += ("max_train_rows", "labels_per_class", "unlabelled")
     settings = {name: getattr(config, name) for name in names}
     return once(("data", config.dataset, *settings.values()), lambda: load_dataset(config.dataset, **settings))
 
@@ -221,7 +225,8 @@ def known_texts(run: RunFolder, test: list[str], validation: list[str]) -> list[
         return [
             "the run's own data are not where they were, or have changed: whether it knows test rows cannot be told"
         ]
-    known = {"test": stand_in(test, own.train, own.validation), "validation": stand_in(validation, own.train)}
+    learned = [rows for rows in (own.train, own.unlabelled) if rows]
+    known = {"test": stand_in(test, *learned, own.validation), "validation": stand_in(validation, *learned)}
     seen = [f"{rows.sum():,} of {len(rows):,} {split} rows" for split, rows in known.items() if rows.any()]
     if not seen:
         return []

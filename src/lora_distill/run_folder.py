@@ -33,7 +33,8 @@ CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.
 PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
 REPORT, SPEED = "report.html", "speed.json"
 DECIDES_NOTHING = ("output_dir", "exp_name", "cache_limit", "report_to")  # where a run lies, and how it is watched
-PLACES = ("base_model", "student_base_model", "dataset", "teacher_checkpoint")  # settings that may hold a path
+# Settings that may hold a path.
+PLACES = ("base_model", "student_base_model", "dataset", "unlabelled", "teacher_checkpoint")
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name
 
 
@@ -108,7 +109,9 @@ class RunFolder:
             name.replace("_", " "): (environment.get(name) or {}).get("fingerprint")
             for name in ("base_model", "student_base_model", "given_teacher")
         }
-        return {"data": self.results()["data"]["source"].get("revision"), **models}
+        data = self.results()["data"]
+        revisions = {name: (data.get(name) or {}).get("revision") for name in ("source", "unlabelled_source")}
+        return {"data": revisions["source"], "unlabelled texts": revisions["unlabelled_source"], **models}
 
     def _here(self, config: Config) -> Config:
         """The folder says where the run is: it may have been moved since it was begun, or be seen from elsewhere."""

@@ -185,13 +185,16 @@ def _read(config: Config) -> dict[str, Any]:
 
 def _check_unchanged(run: RunFolder) -> None:
     """Results of files that say something else by now would be believed to be those files'."""
-    config, trained_on = run.resolved(), run.results()["data"]["source"]
-    if trained_on["kind"] in ("file", "folder") and Path(trained_on["location"]).exists():
-        columns = Columns(config.text_column, config.label_column)
-        now = once(("source", config.dataset, *columns), lambda: open_source(config.dataset, columns)).origin
-        if now["revision"] != trained_on["revision"]:
-            raise changed_since(run.path, config.dataset)
-    environment = run.environment()
+    config, environment, data = run.resolved(), run.environment(), run.results()["data"]
+    sources: list[tuple[str, str | None, dict[str, str]]] = [(config.dataset, config.label_column, data["source"])]
+    if config.unlabelled:
+        sources.append((config.unlabelled, None, data["unlabelled_source"]))
+    for name, label_column, trained_on in sources:
+        if trained_on["kind"] in ("file", "folder") and Path(trained_on["location"]).exists():
+            columns = Columns(config.text_column, label_column)
+            now = once(("source", name, *columns), partial(open_source, name, columns)).origin
+            if now["revision"] != trained_on["revision"]:
+                raise changed_since(run.path, name)
     teacher = environment["given_teacher"]
     models = [environment["base_model"], environment["student_base_model"], *(teacher or {}).get("models", [])]
     for key, recorded in {tuple(each.values()): each for each in models}.items():

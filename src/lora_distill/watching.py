@@ -20,7 +20,7 @@ from lora_distill.suite import Suite
 
 _TAIL = 4096  # bytes of a log
 # What a training logs, but not what is said of a role before it begins.
-_STAGE = r": (teacher|student|control): (?:epoch (\d+):|\w+: frozen layers)"
+_STAGE = rf": ({'|'.join(ROLES)}): (?:epoch (\d+):|\w+: frozen layers)"
 _LINES_AROUND = 7  # of a terminal: the table's frame, and what is logged above it
 _ORDER = ("running", "failed", "done", "waiting")  # which runs are shown where not all have room
 

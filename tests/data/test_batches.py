@@ -3,10 +3,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lora_distill.data.batches import WINDOW_BATCHES, equal_length_groups, evaluation_order, training_order
+from lora_distill.data.batches import WINDOW_BATCHES, TrainingOrder, equal_length_groups, evaluation_order
 from lora_distill.data.tokens import Tokens
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int64))
+
+
+def training_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Where all rows have labels."""
+    order = TrainingOrder(lengths, batch_size, len(lengths), 0)
+    batches = order.epoch(seed, epoch)
+    assert (order.steps, order.rows) == (len(batches), len(lengths))
+    return batches
 
 
 def tokens_of(lengths: NDArray[np.int64], pad_id: int = 0) -> Tokens:
@@ -40,6 +48,38 @@ def test_padding_nearly_vanishes() -> None:
     batches = training_order(lengths, 32, seed=0, epoch=0)
     padded = sum(len(rows) * int(lengths[rows].max()) for rows in batches)
     assert padded < 1.05 * lengths.sum()
+
+
+@given(
+    lengths=LENGTHS.filter(lambda lengths: len(lengths) > 1),
+    data=st.data(),
+    batch_size=st.integers(2, 33),
+    seed=st.integers(0, 9),
+)
+def test_every_batch_has_its_share_of_labelled_rows(
+    lengths: NDArray[np.int64], data: st.DataObject, batch_size: int, seed: int
+) -> None:
+    labelled = data.draw(st.integers(1, len(lengths) - 1))
+    each = data.draw(st.integers(1, batch_size - 1))
+    order = TrainingOrder(lengths, batch_size, labelled, each)
+    batches = order.epoch(seed, 0)
+    assert len(batches) == order.steps
+    assert sum(map(len, batches)) == order.rows
+    assert {int((rows < labelled).sum()) for rows in batches} == {each}
+    counts = np.bincount(np.concatenate(batches), minlength=len(lengths))
+    assert counts.min() >= 1
+    for kind in (counts[:labelled], counts[labelled:]):  # none is read more often by chance
+        assert kind.max() - kind.min() <= 1
+    # As short as it can be.
+    assert order.steps == max(-(-labelled // each), -(-(len(lengths) - labelled) // (batch_size - each)))
+
+
+def test_labelled_rows_stand_beside_others_of_like_length() -> None:
+    lengths = np.random.default_rng(0).integers(10, 128, 4000)
+    batches = TrainingOrder(lengths, 32, 1000, 8).epoch(0, 0)
+    padded = sum(len(rows) * int(lengths[rows].max()) for rows in batches)
+    assert padded < 1.12 * sum(int(lengths[rows].sum()) for rows in batches)
+    assert max(map(len, (np.unique(rows) for rows in batches))) == 32
 
 
 @given(lengths=LENGTHS, most=st.integers(1, 200))

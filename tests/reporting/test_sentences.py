@@ -124,7 +124,7 @@ def test_a_teacher_that_has_nothing_to_teach_is_not_believed() -> None:
 
 
 def of_seeds(draws: list[str], keeps: list[str], seeds: int = 3) -> Evidence:
-    return Evidence([], list(range(seeds)), draws, keeps, {}, None, None, "", np.zeros((0, seeds), np.bool_))
+    return Evidence([], list(range(seeds)), draws, keeps, {}, {}, {}, "", np.zeros((0, seeds), np.bool_))
 
 
 def test_what_a_seed_draws_is_said_once_or_of_each() -> None:

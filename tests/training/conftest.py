@@ -29,6 +29,7 @@ RECIPE = TrainingSettings(
     logging_steps=2,
     class_weights="none",
     label_smoothing=0.0,
+    labelled_per_batch=0,
 )
 
 

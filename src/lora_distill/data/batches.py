@@ -61,17 +61,69 @@ class Batches(Protocol):
         """The batch of these rows."""
 
 
-def training_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The rows of each batch of an epoch: every row once, drawn anew each epoch, neighbours in length together."""
-    draw = generator(seed, "order", epoch)
-    shuffled = draw.permutation(len(lengths))
-    window = WINDOW_BATCHES * batch_size
-    batches: list[NDArray[np.int64]] = []
-    for start in range(0, len(shuffled), window):
-        part = shuffled[start : start + window]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        batches += [part[at : at + batch_size] for at in range(0, len(part), batch_size)]
-    return [batches[index] for index in draw.permutation(len(batches))]
+@dataclass(frozen=True)
+class TrainingOrder:
+    """Which rows stand in which batch of an epoch: neighbours in length together, drawn anew each epoch.
+
+    Where all rows have labels, each stands in one batch. Else each batch holds a fixed share of labelled rows, and an
+    epoch is as long as it takes for every row to be read once; of the kind that is sooner through, rows are read again.
+
+    Attributes:
+        lengths: int64 [N], tokens of each row; those with labels come first.
+        batch_size: rows in a batch.
+        labelled: how many rows have labels.
+        labelled_per_batch: of the rows in a batch, where some have none.
+    """
+
+    lengths: NDArray[np.int64]
+    batch_size: int
+    labelled: int
+    labelled_per_batch: int
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        rows = len(self.lengths)
+        if self.labelled == rows:
+            return -(-rows // self.batch_size)
+        others = self.batch_size - self.labelled_per_batch
+        return max(-(-self.labelled // self.labelled_per_batch), -(-(rows - self.labelled) // others))
+
+    @property
+    def rows(self) -> int:
+        """Rows that are read in an epoch, those that are read again counted again."""
+        every = len(self.lengths)
+        return every if self.labelled == every else self.steps * self.batch_size
+
+    def epoch(self, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+        """The rows of each batch."""
+        draw = generator(seed, "order", epoch)
+        rows = len(self.lengths)
+        if self.labelled == rows:
+            batches = self._neighbours(draw.permutation(rows), self.batch_size)
+        else:
+            labelled = self._drawn(np.arange(self.labelled), self.labelled_per_batch, draw)
+            others = self._drawn(np.arange(self.labelled, rows), self.batch_size - self.labelled_per_batch, draw)
+            batches = [np.concatenate(parts) for parts in zip(labelled, others, strict=True)]
+        return [batches[index] for index in draw.permutation(len(batches))]
+
+    def _neighbours(self, shuffled: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+        batches: list[NDArray[np.int64]] = []
+        for start in range(0, len(shuffled), WINDOW_BATCHES * size):
+            part = shuffled[start : start + WINDOW_BATCHES * size]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches += [part[at : at + size] for at in range(0, len(part), size)]
+        return batches
+
+    def _drawn(self, rows: NDArray[np.int64], size: int, draw: np.random.Generator) -> list[NDArray[np.int64]]:
+        """This many of some rows for each batch, again and again; in each window from the short to the long."""
+        every: list[NDArray[np.int64]] = []
+        for start in range(0, self.steps * size, len(rows)):
+            every += self._neighbours(draw.permutation(rows)[: self.steps * size - start], size)
+        groups = np.concatenate(every).reshape(self.steps, size)
+        longest = self.lengths[groups].max(axis=1)
+        windows = np.arange(self.steps) // WINDOW_BATCHES
+        return list(groups[np.lexsort((longest, windows))])
 
 
 def evaluation_order(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:

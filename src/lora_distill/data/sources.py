@@ -14,11 +14,12 @@ from lora_distill.data.splits import (
     carve_validation,
     count_repeats,
     drop_shared,
+    limit_each_class,
     limit_train,
     limit_validation,
     require_rows,
 )
-from lora_distill.data.types import Dataset, Rows
+from lora_distill.data.types import UNLABELLED, Dataset, Rows
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.remembering import once
@@ -32,13 +33,16 @@ def load_dataset(
     seed: int,
     validation_fraction: float,
     test_fraction: float,
-    max_train_rows: int | None,
+    max_train_rows: int | None = None,
+    labels_per_class: int | None = None,
+    unlabelled: str | None = None,
 ) -> Dataset:
     """Read a data set and split it.
 
     Splits that the source lacks are carved from train: the test rows by a fixed seed, so that runs with other
     seeds are judged on the same rows, the validation rows by this one. Then a text that stands in test is
-    dropped from train and validation, and one that stands in validation from train.
+    dropped from train and validation, and one that stands in validation from train; from the unlabelled texts one that
+    stands in any of the three.
 
     Args:
         name: `bbc_news`, `ag_news`, a file, a folder with train.* in it, or a hub name.
@@ -49,6 +53,9 @@ def load_dataset(
         test_fraction: share of all rows for the test, where the source has none.
         max_train_rows: keep this many training rows, drawn stratified, and of a carved validation split a part
             in proportion.
+        labels_per_class: keep this many training rows of each class, and of validation as above; instead of
+            `max_train_rows`.
+        unlabelled: texts without labels, named as the data are; of a source with splits its train.
 
     Raises:
         UserError: the data cannot be read, or cannot be split.
@@ -56,17 +63,22 @@ def load_dataset(
     columns = Columns(text_column, label_column)
     source = once(("source", name, *columns), lambda: open_source(name, columns))
     label_names = _label_names(source)
-    splits = {split: _index(table, label_names) for split, table in source.tables.items()}
+    splits: dict[str, Rows] = {split: _index(table, label_names) for split, table in source.tables.items()}
     where = source.train().where
     notes = source.notes + alike_labels(label_names) + _carve_test(splits, test_fraction, label_names, where)
     own_validation = "validation" in splits
     if not own_validation:
         notes += _carve_validation(splits, validation_fraction, seed)
     notes += _drop_shared(splits, label_names, where)
-    if max_train_rows is not None and max_train_rows < len(splits["train"]):
-        limited_with = None if own_validation else validation_fraction
-        notes += _limit(splits, max_train_rows, seed, limited_with, len(label_names))
+    available = len(splits["train"])
+    notes += _limit(splits, max_train_rows, labels_per_class, seed, label_names)
+    if not own_validation and len(splits["train"]) < available:
+        notes += _limit_validation(splits, validation_fraction, seed)
     notes += _describe_repeats(splits["train"])
+    unlabelled_source = None
+    if unlabelled is not None:
+        unlabelled_source, found = _add_unlabelled(splits, unlabelled, text_column)
+        notes += found
     return Dataset(
         name=name,
         train=splits["train"],
@@ -76,6 +88,8 @@ def load_dataset(
         fingerprint=_fingerprint(label_names, splits),
         source=source.origin,
         notes=notes,
+        unlabelled=splits.get("unlabelled"),
+        unlabelled_source=unlabelled_source,
     )
 
 
@@ -112,7 +126,7 @@ def read_labelled(name: str, *, text_column: str, label_column: str, test_fracti
         table, rows = source.tables["test"], "the test split"
     else:
         label_names = _label_names(source)
-        splits = {split: _index(table, label_names) for split, table in source.tables.items()}
+        splits: dict[str, Rows] = {split: _index(table, label_names) for split, table in source.tables.items()}
         (rows,) = _carve_test(splits, test_fraction, label_names, source.where)
         test = splits["test"]
         names = [label_names[label] for label in test.labels]
@@ -130,7 +144,7 @@ def _index(table: Table, label_names: list[str]) -> Rows:
     return Rows(np.arange(len(table.texts), dtype=np.int64), table.texts, labels)
 
 
-def _carve_test(splits: dict[Split, Rows], fraction: float, label_names: list[str], where: str) -> list[str]:
+def _carve_test(splits: dict[str, Rows], fraction: float, label_names: list[str], where: str) -> list[str]:
     missing = [split for split in ("validation", "test") if split not in splits]
     require_rows(splits["train"].labels, ["train", *missing], label_names, where)
     if "test" in splits:
@@ -143,13 +157,13 @@ def _carve_test(splits: dict[Split, Rows], fraction: float, label_names: list[st
     ]
 
 
-def _carve_validation(splits: dict[Split, Rows], fraction: float, seed: int) -> list[str]:
+def _carve_validation(splits: dict[str, Rows], fraction: float, seed: int) -> list[str]:
     total = len(splits["train"])
     splits["train"], splits["validation"] = carve_validation(splits["train"], fraction, seed)
     return [f"validation: {len(splits['validation']):,} of {total:,} rows of train, drawn stratified by the seed"]
 
 
-def _drop_shared(splits: dict[Split, Rows], label_names: list[str], where: str) -> list[str]:
+def _drop_shared(splits: dict[str, Rows], label_names: list[str], where: str) -> list[str]:
     notes: list[str] = []
     pairs: list[tuple[Split, Split]] = [("validation", "test"), ("train", "test"), ("train", "validation")]
     for losing, keeping in pairs:
@@ -170,23 +184,68 @@ def _drop_shared(splits: dict[Split, Rows], label_names: list[str], where: str) 
 
 
 def _limit(
-    splits: dict[Split, Rows], size: int, seed: int, validation_fraction: float | None, label_count: int
+    splits: dict[str, Rows], size: int | None, of_each_class: int | None, seed: int, label_names: list[str]
 ) -> list[str]:
-    if size < label_count:
-        raise UserError(
-            f"--max_train_rows {size} is less than the number of classes, {label_count}; each needs a row or more."
-        )
-    train, validation = splits["train"], splits["validation"]
-    splits["train"] = limit_train(train, size, seed)
-    notes = [f"train: {size:,} of {len(train):,} rows, drawn stratified by the seed"]
-    if validation_fraction is not None:
-        splits["validation"] = limit_validation(validation, size, validation_fraction, seed)
-        if len(splits["validation"]) < len(validation):
-            notes.append(
-                f"validation: {len(splits['validation']):,} of {len(validation):,} rows, drawn stratified by the "
-                "seed, in proportion to train"
+    """Keep some of the training rows."""
+    train = splits["train"]
+    if size is not None and of_each_class is not None:
+        raise UserError("--max_train_rows and --labels_per_class both say how many rows to train on. Give one of them.")
+    if of_each_class is not None:
+        counts = np.bincount(train.labels, minlength=len(label_names))
+        if counts.min() < of_each_class:
+            rarest = label_names[int(counts.argmin())]
+            raise UserError(
+                f"--labels_per_class {of_each_class}: there are {counted(int(counts.min()), 'training row')} of class"
+                f" {rarest!r}. Ask for no more than that."
             )
-    return notes
+        splits["train"] = limit_each_class(train, of_each_class, seed)
+        how = f"{of_each_class:,} of each class, drawn by the seed"
+    elif size is not None and size < len(train):
+        if size < len(label_names):
+            raise UserError(
+                f"--max_train_rows {size} is less than the number of classes, {len(label_names)}; each needs a row or"
+                " more."
+            )
+        splits["train"] = limit_train(train, size, seed)
+        how = "drawn stratified by the seed"
+    else:
+        return []
+    return [f"train: {len(splits['train']):,} of {len(train):,} rows, {how}"]
+
+
+def _limit_validation(splits: dict[str, Rows], fraction: float, seed: int) -> list[str]:
+    """Keep a carved validation split in proportion to fewer training rows."""
+    validation = splits["validation"]
+    splits["validation"] = limit_validation(validation, len(splits["train"]), fraction, seed)
+    if len(splits["validation"]) == len(validation):
+        return []
+    return [
+        f"validation: {len(splits['validation']):,} of {len(validation):,} rows, drawn stratified by the seed, in"
+        " proportion to train"
+    ]
+
+
+def _add_unlabelled(splits: dict[str, Rows], name: str, text_column: str) -> tuple[dict[str, str], list[str]]:
+    """Texts without labels that stand in no other split; their origin, and what was left out."""
+    columns = Columns(text_column, None)
+    source = once(("source", name, *columns), lambda: open_source(name, columns))
+    texts = source.train().texts
+    rows = Rows(np.arange(len(texts), dtype=np.int64), texts, np.full(len(texts), UNLABELLED, dtype=np.int64))
+    rows, judging = drop_shared(rows, splits["validation"], splits["test"])
+    rows, labelled = drop_shared(rows, splits["train"])
+    if not rows:
+        raise UserError(
+            f"--unlabelled {name}: every text of it also stands in train, validation or test.\nGive other texts."
+        )
+    notes = [f"unlabelled: {counted(len(rows), 'text')} of {source.where}"]
+    dropped = {"validation or test": judging, "train": labelled}
+    notes += [
+        f"unlabelled: {counted(number, 'text')} dropped that also stand in {where}"
+        for where, number in dropped.items()
+        if number
+    ]
+    splits["unlabelled"] = rows
+    return source.origin, notes
 
 
 def _describe_repeats(train: Rows) -> list[str]:
@@ -199,9 +258,9 @@ def _describe_repeats(train: Rows) -> list[str]:
     return notes
 
 
-def _fingerprint(label_names: list[str], splits: dict[Split, Rows]) -> str:
+def _fingerprint(label_names: list[str], splits: dict[str, Rows]) -> str:
     digest = hashlib.sha256(json.dumps(label_names).encode())
-    for name in ("train", "validation", "test"):
-        rows = splits[name]
-        digest.update(json.dumps([name, rows.ids.tolist(), rows.labels.tolist(), rows.texts]).encode())
+    for name in ("train", "validation", "test", "unlabelled"):
+        if rows := splits.get(name):
+            digest.update(json.dumps([name, rows.ids.tolist(), rows.labels.tolist(), rows.texts]).encode())
     return digest.hexdigest()

@@ -73,9 +73,9 @@ def require_rows(labels: NDArray[np.int64], splits: list[str], label_names: list
         )
 
 
-def drop_shared(rows: Rows, kept: Rows) -> tuple[Rows, int]:
-    """The rows whose text does not stand in `kept`, and how many do; white space does not count."""
-    fresh = np.flatnonzero(~stand_in(rows.texts, kept))
+def drop_shared(rows: Rows, *kept: Rows) -> tuple[Rows, int]:
+    """The rows whose text stands in no split of `kept`, and how many do; white space does not count."""
+    fresh = np.flatnonzero(~stand_in(rows.texts, *kept))
     return rows.take(fresh), len(rows) - len(fresh)
 
 
@@ -83,6 +83,13 @@ def stand_in(texts: list[str], *splits: Rows) -> NDArray[np.bool_]:
     """Whether each text stands in one of the splits, bool [N]; white space does not count."""
     taken = {_collapse(text) for rows in splits for text in rows.texts}
     return np.array([_collapse(text) in taken for text in texts], dtype=np.bool_)
+
+
+def limit_each_class(train: Rows, size: int, seed: int) -> Rows:
+    """A draw of so many training rows of each class, which must have them."""
+    shuffled = generator(seed, "train rows").permutation(len(train))
+    drawn = [shuffled[train.labels[shuffled] == label][:size] for label in np.unique(train.labels)]
+    return train.take(np.sort(np.concatenate(drawn)))
 
 
 def limit_train(train: Rows, size: int, seed: int) -> Rows:

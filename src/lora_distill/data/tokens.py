@@ -2,7 +2,7 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -54,6 +54,11 @@ class Tokens:
     def __len__(self) -> int:
         """N."""
         return len(self.offsets) - 1
+
+    def followed_by(self, others: "Tokens") -> "Tokens":
+        """These texts, and then those, as the same tokenizer reads them."""
+        offsets = np.concatenate([self.offsets, len(self.flat) + others.offsets[1:]])
+        return replace(self, flat=np.concatenate([self.flat, others.flat]), offsets=offsets, cut=self.cut + others.cut)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -1,20 +1,22 @@
-"""What the data stage hands on: labelled texts by row id."""
+"""What the data stage hands on: texts by row id."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+UNLABELLED = -1
+
 
 @dataclass(frozen=True)
 class Rows:
-    """The labelled texts of one split, in the order of their ids.
+    """The texts of one split, in the order of their ids.
 
     Attributes:
         ids: int64 [N], position in the split of the source that the row came from, counted from 0; it stays
             the same however other rows are dropped.
         texts: N texts.
-        labels: int64 [N], index into the data set's label names.
+        labels: int64 [N], index into the data set's label names, or UNLABELLED.
     """
 
     ids: NDArray[np.int64]
@@ -39,9 +41,11 @@ class Dataset:
         validation: rows to choose the epoch by.
         test: rows that are judged once, at the end.
         label_names: C names; the labels of all splits are indices into it.
+        unlabelled: rows without labels, for the teacher to label; None where none were given.
         fingerprint: SHA-256 in hex over the label names and every split's ids, labels and texts.
         source: kind (hub, packaged, file or folder), location, revision (the hub's commit, the package's
             version or the SHA-256 of the bytes), and terms of use where they are known.
+        unlabelled_source: the same of the rows without labels.
         notes: sentences on what was done to the rows.
     """
 
@@ -53,3 +57,10 @@ class Dataset:
     fingerprint: str
     source: dict[str, str]
     notes: list[str]
+    unlabelled: Rows | None = None
+    unlabelled_source: dict[str, str] | None = None
+
+    def splits(self) -> dict[str, Rows]:
+        """The rows of each split that there is, by its name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return splits if self.unlabelled is None else splits | {"unlabelled": self.unlabelled}

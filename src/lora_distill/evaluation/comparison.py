@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.config import Role
+from lora_distill.config import CONTROLS, Role
 from lora_distill.evaluation.metrics import agreement, scores_by_row
 from lora_distill.evaluation.over_seeds import OverSeeds, RecipeDifference, recipe_difference, same_rows_difference
 from lora_distill.evaluation.significance import paired_difference
@@ -18,7 +18,7 @@ LARGEST = {"accuracy": 1.0, "brier": 2.0}  # difference that a row can have; of 
 
 
 def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Agreement with the teacher, and student minus control, of one seed.
+    """Agreement with the teacher, and student minus each control, of one seed.
 
     Args:
         logits: float32 [N, C] of each role on the same rows.
@@ -29,10 +29,10 @@ def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict
             f"{role}_teacher": agreement(each, logits["teacher"]) for role, each in logits.items() if role != "teacher"
         }
     }
-    if "control" in logits:
-        right = {role: each.argmax(axis=1) == labels for role, each in logits.items()}
-        difference = paired_difference(right["student"], right["control"])
-        comparison["student_minus_control"] = {
+    right = {role: each.argmax(axis=1) == labels for role, each in logits.items()}
+    for control in (role for role in CONTROLS if role in logits):
+        difference = paired_difference(right["student"], right[control])
+        comparison[f"student_minus_{control}"] = {
             "accuracy": difference.difference,
             "interval": [difference.low, difference.high],
             "p_value": difference.p_value,
@@ -48,7 +48,7 @@ def learned_from_teacher(logits: dict[Role, Logits], labels: NDArray[np.int64]) 
     """Where teacher and control differ in being right, how often the student goes with the teacher.
 
     Args:
-        logits: float32 [N, C] of all three roles on the same rows.
+        logits: float32 [N, C] of teacher, student and control on the same rows.
         labels: int64 [N].
 
     Returns:

@@ -4,10 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lora_distill.config import Role
 from lora_distill.evaluation.over_seeds import LEAST_DISCORDANT, LEAST_SEEDS, RecipeDifference
 
 Finding = Literal["helped", "hurt", "no difference", "too little"]
 LEVEL = 0.05
+# What is at work where a student differs from a control, and what that control is.
+TOLD: dict[Role, tuple[str, str]] = {
+    "control": ("Distillation", "the same student without a teacher"),
+    "self-trained": ("The teacher", "the same student taught by what it learned without one"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,17 +34,21 @@ class Verdict:
     detectable: float | None
 
 
-def judge(found: RecipeDifference, p_value: float | None = None, comparisons: int = 1) -> Verdict:
+def judge(
+    found: RecipeDifference, p_value: float | None = None, comparisons: int = 1, control: Role = "control"
+) -> Verdict:
     """Say what student minus control shows.
 
     Args:
         found: of shares of right rows, over seeds.
         p_value: corrected for the comparisons beside it; None: there are none.
         comparisons: that it is corrected for, this one with them.
+        control: which.
     """
+    cause, other = TOLD[control]
     p_value = found.p_value if p_value is None else p_value
     evidence = (
-        f"{100 * found.difference:+.2f} points over the same student without a teacher "
+        f"{100 * found.difference:+.2f} points over {other} "
         f"({found.confidence:.0%} interval {100 * found.low:+.2f} to {100 * found.high:+.2f}, "
         f"{found.seeds} seeds, p {_p(p_value)}{f' corrected for {comparisons} comparisons' if comparisons > 1 else ''})"
     )
@@ -48,7 +58,7 @@ def judge(found: RecipeDifference, p_value: float | None = None, comparisons: in
     detectable = found.detectable(level)
     if p_value < LEVEL and not found.low <= 0 <= found.high:
         finding: Finding = "helped" if found.difference > 0 else "hurt"
-        return Verdict(finding, f"Distillation {finding}: {evidence}.", p_value, detectable)
+        return Verdict(finding, f"{cause} {finding}: {evidence}.", p_value, detectable)
     # The interval is of this comparison alone and may leave zero out where the corrected test does not reject.
     among = " once it is corrected for how many are asked" if not found.low <= 0 <= found.high else ""
     sentence = f"No difference that this data can show{among}: {evidence}; {_needed(found, level)}."

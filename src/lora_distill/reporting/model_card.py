@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import ALL_LINEAR
+from lora_distill.config import ALL_LINEAR, CONTROLS
+from lora_distill.evaluation.verdict import TOLD
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
 from lora_distill.reporting.sentences import (
     SPEED,
@@ -102,6 +103,8 @@ _PURPOSE = {
     "loss below says.",
     "control": "It is the student without a teacher: the same adapter, start, rows and settings, trained on the labels "
     "alone, to show what the teacher is worth.",
+    "self-trained": "It is the student taught by the control instead of the teacher: the same adapter, start, rows and "
+    "unlabelled texts, to show what these bring without a teacher.",
 }
 
 
@@ -211,18 +214,20 @@ def _comparison(role: str, results: dict[str, Any]) -> str:
 
 Beside the teacher (accuracy {teacher}): both predict the same class on {percent(same["rate"])} of the test rows, and \
 the mean KL(teacher, {role}) is {same["kl"]:.4f} nats."""
-    if role == "student" and "student_minus_control" in results:
-        difference = results["student_minus_control"]
-        text += f"""
+    for control in CONTROLS:
+        if role == "student" and f"student_minus_{control}" in results:
+            difference = results[f"student_minus_{control}"]
+            text += f"""
 
-Student minus control (the same student trained without the teacher): {points(difference["accuracy"])} points of \
-accuracy, 95% interval {interval(difference)}; these two models, one seed: {verdict(difference)}"""
+Student minus {control} ({TOLD[control][1]}): {points(difference["accuracy"])} points of accuracy, 95% interval \
+{interval(difference)}; these two models, one seed: {verdict(difference)}"""
     return text
 
 
 def _data(results: dict[str, Any]) -> str:
     data, source = results["data"], results["data"]["source"]
-    counts = (f"{data[f'{split}_rows']:,} {split}" for split in ("train", "validation", "test"))
+    splits = [split for split in ("train", "validation", "test", "unlabelled") if f"{split}_rows" in data]
+    counts = (f"{data[f'{split}_rows']:,} {split}" for split in splits)
     lines = [
         f"{_md(data['name'])} ({_md(source['kind'])}: {_md(source['location'])}, revision {_md(source['revision'])})",
         f"Rows: {', '.join(counts)}",
@@ -236,23 +241,28 @@ def _data(results: dict[str, Any]) -> str:
 
 def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     facts = results[role]
+    is_taught = role in ("student", "self-trained")
+    rate = config.get(f"{role}_learning_rate") or config["learning_rate"]
+    mixed = f", {config['labelled_per_batch']} of them with labels" if is_taught and config["unlabelled"] else ""
     return f"""## Training
 
-{_loss(results, config) if role == "student" else f"- Loss: {_hard_loss(config)}"}
-- AdamW, learning rate {config["learning_rate"]:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
+{_loss(role, results, config) if is_taught else f"- Loss: {_hard_loss(config)}"}
+- AdamW, learning rate {rate:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
-- {config["batch_size"]} rows a step, texts cut at {config["max_length"]} tokens, LoRA dropout \
+- {config["batch_size"]} rows a step{mixed}, texts cut at {config["max_length"]} tokens, LoRA dropout \
 {config["lora_dropout"]:g}
 - {facts["epochs"]} epochs run, the weights of epoch {facts["kept_epoch"]} kept; seed {config["seed"]}"""
 
 
-def _loss(results: dict[str, Any], config: dict[str, Any]) -> str:
+def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     alpha, temperature = config["alpha"], config["temperature"]
     teacher = f"given, as {_md(results['teacher'].get('checkpoint', ''))}"
     if base := results["teacher"].get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
         teacher = f"LoRA of rank {rank} on {layers} layers of {encoder}"
+    if role == "self-trained":
+        teacher = "the control, which is this student trained on the labels alone"
     soft = (
         f"{temperature:g}² × KL(teacher, student) at temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling"
         " the Knowledge in a Neural Network, 2015)"
@@ -266,6 +276,8 @@ def _loss(results: dict[str, Any], config: dict[str, Any]) -> str:
 
 def _hard_loss(config: dict[str, Any]) -> str:
     said = "cross-entropy with the labels"
+    if config["unlabelled"]:
+        said += " of the rows that have some"
     if config["class_weights"] == "balanced":
         said += ", each class of the same weight"
     return said + (f", smoothed by {config['label_smoothing']:g}" if config["label_smoothing"] else "")

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from lora_distill import __version__
-from lora_distill.config import ROLES
+from lora_distill.config import CONTROLS, role_noun
 from lora_distill.data.wording import byte_size, counted
 from lora_distill.evidence import Evidence
 from lora_distill.reporting import figures
@@ -21,6 +21,7 @@ from lora_distill.reporting.sentences import (
     only_answer,
     percent,
     points,
+    roles_in,
     same_backbone,
     seeds_draw,
     warnings_of,
@@ -60,6 +61,7 @@ def write_report(
     overview, latency = figures.overview(each), figures.latency(each)
     sections = [section(experiment, each[0]) for experiment in each]
     effects = [(effect, list(effect.figures())) for effect in figures.effects(settings, each)]
+    roles = roles_in(results for experiment in each for results in experiment.results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -72,13 +74,15 @@ def write_report(
         "points": points,
         "one_line": one_line,
         "byte_size": byte_size,
+        "counted": lambda number, role: counted(number, role_noun(role)),
         "svg": Markup,  # ElementTree has escaped it
     }
     page = environment.get_template(TEMPLATE).render(
         experiments=each,
         headline=headline(each),
         best=best_students(each),
-        roles=ROLES,
+        roles=roles,
+        controls=[control for control in CONTROLS if control in roles],
         overview=overview,
         latency=latency,
         effects=effects,

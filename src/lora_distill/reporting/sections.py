@@ -63,7 +63,7 @@ def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
             for label in results["data"]["label_names"]
         ],
         "labels": [one_line(label) for label in results["data"]["label_names"]],
-        "differences": differences(experiment.evidence.comparison) if experiment.evidence.comparison else [],
+        "differences": {control: differences(each) for control, each in experiment.evidence.comparisons.items()},
         "agreement": results["agreement"],
         "settings": settings,
         "differing": [key for key in settings if settings[key] != others[key]],
@@ -72,7 +72,7 @@ def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
 
 
 def differences(comparison: Comparison) -> list[dict[str, str]]:
-    """Student minus control over seeds, as it is said: for other texts too where a figure is a mean over texts."""
+    """Student minus a control over seeds, as it is said: for other texts too where a figure is a mean over texts."""
     rows = []
     for name, (label, said) in DIFFERENCES.items():
         same_rows = comparison.same_rows[name]

@@ -2,10 +2,10 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lora_distill.config import ROLES
+from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.data.wording import counted
 
 if TYPE_CHECKING:
@@ -35,8 +35,27 @@ def interval(comparison: dict[str, Any]) -> str:
     return f"[{points(low)}, {points(high)}]"
 
 
+def roles_in(results: Iterable[Mapping[str, Any]]) -> list[Role]:
+    """The roles to be shown beside each other: the self-trained student where there is one."""
+    every = list(results)
+    return [role for role in ROLES if role != "self-trained" or any(role in each for each in every)]
+
+
+def differences_of_one_seed(results: Mapping[str, Any]) -> list[str]:
+    """Student minus each control, in words; none without a control.
+
+    Args:
+        results: what metrics.json holds.
+    """
+    said = []
+    for control in CONTROLS:
+        if found := results.get(f"student_minus_{control}"):
+            said.append(f"student - {control} {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
+    return said
+
+
 def verdict(comparison: dict[str, Any]) -> str:
-    """What student minus control (`student_minus_control` of metrics.json) allows to say; no more."""
+    """What student minus a control (`student_minus_control` of metrics.json) allows to say; no more."""
     low, high = comparison["interval"]
     p, student, control = comparison["p_value"], comparison["only_student_right"], comparison["only_control_right"]
     if low <= 0 <= high:

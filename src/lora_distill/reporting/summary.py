@@ -12,10 +12,10 @@ from typing import Any
 
 from scipy import stats
 
-from lora_distill.config import ROLES
+from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import Evidence
-from lora_distill.reporting.sentences import interval, one_line, percent, points, verdict
+from lora_distill.reporting.sentences import differences_of_one_seed, one_line, percent, points, roles_in
 from lora_distill.run_folder import RunFolder
 
 FIGURES = {
@@ -80,8 +80,9 @@ class Experiment:
         for role in ROLES:
             if found := self.accuracy(role):
                 said[f"{role}: accuracy"] = _with_interval(found, percent)
-        if found := self.difference():
-            said["student − control, points"] = _with_interval(found, points)
+        for control in CONTROLS:
+            if found := self.difference(control):
+                said[f"student − {control}, points"] = _with_interval(found, points)
         said["same as teacher"] = percent(self.mean("agreement", "student_teacher", "rate") or 0.0)
         for role in ROLES:
             for name, keys in FIGURES.items():
@@ -92,14 +93,13 @@ class Experiment:
 
     @property
     def sentence(self) -> str:
-        """What may be said of student minus control."""
-        if self.evidence.verdict:
-            return self.evidence.verdict.sentence
-        comparison = self.results[0].get("student_minus_control")
-        if comparison is None:
+        """What may be said of student minus each control."""
+        if self.evidence.verdicts:
+            return " ".join(each.sentence for each in self.evidence.verdicts.values())
+        said = differences_of_one_seed(self.results[0])
+        if not said:
             return "No control was trained, so nothing can be said of the distillation."
-        difference = f"{points(comparison['accuracy'])} points {interval(comparison)}"
-        return f"One seed, so these two models only: student - control {difference}: {verdict(comparison)}"
+        return f"One seed, so these models only: {' '.join(said)}"
 
     @property
     def finding(self) -> str:
@@ -114,12 +114,12 @@ class Experiment:
         comparison = self.results[0].get("student_minus_control")
         return comparison["p_value"] if comparison else None
 
-    def difference(self) -> tuple[float, float, float] | None:
-        """Student minus control and its 95% interval, as shares."""
-        if self.evidence.comparison:
-            found = self.evidence.comparison.recipe["accuracy"]
+    def difference(self, control: Role = "control") -> tuple[float, float, float] | None:
+        """Student minus a control and its 95% interval, as shares."""
+        if control in self.evidence.comparisons:
+            found = self.evidence.comparisons[control].recipe["accuracy"]
             return found.difference, found.low, found.high
-        comparison = self.results[0].get("student_minus_control")
+        comparison = self.results[0].get(f"student_minus_{control}")
         return (comparison["accuracy"], *comparison["interval"]) if comparison else None
 
     def accuracy(self, role: str) -> tuple[float, float, float] | None:
@@ -156,11 +156,12 @@ def as_csv(experiments: list[Experiment]) -> str:
     """Shares and their 95% intervals as numbers, a line for each experiment; empty where there is none."""
     file = io.StringIO()
     parts = ("", "_low", "_high")
-    columns = [f"{name}{part}" for name in (*ROLES, "student_minus_control") for part in parts]
+    names = [*ROLES, *(f"student_minus_{control}" for control in CONTROLS)]
+    columns = [f"{name}{part}" for name in names for part in parts]
     writer = csv.writer(file)
     writer.writerow(["experiment", "seeds", "trainable", "budget", *columns, "p_value", "finding"])
     for each in experiments:
-        found = [*(each.accuracy(role) for role in ROLES), each.difference()]
+        found = [*(each.accuracy(role) for role in ROLES), *(each.difference(control) for control in CONTROLS)]
         numbers = [number for triple in found for number in triple or ("", "", "")]
         budget = each.results[0]["student"]["budget"]
         seeds, p_value = len(each.evidence.seeds), "" if each.p_value is None else each.p_value
@@ -170,14 +171,17 @@ def as_csv(experiments: list[Experiment]) -> str:
 
 def as_markdown(experiments: list[Experiment]) -> str:
     """A table for a paper or an issue."""
-    headings = ["Experiment", "Seeds", "Trainable", *(role.capitalize() for role in ROLES), "Student - control", "p"]
+    roles = roles_in(results for each in experiments for results in each.results)
+    controls = [control for control in CONTROLS if control in roles]
+    differences = [f"Student - {control}" for control in controls]
+    headings = ["Experiment", "Seeds", "Trainable", *(role.capitalize() for role in roles), *differences, "p"]
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for each in experiments:
-        roles = (_with_interval(each.accuracy(role), percent) for role in ROLES)
+        accuracies = [_with_interval(each.accuracy(role), percent) for role in roles]
         p_value = "" if each.p_value is None else f"{each.p_value:.2g}"
         name = one_line(each.name).replace("|", "\\|")
-        difference = _with_interval(each.difference(), points)
-        lines.append([name, str(len(each.evidence.seeds)), f"{each.trainable:,}", *roles, difference, p_value])
+        leads = [_with_interval(each.difference(control), points) for control in controls]
+        lines.append([name, str(len(each.evidence.seeds)), f"{each.trainable:,}", *accuracies, *leads, p_value])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -9,19 +9,20 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lora_distill.config import ROLES
+from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.data.wording import byte_size
 from lora_distill.reporting.sentences import (
     FASTER,
     SPEED,
     about_data,
+    differences_of_one_seed,
     interval,
     one_line,
     percent,
     points,
+    roles_in,
     same_backbone,
     seeds_draw,
-    verdict,
     warnings_of,
 )
 
@@ -42,24 +43,23 @@ def results_table(results: list[dict[str, Any]]) -> Table:
     Args:
         results: what each metrics.json holds.
     """
+    roles = roles_in(results)
+    controls = [control for control in CONTROLS if control in roles]
+    leads = (f"Student -\n{control}" for control in controls)
     headings = (
-        "Trainable\n(budget)",
-        "Teacher",
-        "Student",
-        "Control",
-        "Student -\ncontrol",
-        "Same as\nteacher",
-        "Seconds",
+        *("Trainable\n(budget)", *(role.capitalize() for role in roles), *leads),
+        *("Same as\nteacher", "Seconds"),
     )
     table = _table("Accuracy on the test split", "Experiment", *headings)
     for each in results:
-        student, comparison = each["student"], each.get("student_minus_control")
+        student = each["student"]
+        compared = [each.get(f"student_minus_{control}") for control in controls]
         trainable = student["trainable_parameters"]["total"]
         table.add_row(
             Text(one_line(each["exp_name"])),
             f"{trainable:,}\n({percent(trainable / student['budget'])})",
-            *(percent(each[role]["test"]["accuracy"]) if role in each else ABSENT for role in ROLES),
-            f"{points(comparison['accuracy'])}\n{interval(comparison)}" if comparison else ABSENT,
+            *(percent(each[role]["test"]["accuracy"]) if role in each else ABSENT for role in roles),
+            *(f"{points(found['accuracy'])}\n{interval(found)}" if found else ABSENT for found in compared),
             percent(each["agreement"]["student_teacher"]["rate"]),
             f"{each['seconds']:,.0f}",
         )
@@ -72,18 +72,29 @@ def evidence_table(evidence: Mapping[str, "Evidence"]) -> Table:
     Args:
         evidence: by experiment.
     """
-    headings = ("Seeds", "Teacher", "Student", "Control", "Student -\ncontrol", "p\n(Holm)")
+    roles = roles_in(each.accuracy for each in evidence.values())
+    controls = [control for control in CONTROLS if control in roles]
+    leads = [heading for control in controls for heading in (f"Student -\n{control}", "p\n(Holm)")]
+    headings = ("Seeds", *(role.capitalize() for role in roles), *leads)
     table = _table("Accuracy on the test split, over seeds", "Experiment", *headings)
     for name, each in evidence.items():
-        found = each.comparison.recipe["accuracy"] if each.comparison else None
+        cells = [cell for control in controls for cell in _compared(each, control)]
         table.add_row(
             Text(one_line(name)),
             str(len(each.seeds)),
-            *(_over_seeds(each.accuracy[role]) if role in each.accuracy else ABSENT for role in ROLES),
-            f"{points(found.difference)}\n[{points(found.low)}, {points(found.high)}]" if found else ABSENT,
-            f"{each.verdict.p_value:.2g}" if each.verdict else ABSENT,
+            *(_over_seeds(each.accuracy[role]) if role in each.accuracy else ABSENT for role in roles),
+            *cells,
         )
     return table
+
+
+def _compared(evidence: "Evidence", control: Role) -> tuple[str, str]:
+    """The difference with its interval, and the corrected p value."""
+    if control not in evidence.comparisons:
+        return ABSENT, ABSENT
+    found = evidence.comparisons[control].recipe["accuracy"]
+    difference = f"{points(found.difference)}\n[{points(found.low)}, {points(found.high)}]"
+    return difference, f"{evidence.verdicts[control].p_value:.2g}"
 
 
 def _over_seeds(accuracies: list[float]) -> str:
@@ -99,7 +110,11 @@ def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str,
         evidence: by experiment.
         results: what the metrics.json of each run holds.
     """
-    said = [f"- {one_line(name)}: {each.verdict.sentence}" for name, each in evidence.items() if each.verdict]
+    said = [
+        f"- {one_line(name)}: {verdict.sentence}"
+        for name, each in evidence.items()
+        for verdict in each.verdicts.values()
+    ]
     return list(
         dict.fromkeys(
             [
@@ -124,14 +139,13 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
     """
     budgets = " or ".join(f"{budget:,}" for budget in sorted({each["student"]["budget"] for each in results}))
     lines = ["", *warnings_of(results)]
-    compared = [each for each in results if "student_minus_control" in each]
-    column = " Student - control: points, with a 95% interval for these two models; one seed." if compared else ""
+    compared = {each["exp_name"]: said for each in results if (said := differences_of_one_seed(each))}
+    column = " Student - control: points, with a 95% interval for these models; one seed." if compared else ""
     lines.append(
         f"Trainable: the student's parameters, of a budget of {budgets}.{column} Same as teacher: test rows that both"
         " put in one class."
     )
-    for each in compared:
-        lines.append(f"- {one_line(each['exp_name'])}: {verdict(each['student_minus_control'])}")
+    lines += [f"- {one_line(name)}: {line}" for name, said in compared.items() for line in said]
     lines += about_data(results)
     if any(map(same_backbone, results)):
         lines.append(SPEED)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import get_scheduler
 
-from lora_distill.config import Config
-from lora_distill.data.batches import Batch, Batches, training_order
+from lora_distill.config import Config, Role
+from lora_distill.data.batches import Batch, Batches, TrainingOrder
+from lora_distill.data.types import UNLABELLED
 from lora_distill.errors import UserError
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import record, stage, steps
@@ -67,20 +68,37 @@ class TrainingSettings:
     logging_steps: int
     class_weights: str
     label_smoothing: float
+    labelled_per_batch: int
 
     @classmethod
-    def of(cls, config: Config) -> "TrainingSettings":
-        """The recipe of a config."""
-        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+    def of(cls, config: Config, role: Role) -> "TrainingSettings":
+        """The recipe of a role; one that is taught by itself has the student's."""
+        recipe = {name: getattr(config, name) for name in cls.__dataclass_fields__}
+        if role in ("teacher", "control"):
+            recipe["labelled_per_batch"] = 0  # it reads no others
+            own = {name: getattr(config, f"{role}_{name}") for name in ("learning_rate", "num_epochs")}
+            recipe |= {name: value for name, value in own.items() if value is not None}
+        return cls(**recipe)
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a model reads of one split: N rows, int64 [N] labels, and, if classes weigh unlike, float32 [C]."""
+    """What a model reads of one split.
+
+    Attributes:
+        rows: N rows, those with labels first.
+        labels: int64 [N], index into the label names, or UNLABELLED.
+        class_weights: float32 [C], if classes weigh unlike.
+    """
 
     rows: Batches
     labels: NDArray[np.int64]
     class_weights: torch.Tensor | None = None
+
+    def order(self, settings: TrainingSettings) -> TrainingOrder:
+        """How it is trained on."""
+        labelled = int((self.labels != UNLABELLED).sum())
+        return TrainingOrder(self.rows.lengths, settings.batch_size, labelled, settings.labelled_per_batch)
 
 
 @dataclass(frozen=True)
@@ -125,8 +143,8 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    model = network.model
-    descent = _Descent.of(model, plan.accelerator(), settings, len(training.labels))
+    model, order = network.model, training.order(settings)
+    descent = _Descent.of(model, plan.accelerator(), settings, order.steps)
     # On a processor the thread would take its time from those that compute.
     ahead = descent.accelerator.device.type != "cpu" and training.rows.at_hand
     progress, best = load_checkpoint(work, model, descent.optimizer) or (Progress(), {})
@@ -137,7 +155,7 @@ def train(
     while progress.epoch < settings.num_epochs and not _is_out_of_patience(progress, settings):
         network.train(derive_seed(seed, "dropout", progress.epoch))
         started = time.monotonic()
-        batches = steps(_batches(training, settings, seed, role, progress.epoch, ahead=ahead), role)
+        batches = steps(_batches(training, order, seed, role, progress.epoch, settings.num_epochs, ahead=ahead), role)
         losses = (_batch_loss(network, batch, training, settings, soft_labels) for batch in batches)
         descent.epoch(losses, progress, role, observe)
         taken = time.monotonic() - started
@@ -168,8 +186,9 @@ class _Descent:
     steps_per_epoch: int
 
     @classmethod
-    def of(cls, model: PeftModel, accelerator: Accelerator, settings: TrainingSettings, rows: int) -> "_Descent":
-        steps_per_epoch = math.ceil(rows / settings.batch_size)
+    def of(
+        cls, model: PeftModel, accelerator: Accelerator, settings: TrainingSettings, steps_per_epoch: int
+    ) -> "_Descent":
         optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
         prepared, parameters = accelerator.prepare_optimizer(optimizer), list(trainable(model).values())
         return cls(accelerator, optimizer, prepared, scheduler, parameters, settings, steps_per_epoch)
@@ -214,12 +233,10 @@ def _optimizer(
 
 
 def _batches(
-    training: Split, settings: TrainingSettings, seed: int, role: str, epoch: int, *, ahead: bool
+    training: Split, order: TrainingOrder, seed: int, role: str, epoch: int, epochs: int, *, ahead: bool
 ) -> Iterator[Batch]:
-    stage = f"{role}: epoch {epoch + 1} of {settings.num_epochs}"
-    with track(stage, len(training.labels)) as advance:
-        order = training_order(training.rows.lengths, settings.batch_size, seed, epoch)
-        batches = map(training.rows.batch, order)
+    with track(f"{role}: epoch {epoch + 1} of {epochs}", order.rows) as advance:
+        batches = map(training.rows.batch, order.epoch(seed, epoch))
         for batch in read_ahead(batches) if ahead else batches:
             yield batch
             advance(len(batch.rows))

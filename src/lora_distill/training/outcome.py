@@ -28,8 +28,8 @@ class Outcome:
     Attributes:
         key: names all that made it.
         adapter: folder in PEFT's format; None for a whole model that was given.
-        logits: float32 [N, C] of each split in the rows' order; of train only the teacher's, of test only where it was
-            to be judged on it.
+        logits: float32 [N, C] of each split in the rows' order; of train and unlabelled only where another learns from
+            them, of test only where it was to be judged on it.
         history: what history.jsonl holds of it.
         facts: parameters, seconds and the like, for metrics.json.
         reused: whether it was there already.

@@ -59,15 +59,18 @@ class Reading:
     def logits(
         self, network: SplitClassifier, rows: dict[str, Activations], test: Tokens | None
     ) -> dict[str, NDArray[np.float32]]:
-        """A finished network's, float32 [N, C] for each split; of train only the teacher's.
+        """A finished network's, float32 [N, C] for each split.
 
         The test split's, if it is given, as `test_logits` has them; the others in the precision of the training.
         """
         network.eval()
         with stage(f"{self.role}: logits"):
-            logits = {"validation": predict_logits(network.logits, rows["validation"])}
-            if self.role == "teacher":
-                logits["train"] = predict_logits(network.logits, rows["train"], f"{self.role}: soft labels")
+            logits = {
+                split: predict_logits(
+                    network.logits, each, "" if split == "validation" else f"{self.role}: soft labels"
+                )
+                for split, each in rows.items()
+            }
         if test is not None:
             network.forget()  # both at once would not be needed by anyone
             logits["test"] = self.test_logits(network.model, test)

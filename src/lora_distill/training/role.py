@@ -2,9 +2,12 @@
 
 import logging
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from lora_distill.cache import Cache
@@ -33,13 +36,14 @@ class RoleTraining:
     """All that makes one role.
 
     Attributes:
-        role: teacher, student or control.
+        role: what it is trained for.
         config: resolved.
         dataset: for its fingerprint and label names.
         base: the encoder.
         plan: where and how to compute.
         cache: of what the frozen layers give.
-        teacher: where the logits lie that a student learns from, by then finished; None for teacher and control.
+        teacher: where the logits lie that it learns from, by then finished; None: it learns from the labels alone.
+        teaches: whether another learns from it.
     """
 
     role: Role
@@ -49,6 +53,35 @@ class RoleTraining:
     plan: ExecutionPlan
     cache: Cache
     teacher: Artefact | None = None
+    teaches: bool = False
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """Its recipe."""
+        return TrainingSettings.of(self.config, self.role)
+
+    @property
+    def learned(self) -> list[str]:
+        """The splits that it is trained on: what has no labels only with a teacher."""
+        is_taught = self.teacher is not None and self.dataset.unlabelled is not None
+        return ["train", "unlabelled"] if is_taught else ["train"]
+
+    @property
+    def answered(self) -> list[str]:
+        """Those that it answers in the precision of its training."""
+        splits = [name for name in self.dataset.splits() if name != "test"]
+        return splits if self.teaches else ["validation"]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Int64 [N], of all rows that it is trained on, in their order."""
+        splits = self.dataset.splits()
+        return np.concatenate([splits[name].labels for name in self.learned])
+
+    def reads(self, splits: dict[str, Tokens]) -> dict[str, Tokens]:
+        """What is read in the precision of its training: as train all that it is trained on, and what it answers."""
+        learned = reduce(Tokens.followed_by, (splits[name] for name in self.learned))
+        return {name: splits[name] for name in self.answered} | {"train": learned}
 
     def artefact(self) -> Artefact:
         """Where it lies, by the hash of all that makes it. A control's depends on neither alpha nor temperature."""
@@ -60,12 +93,13 @@ class RoleTraining:
                 soft_labels |= {"temperature": config.temperature}
         recipe = {
             "role": self.role,
+            "teaches": self.teaches,
             "versions": versions(),
             "base": [self.base.reference, self.base.fingerprint],
             "data": self.dataset.fingerprint,
             "max_length": config.max_length,
             "adapter": asdict(AdapterSettings.of(config, self.role)),
-            "training": asdict(TrainingSettings.of(config)),
+            "training": asdict(self.settings),
             "seed": config.seed,
             "plan": self.plan.as_dict(),
             "soft_labels": soft_labels,
@@ -106,6 +140,7 @@ class RoleTraining:
 
     def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
         config, role = self.config, self.role
+        settings = self.settings
         # Student and control start from the same weights and see the same rows in the same order.
         seed = derive_seed(config.seed, "teacher" if role == "teacher" else "student")
         with stage(f"{role}: load"):
@@ -113,31 +148,32 @@ class RoleTraining:
             total = sum(p.numel() for p in classifier.model.parameters())
             model = attach_adapter(classifier, AdapterSettings.of(config, role), seed).to(self.plan.device)
         count = count_trainable(model) if role == "teacher" else check_budget(model, config.student_budget)
-        soft_labels = None
-        if self.teacher:
-            taught = read_outcome(self.teacher, reused=True)
-            soft_labels = SoftLabels(taught.logits["train"], config.alpha, config.temperature, config.soft_loss)
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
             logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
         reading = Reading(role, self.base, self.plan, self.cache)
-        rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
-        labels, weights = self.dataset.train.labels, None
+        rows = reading.rows(network, self.reads(splits))
+        soft_labels, weights = None, None
+        if self.teacher:
+            taught = read_outcome(self.teacher, reused=True).logits
+            soft = np.concatenate([taught[name] for name in self.learned])
+            soft_labels = SoftLabels(soft, config.alpha, config.temperature, config.soft_loss)
         if config.class_weights == "balanced":
-            weights = balanced_weights(labels, len(self.dataset.label_names))
+            weights = balanced_weights(self.dataset.train.labels, len(self.dataset.label_names))
+        training = Split(rows["train"], self.labels, weights)
         progress = train(
             network,
-            Split(rows["train"], labels, weights),
+            training,
             Split(rows["validation"], self.dataset.validation.labels),
             role=role,
-            settings=TrainingSettings.of(config),
+            settings=settings,
             plan=self.plan,
             seed=seed,
             work=artefact.work,
             soft_labels=soft_labels,
             observe=observe,
         )
-        logits = reading.logits(network, rows, splits.get("test"))
+        logits = reading.logits(network, {name: rows[name] for name in self.answered}, splits.get("test"))
         with stage(f"{role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
             save_file(logits, folder / LOGITS)
@@ -149,7 +185,7 @@ class RoleTraining:
                     "total_parameters": total,
                     "seconds": progress.seconds,
                     "spared_seconds": progress.epoch * sum(each.seconds() for each in rows.values()),
-                    "examples_per_second": len(self.dataset.train) * progress.epoch / progress.seconds,
+                    "examples_per_second": training.order(settings).rows * progress.epoch / progress.seconds,
                     "epochs": progress.epoch,
                     "kept_epoch": progress.best_epoch if config.keep_epoch == "best" else progress.epoch,
                 },

@@ -100,12 +100,13 @@ class TeacherReading:
         if adapted := self._adapted(model):
             reading, adapter = adapted
             network = SplitClassifier(adapter, self.plan.dtype)
-            rows = reading.rows(network, {name: splits[name] for name in ("train", "validation")})
+            rows = reading.rows(network, {name: each for name, each in splits.items() if name != "test"})
             return reading.logits(network, rows, splits.get("test"))
         logits = {"test": self._test_logits(model, splits["test"])} if "test" in splits else {}
         with stage("teacher: logits"), self.plan.autocast():
-            logits["validation"] = predict_logits(plain(model), splits["validation"])
-            logits["train"] = predict_logits(plain(model), splits["train"], "teacher: soft labels")
+            for split in (name for name in splits if name != "test"):
+                told = "" if split == "validation" else "teacher: soft labels"
+                logits[split] = predict_logits(plain(model), splits[split], told)
         return logits
 
     def _test_logits(self, model: nn.Module, test: Tokens) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from lora_distill.data.types import UNLABELLED
 from lora_distill.training.losses.kl import kl
 from lora_distill.training.losses.mse import mse
 
@@ -42,11 +43,12 @@ def distillation_loss(
 
         (1 - alpha) * cross_entropy(student, label) + alpha * soft_loss(student, teacher)
 
-    both averaged over the batch; weights of classes and smoothing are the hard loss's.
+    the hard loss averaged over the rows with labels, the soft one over the batch; weights of classes and smoothing are
+    the hard loss's.
 
     Args:
         student_logits: float [B, C].
-        labels: int64 [B], class indices.
+        labels: int64 [B], class indices, or UNLABELLED; of one row at least there is a label.
         teacher_logits: float [B, C], without gradient; None: the hard loss alone, whatever alpha.
         alpha: weight of the soft loss, 0 to 1.
         temperature: T > 0.
@@ -63,7 +65,9 @@ def distillation_loss(
         >>> round(distillation_loss(logits, torch.tensor([0]), logits, alpha=0.5, temperature=2.0).item(), 4)
         0.0635
     """
-    hard = functional.cross_entropy(student_logits, labels, weight=class_weights, label_smoothing=label_smoothing)
+    hard = functional.cross_entropy(
+        student_logits, labels, class_weights, ignore_index=UNLABELLED, label_smoothing=label_smoothing
+    )
     if teacher_logits is None:
         return hard
     # In double precision, for at a high temperature the divergence is a small difference of near equals; mps has none.
