@@ -74,13 +74,13 @@ def test_a_student_that_learnt_more_is_said_to_have_been_helped(tmp_path: Path) 
     assert evidence["good"].seeds == [0, 1, 2, 3]
     assert len(evidence["good"].accuracy["student"]) == 4
     written = json.loads(json.dumps(as_json(evidence)))
-    recipe = written["experiments"]["good"]["comparison"]["recipe"]["accuracy"]
+    recipe = written["experiments"]["good"]["comparisons"]["control"]["recipe"]["accuracy"]
     assert recipe["low"] < recipe["difference"] < recipe["high"]
     assert written["correction"] == {
         "method": "Holm",
         "comparisons": 2,
-        "corrected": ["verdict.p_value"],
-        "not_corrected": ["comparison.recipe.*.p_value", "comparison.same_rows.*.p_value"],
+        "corrected": ["verdicts.*.p_value"],
+        "not_corrected": ["comparisons.*.recipe.*.p_value", "comparisons.*.same_rows.*.p_value"],
     }
     assert written["experiments"]["good"]["runs"] == [f"s-good-seed-{seed}" for seed in range(4)]
 

@@ -24,6 +24,11 @@ Keep = Literal["first", "spread", "last"]
 ALL_LINEAR = "all-linear"  # PEFT's name for every linear module of a layer
 ROLES: tuple[Role, ...] = get_args(Role)
 CONTROLS: tuple[Role, ...] = ("control", "self-trained")  # what a student is compared with
+# What is at work where a student differs from a control, and what that control is.
+TOLD: dict[Role, tuple[str, str]] = {
+    "control": ("Distillation", "the same student without a teacher"),
+    "self-trained": ("The teacher", "the same student taught by what it learned without one"),
+}
 
 
 def role_noun(role: Role) -> str:
@@ -186,6 +191,18 @@ class Config(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training; auto: bf16 where the processor computes it in hardware"
     )
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What the experiment trains, in order."""
+        if self.no_control:
+            return ROLES[:2]
+        return ROLES if self.unlabelled else ROLES[:3]
+
+    def own(self, name: str, role: Role) -> Any:  # noqa: ANN401 - as the setting's
+        """A setting of the training as a role has it: teacher and control may have another than the student."""
+        own = getattr(self, f"{role}_{name}", None)
+        return getattr(self, name) if own is None else own
 
     @field_validator("*", mode="before")
     @classmethod

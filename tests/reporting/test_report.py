@@ -70,7 +70,7 @@ def test_the_verdicts_come_first(groups: dict[str, list[RunFolder]], tmp_path: P
     assert re.search(r"The most accurate student is (base|alone), with ", header)
     assert page.index("</header>") < page.index('id="table"') < page.index("<svg") < page.index('id="verdicts"')
     assert re.search(r"<strong>base</strong>: Distillation helped: \+\d+\.\d\d points over the same student", page)
-    assert "<strong>alone</strong>: One seed, so these two models only" in page
+    assert "<strong>alone</strong>: One seed, so these models only" in page
     assert page.count('<li class="helped">') == page.count('<span class="finding helped">') == 1
 
 
@@ -155,7 +155,7 @@ def test_every_plot_is_well_formed_and_says_what_it_shows(groups: dict[str, list
         assert plot.get("aria-label")
         assert plot.findall(".//title")
     marks = [str(mark.text).partition(":")[0] for mark in plots[0].findall(".//g/title")]
-    assert sorted(marks) == sorted(f"{role} of {name}" for name in groups for role in ROLES)
+    assert sorted(marks) == sorted(f"{role} of {name}" for name in groups for role in ROLES[:3])
 
 
 def test_differences_of_all_figures_are_shown_as_what_they_are_of(
@@ -196,7 +196,7 @@ def test_seeds_that_all_give_the_same_have_no_interval_on_the_page() -> None:
 
 def test_the_answers_of_every_role_are_shown(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     page = page_of({"alone": groups["alone"]}, tmp_path)
-    for role in ROLES:
+    for role in ROLES[:3]:
         table = page[page.index(f'aria-label="Confusion of the {role}"') :].partition("</table>")[0]
         counts = [int(count) for count in re.findall(r"<td[^>]*>([\d,]+)</td>", table)]
         assert counts == list(np.ravel(groups["alone"][0].results()[role]["test"]["confusion"]))
@@ -295,4 +295,4 @@ def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]],
         assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text
         named = [str(key.text).strip() for key in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}tspan")]
-        assert named == ([] if "difference" in file.name else [f"● {role}" for role in ROLES])
+        assert named == ([] if "difference" in file.name else [f"● {role}" for role in ROLES[:3]])

@@ -60,6 +60,12 @@ TRAINING = {
     "seed": 7,
     "max_length": 77,
 }
+# A setting of one role's own, which wins over the one that all have.
+OWN: dict[Role, dict[str, Any]] = {
+    "teacher": {"teacher_learning_rate": 7.0, "teacher_num_epochs": 77},
+    "student": {"labelled_per_batch": 7},
+    "control": {"control_learning_rate": 7.0, "control_num_epochs": 77},
+}
 STUDENTS = {"student_lora_r": 7, "student_lora_alpha": 7, "student_target_layers": 7}
 TEACHERS = {"teacher_lora_r": 7, "teacher_lora_alpha": 7, "teacher_target_layers": 7}
 SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse"}
@@ -74,6 +80,8 @@ ELSEWHERE = {
     "text_column": "other",
     "label_column": "other",
     "max_train_rows": 7,
+    "labels_per_class": 7,
+    "unlabelled": "other",
     "validation_fraction": 0.7,
     "test_fraction": 0.7,
     "device": "cuda",
@@ -108,13 +116,15 @@ def key(role: Role, config: Config | None = None, **parts: Any) -> str:  # noqa:
 
 
 def test_every_setting_is_considered_here() -> None:
-    assert {*TRAINING, *STUDENTS, *TEACHERS, *SOFT, *ELSEWHERE, *IDLE} == set(Config.model_fields)
+    settings = {*TRAINING, *STUDENTS, *TEACHERS, *SOFT, *ELSEWHERE, *IDLE}
+    assert settings.union(*OWN.values()) == set(Config.model_fields)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_what_a_role_depends_on_and_what_not(role: Role) -> None:
-    own = TRAINING | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role == "student" else {})
-    for name, value in {**TRAINING, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
+    own = TRAINING | OWN[role] | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role == "student" else {})
+    others = {name: value for settings in OWN.values() for name, value in settings.items()}
+    for name, value in {**TRAINING, **others, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
         config = Config(**{name: value})
         assert getattr(config, name) != getattr(Config(), name)
         assert (key(role, config) != key(role)) == (name in own), name

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import ALL_LINEAR, CONTROLS
-from lora_distill.evaluation.verdict import TOLD
+from lora_distill.config import ALL_LINEAR, CONTROLS, TOLD
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
 from lora_distill.reporting.sentences import (
     SPEED,

@@ -207,9 +207,10 @@ def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
 
 def plan_table(plan: "Plan") -> Table:
     """One row for each run that is not finished: which of its roles it trains, and what it takes from others."""
-    table = _table("What would run", "Run", *(role.capitalize() for role in ROLES), "Seconds")
+    roles = roles_in(run.artefacts for run in plan.runs)
+    table = _table("What would run", "Run", *(role.capitalize() for role in roles), "Seconds")
     for run in plan.runs:
-        cells = ("trained" if role in run.trains else "shared" if role in run.artefacts else ABSENT for role in ROLES)
+        cells = ("trained" if role in run.trains else "shared" if role in run.artefacts else ABSENT for role in roles)
         table.add_row(Text(one_line(run.name)), *cells, f"{run.seconds:,.0f}")
     return table
 

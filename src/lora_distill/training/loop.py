@@ -76,9 +76,7 @@ class TrainingSettings:
         recipe = {name: getattr(config, name) for name in cls.__dataclass_fields__}
         if role in ("teacher", "control"):
             recipe["labelled_per_batch"] = 0  # it reads no others
-            own = {name: getattr(config, f"{role}_{name}") for name in ("learning_rate", "num_epochs")}
-            recipe |= {name: value for name, value in own.items() if value is not None}
-        return cls(**recipe)
+        return cls(**recipe | {name: config.own(name, role) for name in ("learning_rate", "num_epochs")})
 
 
 @dataclass(frozen=True)
