@@ -149,6 +149,23 @@ def test_two_students_are_compared_row_by_row_and_seed_by_seed(tmp_path: Path) -
     assert "student_right" not in json.dumps(as_json(found))
 
 
+def test_a_teacher_is_judged_beside_what_a_student_could_teach_itself(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 4, "one")
+    finish(suite, {"teacher": 0.95, "student": 0.93, "control": 0.7, "self-trained": 0.93})
+    found = gather(suite.groups())["one"]
+    assert list(found.verdicts) == ["control", "self-trained"]
+    assert found.verdicts["control"].finding == "helped"
+    assert "over the same student without a teacher" in found.verdicts["control"].sentence
+    assert found.verdicts["self-trained"].finding == "no difference"
+    assert "over the same student taught by what it learned without one" in found.verdicts["self-trained"].sentence
+    written = as_json({"one": found})
+    assert written["correction"]["comparisons"] == 2
+    # Each is corrected for the other.
+    assert found.verdicts["control"].p_value == pytest.approx(
+        min(1.0, 2 * found.comparisons["control"].recipe["accuracy"].p_value)
+    )
+
+
 def test_only_finished_runs_count(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, 4, "one", "two")
     done = {name: config for name, config in suite.runs.items() if name in ("one-seed-0", "one-seed-2", "one-seed-3")}

@@ -10,6 +10,7 @@ from lora_distill.data.splits import (
     count_repeats,
     draw_stratified,
     drop_shared,
+    limit_each_class,
     limit_train,
     limit_validation,
     require_rows,
@@ -133,3 +134,12 @@ def test_repeats_are_counted() -> None:
     texts = ["a", " a ", "a", "b", "b", "c"]
     rows = Rows(np.arange(6), texts, np.array([0, 1, 2, 1, 1, 0]))
     assert count_repeats(rows) == (3, 1)
+
+
+@given(sizes=class_sizes, data=st.data(), seed=st.integers(0, 9))
+def test_so_many_of_each_class(sizes: list[int], data: st.DataObject, seed: int) -> None:
+    rows = numbered(shuffled_labels(sizes))
+    size = data.draw(st.integers(1, min(sizes)))
+    drawn = limit_each_class(rows, size, seed)
+    assert np.bincount(drawn.labels).tolist() == [size] * len(sizes)
+    assert np.all(np.diff(drawn.ids) > 0)

@@ -179,3 +179,12 @@ def test_tokens_are_kept_and_found_by_texts_model_and_length(
     keep_tokens(texts, folder, 6, "model", Cache(tmp_path / "none", 0))
     assert len(calls) == 5
     assert not list((tmp_path / "none").glob("tokens-*/*"))
+
+
+def test_texts_are_followed_by_others_as_if_read_together(tiny: Tiny) -> None:
+    folder = tiny("bert")
+    few, others = SCRIPTS[:5], SCRIPTS[5:]
+    together = tokenise(few, folder, 6).followed_by(tokenise(others, folder, 6))
+    expected = tokenise(SCRIPTS, folder, 6)
+    assert rows_of(together) == rows_of(expected)
+    assert (together.cut, together.pad_id) == (expected.cut, expected.pad_id)

@@ -151,6 +151,25 @@ def test_what_speaks_against_a_role_is_said() -> None:
         assert "- **Warning**: the teacher is no better than always answering 'a\\*'.\n" in text
 
 
+def test_a_self_trained_student_and_what_learned_without_labels() -> None:
+    results = sample_results()
+    results["self-trained"] = results["control"]
+    results["agreement"]["self-trained_teacher"] = results["agreement"]["control_teacher"]
+    results["student_minus_self-trained"] = results["student_minus_control"]
+    results["data"]["unlabelled_rows"] = 321
+    settings: dict[str, Any] = {"unlabelled": "more.csv", "labelled_per_batch": 5}
+    taught, student, control = (
+        card(role, results=results, **settings) for role in ("self-trained", "student", "control")
+    )
+    assert "- Teacher: the control, which is this student trained on the labels alone" in taught
+    assert "Student minus self-trained (the same student taught by what it learned without one): +0.67" in student
+    for text in (taught, student):
+        assert "- 32 rows a step, 5 of them with labels, " in text
+        assert "cross-entropy with the labels of the rows that have some + 0.5 × " in text
+        assert "321 unlabelled" in text
+    assert "of them with labels" not in control
+
+
 def test_without_a_control_nothing_is_compared() -> None:
     results = sample_results()
     del results["control"], results["student_minus_control"]
