@@ -1,4 +1,5 @@
 import re
+import struct
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -12,10 +13,11 @@ from lora_distill.config import ROLES, make_config
 from lora_distill.evaluation.comparison import compare_over_seeds
 from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.evidence import Predictions, gather
+from lora_distill.reporting.figures import png
 from lora_distill.reporting.report import headline, write_report
 from lora_distill.reporting.sections import cost, differences, rows_to_read
 from lora_distill.reporting.summary import summarise
-from lora_distill.reporting.svg import Axis, Point, scatter
+from lora_distill.reporting.svg import HEIGHT, WIDTH, Axis, Point, scatter
 from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, SPEED, RunFolder
 from lora_distill.store import write_json, write_jsonl
 from tests.reporting.sample import LABELS, sample_results
@@ -285,14 +287,18 @@ def test_seconds_add_up_and_what_was_shared_is_told(tmp_path: Path) -> None:
 
 def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     written = write_report(tmp_path / "report.html", gather(groups), groups, tmp_path / "figures")
-    files = sorted((tmp_path / "figures").iterdir())
+    files = sorted((tmp_path / "figures").glob("*.svg"))
     assert len(files) == written == 1 + 2 + 4 * len(groups)
+    assert len(list((tmp_path / "figures").iterdir())) == 2 * written
     assert {"accuracy.svg", "1-accuracy-by-alpha.svg", "1-difference-by-alpha.svg", "base-calibration.svg"} <= {
         file.name for file in files
     }
     for file in files:
         text = file.read_text(encoding="utf-8")
+        picture = file.with_suffix(".png").read_bytes()
+        assert struct.unpack(">II", picture[16:24]) == (2 * WIDTH, 2 * HEIGHT)
+        assert picture != png(re.sub("<text.*?</text>", "", text))  # its letters are in it
         assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text
         named = [str(key.text).strip() for key in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}tspan")]
-        assert named == ([] if "difference" in file.name else [f"● {role}" for role in ROLES[:3]])
+        assert named == ([] if "difference" in file.name else [f"• {role}" for role in ROLES[:3]])
