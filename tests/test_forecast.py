@@ -41,7 +41,7 @@ def whole_classifier(base: Path, folder: Path) -> Path:
 
 
 def trained(plan: Plan) -> list[str]:
-    return [run.artefacts[role] for run in plan.runs for role in run.trains]
+    return [key for run in plan.runs for key in run.leaves]
 
 
 def test_eight_kinds_of_experiment_need_five_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,13 @@ class Config(BaseModel):
         description="a run, a PEFT adapter or a whole classifier to use as the teacher; none is trained",
     )
     teacher_label_map: Pairs = Field(
-        {}, description="the checkpoint's label names for the data's, as theirs=ours,theirs=ours"
+        {}, description="a given teacher's label names for the data's, as theirs=ours,theirs=ours"
+    )
+    teacher_predictions: str | None = Field(
+        None,
+        min_length=1,
+        description="a CSV/TSV/JSONL/Parquet file of a teacher's answers by text: probabilities, logits or labels;"
+        " none is trained",
     )
     no_control: bool = Field(False, description="do not train the same student without the teacher")
 

@@ -62,7 +62,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     device = choose_plan(config.device, "fp32").device
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
     logits: dict[Role, NDArray[np.float32]] = {}
-    for role in (role for role in ROLES if role in original):
+    for role in _roles(original, trained):
         opened = open_role(run, role)
         tokens = tokenise(rows.texts, opened.tokenizer_folder, opened.max_length)
         stage = f"{role}: {len(labels):,} rows, in fp32"
@@ -82,3 +82,10 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     stem = re.sub(r"[^\w.-]+", "-", Path(config.dataset).stem or config.dataset)
     file = run.path / f"evaluation-{stem}-{rows.source['revision'][:8]}.json"
     return results, file
+
+
+def _roles(original: dict[str, Any], trained: Config) -> list[Role]:
+    """Those that are models."""
+    if trained.teacher_predictions:
+        logger.info("teacher: is a file of answers, which has none to other texts, and is left out")
+    return [role for role in ROLES if role in original and not (role == "teacher" and trained.teacher_predictions)]

@@ -148,7 +148,7 @@ def _drawn_by_seed(results: dict[str, Any]) -> dict[str, bool]:
 
     return {
         "the training texts": is_drawn("train"),
-        "the teacher": "checkpoint" not in results["teacher"],
+        "the teacher": "teacher" in results and not {"checkpoint", "file"} & results["teacher"].keys(),
         "the student's first weights": True,
         "the order of the rows": True,
         "dropout": True,

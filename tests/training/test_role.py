@@ -96,6 +96,7 @@ IDLE = {
     "report_to": "mlflow",
     "teacher_checkpoint": "other",
     "teacher_label_map": {"a": "b"},
+    "teacher_predictions": "other",
 }
 
 

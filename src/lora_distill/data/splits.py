@@ -81,8 +81,8 @@ def drop_shared(rows: Rows, *kept: Rows) -> tuple[Rows, int]:
 
 def stand_in(texts: list[str], *splits: Rows) -> NDArray[np.bool_]:
     """Whether each text stands in one of the splits, bool [N]; white space does not count."""
-    taken = {_collapse(text) for rows in splits for text in rows.texts}
-    return np.array([_collapse(text) in taken for text in texts], dtype=np.bool_)
+    taken = {collapse(text) for rows in splits for text in rows.texts}
+    return np.array([collapse(text) in taken for text in texts], dtype=np.bool_)
 
 
 def limit_each_class(train: Rows, size: int, seed: int) -> Rows:
@@ -114,10 +114,11 @@ def limit_validation(validation: Rows, train_rows: int, fraction: float, seed: i
 
 def count_repeats(rows: Rows) -> tuple[int, int]:
     """How many rows repeat an earlier text, and how many texts stand with different labels."""
-    texts = list(map(_collapse, rows.texts))
+    texts = list(map(collapse, rows.texts))
     labels_of_text = Counter(text for text, _ in set(zip(texts, rows.labels.tolist(), strict=True)))
     return len(texts) - len(labels_of_text), sum(count > 1 for count in labels_of_text.values())
 
 
-def _collapse(text: str) -> str:
+def collapse(text: str) -> str:
+    """A text as it is compared with others: its words, a space between two."""
     return " ".join(text.split())

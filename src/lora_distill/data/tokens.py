@@ -60,6 +60,12 @@ class Tokens:
         offsets = np.concatenate([self.offsets, len(self.flat) + others.offsets[1:]])
         return replace(self, flat=np.concatenate([self.flat, others.flat]), offsets=offsets, cut=self.cut + others.cut)
 
+    def take(self, rows: NDArray[np.int64]) -> "Tokens":
+        """Those of these rows, in this order."""
+        flat = [self.flat[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
+        return replace(self, flat=np.concatenate(flat), offsets=offsets, cut=0)
+
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """int64 [N], tokens of each row."""

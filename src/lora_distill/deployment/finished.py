@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lora_distill.config import Role
 from lora_distill.data.tokens import most_tokens
+from lora_distill.errors import UserError
 from lora_distill.model.base import resolve_again
 from lora_distill.model.cut import Cut, cut_base
 from lora_distill.model.given_teacher import open_again
@@ -45,10 +46,15 @@ def open_role(run: RunFolder, role: Role) -> FinishedModel:
     """A role's model, of a run that has this role.
 
     Raises:
-        UserError: the run is not finished, or what it was made from cannot be had as it was.
+        UserError: the run is not finished, what it was made from cannot be had as it was, or its teacher is a file.
     """
     names = run.results()["data"]["label_names"]
     config, environment = run.resolved(), run.environment()
+    if role == "teacher" and config.teacher_predictions:
+        raise UserError(
+            f"{run.path}: its teacher is a file of answers, {config.teacher_predictions}: no model that could answer"
+            " other texts, or be timed."
+        )
     if role == "teacher" and config.teacher_checkpoint:
         given = open_again(environment["given_teacher"], names, config.teacher_label_map)
         model, folder, columns = given.load(), given.tokenizer_folder, given.columns

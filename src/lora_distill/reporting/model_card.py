@@ -38,7 +38,7 @@ def model_card(*, role: str, results: dict[str, Any], config: dict[str, Any], ba
     """
     facts, card = results[role], [_results(role, results, config), _data(results)]
     if facts["trainable_parameters"] is None:
-        card = [_about_given(results), *card]
+        card = [_about_given(results, config), *card]
     else:
         card = [
             _about(role, results, config, base),
@@ -107,12 +107,17 @@ _PURPOSE = {
 }
 
 
-def _about_given(results: dict[str, Any]) -> str:
-    location = _md(results["teacher"]["checkpoint"])
+def _about_given(results: dict[str, Any], config: dict[str, Any]) -> str:
     return (
-        f"This teacher was not trained here: it was given, as {location}. This folder holds no weights, only this card "
-        "on how it did."
+        f"This teacher was not trained here: it was {_given(results, config)}. This folder holds no weights, only this"
+        " card on how it did."
     )
+
+
+def _given(results: dict[str, Any], config: dict[str, Any]) -> str:
+    if config.get("teacher_predictions"):
+        return f"given, as the file of answers {_md(config['teacher_predictions'])}"
+    return f"given, as {_md(results['teacher']['checkpoint'])}"
 
 
 def _loading(results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
@@ -208,8 +213,10 @@ def _classes(role: str, results: dict[str, Any]) -> str:
 def _comparison(role: str, results: dict[str, Any]) -> str:
     if role == "teacher":
         return ""
-    same, teacher = results["agreement"][f"{role}_teacher"], percent(results["teacher"]["test"]["accuracy"])
-    text = f"""
+    text = ""
+    if "agreement" in results:
+        same, teacher = results["agreement"][f"{role}_teacher"], percent(results["teacher"]["test"]["accuracy"])
+        text = f"""
 
 Beside the teacher (accuracy {teacher}): both predict the same class on {percent(same["rate"])} of the test rows, and \
 the mean KL(teacher, {role}) is {same["kl"]:.4f} nats."""
@@ -255,11 +262,12 @@ schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped a
 
 def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     alpha, temperature = config["alpha"], config["temperature"]
-    teacher = f"given, as {_md(results['teacher'].get('checkpoint', ''))}"
-    if base := results["teacher"].get("base_model"):
+    if base := results.get("teacher", {}).get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
         teacher = f"LoRA of rank {rank} on {layers} layers of {encoder}"
+    else:
+        teacher = _given(results, config)
     if role == "self-trained":
         teacher = "the control, which is this student trained on the labels alone"
     soft = (
