@@ -31,6 +31,7 @@ from lora_distill.run_folder import RunFolder
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import Unwanted, nobody
+from lora_distill.trainings import run_training, trainings
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.tiny import tiny_model
 
@@ -178,12 +179,12 @@ def test_the_self_trained_student_learns_from_the_control_and_the_student_from_t
         raise Unwanted
 
     prepared = prepare(RunFolder(run).resolved())
-    wanted = experiment.trainings(prepared)
+    wanted = trainings(prepared)
     monkeypatch.setattr(role_module, "train", see)
     pairs: list[tuple[Role, Role]] = [("student", "teacher"), ("self-trained", "control")]
     for role, teacher in pairs:
         with pytest.raises(Unwanted):
-            experiment._train(prepared, wanted[role], time.time(), nobody)
+            run_training(prepared, wanted[role], time.time(), nobody)
         said = load_file(wanted[teacher].artefact().folder / "logits.safetensors")
         assert len(said["train"]) == 24
         assert len(said["unlabelled"]) == 60

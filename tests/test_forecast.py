@@ -22,7 +22,7 @@ from lora_distill.training.outcome import Outcome
 from tests.end_to_end.conftest import WORDS, small_values, write_rows
 from tests.tiny import tiny_model
 
-NOTHING = Costs({}, None, 0, 0, 0.0, Outcome("", None, {}, [], {}, reused=False))
+NOTHING = Costs({}, None, 0, 0, 0.0, Outcome("", {}, {}, [], {}, reused=False))
 
 
 def suite_of(folder: Path, base: Path, experiments: dict[str, str], **settings: object) -> Suite:
@@ -76,6 +76,8 @@ def test_what_is_planned_is_what_happens(
         "base": "",
         "alpha": "alpha: 0.7",
         "deeper": "teacher_target_layers: 2",
+        "several": "teacher_ensemble: 2, no_control: true",
+        "folds": "teacher_fit: crossfit, teacher_folds: 2, no_control: true",
         "unlabelled": f"unlabelled: {write_rows(tmp_path / 'others.csv', 70, seed=1)}, control_num_epochs: 1",
         "given": f"teacher_checkpoint: {whole_classifier(tiny('roberta'), tmp_path / 'given')}, no_control: true",
     }
@@ -89,7 +91,7 @@ def test_what_is_planned_is_what_happens(
     assert sorted(trained(plan)) == sorted(made)
     for run in plan.runs:
         results = RunFolder.of(suite.runs[run.name]).results()
-        assert [role for role in run.artefacts if not results[role]["reused"]] == run.trains
+        assert [role for role in run.artefacts if not results[role]["reused"]] == list(dict.fromkeys(run.trains))
     cache = [entry.size for entry in Cache(tmp_path / "cache").entries() if entry.name in plan.cache_entries]
     assert plan.cache == pytest.approx(sum(cache), rel=0.1)
     taken = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())

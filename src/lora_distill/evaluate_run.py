@@ -9,7 +9,7 @@ from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
 from lora_distill.data.tokens import tokenise
-from lora_distill.deployment.finished import open_role
+from lora_distill.deployment.finished import open_models
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
@@ -19,6 +19,7 @@ from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import choose_plan
+from lora_distill.training.several import pooled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,10 +64,11 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
     logits: dict[Role, NDArray[np.float32]] = {}
     for role in _roles(original, trained):
-        opened = open_role(run, role)
-        tokens = tokenise(rows.texts, opened.tokenizer_folder, opened.max_length)
+        models = open_models(run, role)
+        tokens = tokenise(rows.texts, models[0].tokenizer_folder, models[0].max_length)
         stage = f"{role}: {len(labels):,} rows, in fp32"
-        logits[role] = predict_logits(plain(opened.model.to(device)), tokens, stage)[:, opened.columns]
+        answers = [predict_logits(plain(each.model.to(device)), tokens, stage)[:, each.columns] for each in models]
+        logits[role] = answers[0] if len(answers) == 1 else pooled(answers)
         facts = {name: value for name, value in original[role].items() if name not in OF_THE_TRAINING}
         temperature = original[role]["temperature_scaling"]["temperature"]
         results[role] = {

@@ -237,7 +237,7 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
             "temperature_scaling": temperature_scaling(logits, labels, names, temperature),
             "validation": classification_metrics(validation, dataset.validation.labels, names),
             **({} if role == "teacher" else {"budget": config.student_budget}),
-            **({"base_model": prepared.base_of(role).name} if outcome.adapter else {}),
+            **({"base_model": prepared.base_of(role).name} if outcome.adapters else {}),
             **outcome.facts,
             "reused": outcome.reused,
         }
@@ -264,9 +264,9 @@ def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], resu
     for role, outcome in outcomes.items():
         card = model_card(role=role, results=results, config=config, base=prepared.base_of(role).recorded())
         with whole_folder(run.path / role) as folder:
-            if outcome.adapter:
+            for place, adapter in outcome.adapters.items():
                 # Not with their modes: safetensors makes files that nobody else may read.
-                shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+                shutil.copytree(adapter, folder / place, dirs_exist_ok=True, copy_function=shutil.copyfile)
             (folder / "README.md").write_text(card, encoding="utf-8")
     columns = {"row_id": dataset.test.ids, "text": dataset.test.texts, "label": dataset.test.labels}
     for role, outcome in outcomes.items():

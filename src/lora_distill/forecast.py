@@ -65,11 +65,13 @@ class _Forecast:
         leaves: list[str] = []
         seconds = own.seconds
         for role, training in wanted.items():
+            told = 0.0
             for model, splits in models_of(training, splits_of(prepared, training)):
                 costs = self._measurements.training(model, splits)
                 work = Work.of(model, splits)
                 history = costs.history_bytes * work.trained
                 self.disk += costs.adapter_bytes + history
+                told += history
                 artefacts[role].append(model.artefact().key)
                 if self._is_fresh(model.artefact()):
                     trains.append(role)
@@ -77,8 +79,10 @@ class _Forecast:
                     self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
                     token_layers, exact = _frozen(prepared, model, splits, costs, self.cache)
                     seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
-            if self._is_fresh(training.artefact()):  # of what is no model
+            if self._is_fresh(training.artefact()):  # of what is no model: what several, or a file, answer
                 leaves.append(training.artefact().key)
+                rows = sum(map(len, prepared.dataset.splits().values()))
+                self.disk += told + rows * len(prepared.dataset.label_names) * np.dtype(np.float32).itemsize
         self.runs.append(PlannedRun(name, artefacts, trains, leaves, seconds))
 
     def _is_fresh(self, artefact: Artefact) -> bool:

@@ -168,7 +168,7 @@ class Measurements:
             folder = self._folder / f"run-{len(self._runs)}"
             save(RunFolder(folder), prepared, outcomes, judge(prepared, outcomes, []))
             seconds = time.monotonic() - started
-            adapters = sum(_size(outcome.adapter) for outcome in outcomes.values() if outcome.adapter)
+            adapters = sum(_size(each) for outcome in outcomes.values() for each in outcome.adapters.values())
             self._runs[kind] = RunCosts(seconds, _size(folder, but=(HISTORY,)) - adapters)
         return self._runs[kind]
 
@@ -176,7 +176,7 @@ class Measurements:
         """One of the size that a training's will have."""
         if isinstance(training, FiledTeacher):
             facts = {"trainable_parameters": None, "seconds": 0.0}
-            return Outcome("", None, training.answers.logits, [], facts, reused=False)
+            return Outcome("", {}, training.answers.logits, [], facts, reused=False)
         model, splits = models_of(training, splits_of(prepared, training))[0]
         return _as_if_of_all_rows(self.training(model, splits).outcome, prepared.dataset)
 
@@ -206,7 +206,7 @@ class Measurements:
             {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in taken.items()},
             activated,
             _size(folder, but=(HISTORY, LOGITS)),
-            _size(outcome.adapter) if outcome.adapter else 0,
+            sum(map(_size, outcome.adapters.values())),
             history / max(work.trained, 1),
             outcome,
         )

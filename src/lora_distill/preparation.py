@@ -15,7 +15,7 @@ from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.answers import Answers
 from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
-from lora_distill.data.splits import stand_in
+from lora_distill.data.splits import draw_folds, stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
 from lora_distill.data.types import Dataset
 from lora_distill.data.wording import counted
@@ -40,6 +40,7 @@ from lora_distill.run_folder import RunFolder
 from lora_distill.teachers import check_teacher, open_answers, open_given_teacher
 from lora_distill.tracking import check_tracker
 from lora_distill.training.plan import ExecutionPlan, choose_plan
+from lora_distill.training.several import ensemble_seeds
 from lora_distill.training.teacher_reading import TeacherReading
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,9 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         config, base = _base_model(config, fallbacks)
         student_base = _resolve(config.student_base_model) if config.student_base_model else base
     config, dataset = _dataset(config, fallbacks)
+    if config.teacher_fit == "crossfit":
+        for seed in ensemble_seeds(config):
+            draw_folds(dataset.train, config.teacher_folds, seed, dataset.label_names)
     config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
     if config.unlabelled:
         reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"

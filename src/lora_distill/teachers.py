@@ -13,8 +13,9 @@ from lora_distill.run_folder import RunFolder, changed_since
 
 OF_A_TRAINED_TEACHER = (
     *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers"),
-    *("teacher_learning_rate", "teacher_num_epochs"),
+    *("teacher_learning_rate", "teacher_num_epochs", "teacher_ensemble", "teacher_fit"),
 )
+SEVERAL = ("teacher_ensemble", "teacher_fit")
 
 
 def check_teacher(config: Config) -> None:
@@ -32,13 +33,19 @@ def check_teacher(config: Config) -> None:
         )
     if given and config.student_base_model:
         raise UserError(f"--student_base_model: with {given[0]}, --base_model is the student's. Give it there.")
-    if config.teacher_predictions:
-        named = (name for name in OF_A_TRAINED_TEACHER if getattr(config, name) != Config.model_fields[name].default)
-        if of_training := next(named, None):
+    if given:
+        settings = OF_A_TRAINED_TEACHER if config.teacher_predictions else SEVERAL
+        if of_training := next((name for name in settings if not _is_default(config, name)), None):
             raise UserError(
-                f"--{of_training}: is for a teacher that is trained, and --teacher_predictions is one that is not."
+                f"--{of_training}: is for a teacher that is trained, and {given[0]} is one that is not."
                 " Give one of them."
             )
+    if config.teacher_fit == "whole" and not _is_default(config, "teacher_folds"):
+        raise UserError(f"--teacher_folds {config.teacher_folds}: is for --teacher_fit crossfit. Give that, too.")
+
+
+def _is_default(config: Config, name: str) -> bool:
+    return bool(getattr(config, name) == Config.model_fields[name].default)
 
 
 def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | None) -> Answers | None:
@@ -58,6 +65,11 @@ def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | No
     columns |= {"label_column": config.label_column}
     key = ("answers", location, dataset.fingerprint, *columns.values(), *config.teacher_label_map.items())
     answers = once(key, lambda: read_answers(location, dataset, label_map=config.teacher_label_map, **columns))
+    if config.teacher_calibrate and "validation" not in answers.logits:
+        raise UserError(
+            f"--teacher_calibrate: fits a temperature to a teacher's answers to validation, and {location} lacks some."
+            "\nAdd them, or leave the flag out."
+        )
     if begun and begun["answers"]["revision"] != answers.revision:
         raise changed_since(RunFolder.of(config).path, location)
     return answers

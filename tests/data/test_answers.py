@@ -27,6 +27,7 @@ DATA = Dataset(
 )
 TEXTS = TRAIN + MORE + VALIDATION + TEST
 SHARES = [0.9, 0.2, 0.3, 0.4, 0.5, 0.6]
+GOOD: dict[str, list[Any]] = {"text": TEXTS, "no": SHARES, "yes": [1 - share for share in SHARES]}
 
 
 def write(path: Path, columns: dict[str, list[Any]]) -> Path:
@@ -128,11 +129,13 @@ def test_the_order_of_the_rows_is_of_no_account(tmp_path_factory: pytest.TempPat
 def test_what_is_judged_is_answered_whole_or_not_judged(tmp_path: Path) -> None:
     texts, shares = TEXTS[:-1], SHARES[:-1]
     found = read(write(tmp_path / "a.csv", {"text": texts, "no": shares, "yes": [1 - share for share in shares]}))
-    assert sorted(found.logits) == ["train", "unlabelled"]
-    assert found.notes[1].startswith("answers: to 1 of 1 rows of validation and 1 of 2 of test; a teacher that has not")
-
-
-GOOD: dict[str, list[Any]] = {"text": TEXTS, "no": SHARES, "yes": [1 - share for share in SHARES]}
+    assert sorted(found.logits) == ["train", "unlabelled", "validation"]
+    without = [place for place, text in enumerate(TEXTS) if text not in VALIDATION]
+    columns = {name: [values[place] for place in without] for name, values in GOOD.items()}
+    assert sorted(read(write(tmp_path / "b.csv", columns)).logits) == ["train", "unlabelled"]
+    assert found.notes[1].startswith(
+        "answers: to 1 of 1 rows of validation and 1 of 2 rows of test; a teacher that has not"
+    )
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def unjudged(call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path, ans
     write_answers(answers, [row for row in read(rows_csv) if row["text"] in train])
     done = call("train", *flags(tiny_base, rows_csv, answers))
     assert done.returncode == 0, done.stderr
-    assert "answers: to 0 of 19 rows of validation and 0 of 48 of test" in done.stderr
+    assert "answers: to 0 of 19 rows of validation and 0 of 48 rows of test" in done.stderr
     return run_folder(tmp_path)
 
 

@@ -68,7 +68,7 @@ OWN: dict[Role, dict[str, Any]] = {
 }
 STUDENTS = {"student_lora_r": 7, "student_lora_alpha": 7, "student_target_layers": 7}
 TEACHERS = {"teacher_lora_r": 7, "teacher_lora_alpha": 7, "teacher_target_layers": 7}
-SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse"}
+SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse", "teacher_calibrate": True}
 # What is found in the data's, the base model's or the plan's own fingerprint, and what decides nothing.
 ELSEWHERE = {
     "base_model": "other",
@@ -97,6 +97,9 @@ IDLE = {
     "teacher_checkpoint": "other",
     "teacher_label_map": {"a": "b"},
     "teacher_predictions": "other",
+    "teacher_ensemble": 7,  # of whose members each is one
+    "teacher_fit": "crossfit",
+    "teacher_folds": 7,
 }
 
 

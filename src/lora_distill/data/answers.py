@@ -28,8 +28,8 @@ class Answers:
     Attributes:
         location: as the user gave it.
         revision: SHA-256 of the file's bytes.
-        logits: float32 [N, C] of each split in the rows' order: of train and unlabelled always, of validation and test
-            where both have answers to all their rows.
+        logits: float32 [N, C] of each split in the rows' order: of train and unlabelled always, of validation where all
+            its rows have answers, of test where those of both have.
         notes: sentences on how the file was read.
     """
 
@@ -197,14 +197,15 @@ def _fit(where: str, rows: dict[str, int], dataset: Dataset) -> tuple[dict[str, 
             f"{where}: has no answer to {said}, such as {listing([collapse(missing[lacking[0]][0])])}.\n"
             "Add them: each text that a student learns from needs one."
         )
-    judged, notes = ["validation", "test"], []
-    if any(missing[split] for split in judged):
-        answered = (f"{len(splits[split]) - len(missing[split]):,} of {len(splits[split]):,}" for split in judged)
-        notes.append(
-            "answers: to {} rows of validation and {} of test; a teacher that has not answered all of both is not"
-            " judged".format(*answered)
+    # Without validation nothing can be said of a temperature, and so of a teacher.
+    judged = [split for split in ("validation", "test") if not any(missing[each] for each in ("validation", split))]
+    notes = []
+    if len(judged) < 2:
+        said = " and ".join(
+            f"{len(splits[split]) - len(missing[split]):,} of {len(splits[split]):,} rows of {split}"
+            for split in ("validation", "test")
         )
-        judged = []
+        notes.append(f"answers: to {said}; a teacher that has not answered all of both is not judged")
     taken = {
         split: np.array([rows[collapse(text)] for text in splits[split].texts], dtype=np.int64)
         for split in [*learned, *judged]

@@ -112,6 +112,41 @@ def limit_validation(validation: Rows, train_rows: int, fraction: float, seed: i
     return validation.take(draw_stratified(validation.labels, size, generator(seed, "validation rows")))
 
 
+def draw_folds(train: Rows, folds: int, seed: int, label_names: list[str]) -> list[NDArray[np.int64]]:
+    """Parts of the training rows, stratified, and rows of one text in one of them; white space does not count.
+
+    Args:
+        train: the rows.
+        folds: how many.
+        seed: the run's.
+        label_names: for messages.
+
+    Returns:
+        Positions of each part, int64, in rising order; each position is in one part.
+
+    Raises:
+        UserError: there are fewer texts than folds, or without a part there is no row of some class.
+    """
+    numbers: dict[str, int] = {}
+    text = np.array([numbers.setdefault(collapse(each), len(numbers)) for each in train.texts])
+    if len(numbers) < folds:
+        raise UserError(f"--teacher_folds {folds}: there are {len(numbers)} different training texts. Ask for fewer.")
+    label_of_text = train.labels[np.unique(text, return_index=True)[1]]
+    shuffled = generator(seed, "teacher folds").permutation(len(numbers))
+    dealt = np.empty(len(numbers), dtype=np.int64)
+    dealt[shuffled[np.argsort(label_of_text[shuffled], kind="stable")]] = np.arange(len(numbers)) % folds
+    parts = [np.flatnonzero(dealt[text] == fold) for fold in range(folds)]
+    for part in parts:
+        left = np.bincount(np.delete(train.labels, part), minlength=len(label_names))
+        if not left.all():
+            lost = label_names[int(left.argmin())]
+            raise UserError(
+                f"--teacher_fit crossfit: one fold holds all training rows of {lost!r}, which its teacher would not know."
+                "\nAdd rows of this class, or leave it at whole."
+            )
+    return parts
+
+
 def count_repeats(rows: Rows) -> tuple[int, int]:
     """How many rows repeat an earlier text, and how many texts stand with different labels."""
     texts = list(map(collapse, rows.texts))

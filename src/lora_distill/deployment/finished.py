@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lora_distill.config import Role
+from lora_distill.config import Config, Role
 from lora_distill.data.tokens import most_tokens
 from lora_distill.errors import UserError
 from lora_distill.model.base import resolve_again
@@ -46,7 +46,23 @@ def open_role(run: RunFolder, role: Role) -> FinishedModel:
     """A role's model, of a run that has this role.
 
     Raises:
-        UserError: the run is not finished, what it was made from cannot be had as it was, or its teacher is a file.
+        UserError: the run is not finished, what it was made from cannot be had as it was, or its teacher is a file or
+            several models.
+    """
+    first, *others = open_models(run, role)
+    if others:
+        raise UserError(
+            f"{run.path}: its {role} is {1 + len(others)} models, which answer together. Each lies in"
+            f" {run.path / role}, in a folder of its own."
+        )
+    return first
+
+
+def open_models(run: RunFolder, role: Role) -> list[FinishedModel]:
+    """The models of a role: one, but of several teachers.
+
+    Raises:
+        UserError: as in `open_role`.
     """
     names = run.results()["data"]["label_names"]
     config, environment = run.resolved(), run.environment()
@@ -57,9 +73,14 @@ def open_role(run: RunFolder, role: Role) -> FinishedModel:
         )
     if role == "teacher" and config.teacher_checkpoint:
         given = open_again(environment["given_teacher"], names, config.teacher_label_map)
-        model, folder, columns = given.load(), given.tokenizer_folder, given.columns
-    else:
-        whole = environment["base_model" if role == "teacher" else "student_base_model"]
-        base = cut_base(resolve_again(whole), Cut.of(config, role), run.path.parent)
-        model, folder, columns = load_adapter(base, names, run.path / role), base.folder, np.arange(len(names))
-    return FinishedModel(model, folder, min(config.max_length, most_tokens(folder)), columns)
+        return [_finished(given.load(), given.tokenizer_folder, config, given.columns)]
+    whole = environment["base_model" if role == "teacher" else "student_base_model"]
+    base = cut_base(resolve_again(whole), Cut.of(config, role), run.path.parent)
+    members = run.results()[role].get("members")
+    folders = [run.path / role / str(1 + number) for number in range(members)] if members else [run.path / role]
+    in_order = np.arange(len(names))
+    return [_finished(load_adapter(base, names, folder), base.folder, config, in_order) for folder in folders]
+
+
+def _finished(model: nn.Module, tokenizer: Path, config: Config, columns: NDArray[np.int64]) -> FinishedModel:
+    return FinishedModel(model, tokenizer, min(config.max_length, most_tokens(tokenizer)), columns)

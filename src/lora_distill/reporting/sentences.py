@@ -117,8 +117,8 @@ def doubts(results: dict[str, Any]) -> list[str]:
 
 
 def same_backbone(results: dict[str, Any]) -> bool:
-    """Whether student and teacher are known to share one; of a teacher that was given it is not known."""
-    same: bool = results["same_backbone"]
+    """Whether student and teacher, one model each, are known to share one; of a given teacher it is not known."""
+    same: bool = results["same_backbone"] and "members" not in results.get("teacher", {})
     return same
 
 

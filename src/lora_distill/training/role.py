@@ -14,6 +14,7 @@ from lora_distill.cache import Cache
 from lora_distill.config import Config, Role
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
+from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.budget import check_budget, count_trainable
@@ -91,6 +92,8 @@ class RoleTraining:
             soft_labels = {"teacher": self.teacher.key, "alpha": config.alpha, "loss": config.soft_loss}
             if config.soft_loss == "kl":
                 soft_labels |= {"temperature": config.temperature}
+            if config.teacher_calibrate:
+                soft_labels |= {"calibrated": True}
         recipe = {
             "role": self.role,
             "teaches": self.teaches,
@@ -154,9 +157,13 @@ class RoleTraining:
         reading = Reading(role, self.base, self.plan, self.cache)
         rows = reading.rows(network, self.reads(splits))
         soft_labels, weights = None, None
+        calibrated: dict[str, float] = {}
         if self.teacher:
             taught = read_outcome(self.teacher, reused=True).logits
             soft = np.concatenate([taught[name] for name in self.learned])
+            if config.teacher_calibrate:
+                temperature = fit_temperature(taught["validation"], self.dataset.validation.labels)
+                soft, calibrated = soft / np.float32(temperature), {"teacher_temperature": temperature}
             soft_labels = SoftLabels(soft, config.alpha, config.temperature, config.soft_loss)
         if config.class_weights == "balanced":
             weights = balanced_weights(self.dataset.train.labels, len(self.dataset.label_names))
@@ -188,5 +195,6 @@ class RoleTraining:
                     "examples_per_second": training.order(settings).rows * progress.epoch / progress.seconds,
                     "epochs": progress.epoch,
                     "kept_epoch": progress.best_epoch if config.keep_epoch == "best" else progress.epoch,
+                    **calibrated,
                 },
             )
