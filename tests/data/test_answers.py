@@ -181,6 +181,13 @@ def test_a_file_without_answers_says_what_it_lacks(columns: dict[str, list[Any]]
         read(write(tmp_path / "a.csv", columns))
 
 
+def test_a_map_names_the_data_s_labels(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"--teacher_label_map: 'maybe' is no label of the data\. Those are 'no', 'yes'"
+    ):
+        read(write(tmp_path / "a.csv", GOOD), label_map={"perhaps": "maybe"})
+
+
 def test_a_text_may_come_again_with_the_same_answer(tmp_path: Path) -> None:
     again = {name: [*values, values[0]] for name, values in GOOD.items()}
     assert read(write(tmp_path / "a.csv", again)).fingerprint == read(write(tmp_path / "b.csv", GOOD)).fingerprint

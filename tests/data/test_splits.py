@@ -174,5 +174,5 @@ def test_seeds_draw_other_folds() -> None:
 def test_folds_that_cannot_be_are_refused() -> None:
     with pytest.raises(UserError, match=r"--teacher_folds 5: there are 4 different training texts\. Ask for fewer"):
         draw_folds(numbered(shuffled_labels([2, 2])), 5, 0, ["a", "b"])
-    with pytest.raises(UserError, match=r"one fold holds all training rows of 'b', which its teacher would not know"):
+    with pytest.raises(UserError, match=r"one fold holds all rows of 'b', and its teacher would not know it"):
         draw_folds(numbered(shuffled_labels([9, 1])), 2, 0, ["a", "b"])

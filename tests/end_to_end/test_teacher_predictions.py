@@ -148,7 +148,7 @@ def test_a_run_does_not_go_on_with_other_answers(
         ({"teacher_checkpoint": "base"}, "--teacher_checkpoint and --teacher_predictions are two teachers"),
         ({"teacher_num_epochs": 3}, "--teacher_num_epochs: is for a teacher that is trained"),
         ({"student_base_model": "base"}, "--student_base_model: with --teacher_predictions, --base_model is"),
-        ({"teacher_label_map": "a=b,c=d", "teacher_predictions": "absent.csv"}, "absent.csv: no such file"),
+        ({"teacher_predictions": "absent.csv"}, "absent.csv: no such file"),
     ],
 )
 def test_what_does_not_go_with_a_file_is_refused(

@@ -66,8 +66,10 @@ def read_answers(
         UserError: it cannot be read, answers a row of train or unlabelled not at all or a text in two ways, or holds
             numbers that are neither probabilities nor logits.
     """
-    path = Path(location)
-    raw, names = read_raw(path, None), dataset.label_names
+    names = dataset.label_names
+    if unknown := [name for name in label_map.values() if name not in names]:
+        raise UserError(f"--teacher_label_map: {listing(unknown)} is no label of the data. Those are {listing(names)}.")
+    raw = read_raw(Path(location), None)
     texts = _texts(location, raw, text_column)
     if columns := _class_columns(location, raw, names, label_map):
         kind, logits = _numbers_to_logits(location, raw, columns)
@@ -180,7 +182,7 @@ def _rows_by_text(where: str, raw: Raw, texts: list[str], logits: NDArray[np.flo
     contradicts = np.zeros(len(texts), dtype=np.bool_)
     for row, text in enumerate(map(collapse, texts)):
         first = rows.setdefault(text, row)
-        contradicts[row] = not np.allclose(logits[first], logits[row], rtol=0, atol=1e-6)
+        contradicts[row] = first != row and not np.allclose(logits[first], logits[row], rtol=0, atol=1e-6)
     _refuse(where, raw, contradicts, "with the text of an earlier row and another answer")
     return rows
 

@@ -141,7 +141,7 @@ def draw_folds(train: Rows, folds: int, seed: int, label_names: list[str]) -> li
         if not left.all():
             lost = label_names[int(left.argmin())]
             raise UserError(
-                f"--teacher_fit crossfit: one fold holds all training rows of {lost!r}, which its teacher would not know."
+                f"--teacher_fit crossfit: one fold holds all rows of {lost!r}, and its teacher would not know it."
                 "\nAdd rows of this class, or leave it at whole."
             )
     return parts
