@@ -41,16 +41,18 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 
 def _code(members: int | None, base: str, arguments: str, labels: list[str], max_length: int) -> str:
-    """What answers two texts, by one model or by several."""
+    """Python that answers two texts, by one model or by several."""
     load = f"""\
 # transformers may note here that the head's weights are new: the adapter brings them.
 model = AutoModelForSequenceClassification.from_pretrained(
     base,{arguments} num_labels=len(labels), dtype=torch.float32, ignore_mismatched_sizes=True
 )
-model = PeftModel.from_pretrained(model, folder).eval()"""
-    texts = f"""\
+model = PeftModel.from_pretrained(model, folder).eval()
+
 texts = ["A first text.", "A second one."]
-batch = tokenizer(texts, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")"""
+batch = tokenizer(texts, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")
+with torch.inference_mode():
+    logits = model(**batch).logits"""
     if not members:
         return f"""\
 folder = "."  # this folder
@@ -59,10 +61,6 @@ labels = {labels!r}
 
 tokenizer = AutoTokenizer.from_pretrained(folder)
 {load}
-
-{texts}
-with torch.inference_mode():
-    logits = model(**batch).logits
 print([labels[index] for index in logits.argmax(dim=-1).tolist()])"""
     return f"""\
 folders = {[str(1 + number) for number in range(members)]!r}  # in this folder
@@ -70,10 +68,8 @@ base = {base}
 labels = {labels!r}
 
 tokenizer = AutoTokenizer.from_pretrained(folders[0])
-{texts}
-probabilities = torch.zeros(len(texts), len(labels))
+probabilities = torch.zeros(1, len(labels))
 for folder in folders:
 {textwrap.indent(load, "    ")}
-    with torch.inference_mode():
-        probabilities += model(**batch).logits.softmax(dim=-1) / len(folders)
+    probabilities = probabilities + logits.softmax(dim=-1) / len(folders)
 print([labels[index] for index in probabilities.argmax(dim=-1).tolist()])"""
