@@ -132,7 +132,11 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
         seeds=[run.resolved().seed for run in runs],
         seed_draws=[what for what, drawn in by_seed.items() if drawn],
         seed_keeps=[what for what, drawn in by_seed.items() if not drawn],
-        accuracy={role: [each[role]["test"]["accuracy"] for each in results] for role in ROLES if role in results[0]},
+        accuracy={
+            role: [each[role]["test"]["accuracy"] for each in results]
+            for role in ROLES
+            if all(role in each for each in results)
+        },
         comparisons=comparisons,
         verdicts={},
         test=str(inputs[0]["test rows"]),

@@ -141,7 +141,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     if answers:
         dataset = replace(dataset, notes=[*dataset.notes, *answers.notes])
     if teacher:
-        known = known_texts(RunFolder(teacher.folder.parent), dataset.test.texts, dataset.validation.texts)
+        runs = map(RunFolder, teacher.folder.parents[:2])  # it may be one of several
+        known = [note for run in runs for note in known_texts(run, dataset.test.texts, dataset.validation.texts)]
         dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {note}" for note in known)])
     for note in dataset.notes:
         is_usual = note.startswith((*dataset.splits(), "answers"))

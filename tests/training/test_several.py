@@ -230,7 +230,9 @@ def test_other_texts_are_answered_by_all_of_them(
     with pytest.raises(UserError, match=r"or has several, in teacher/1 and so on"):
         prepare(config_of(tiny("roberta"), rows, tmp_path, teacher_checkpoint=str(run.path)))
     given_one = config_of(tiny("roberta"), rows, tmp_path, teacher_checkpoint=str(run.path / "teacher" / "2"))
-    assert prepare(given_one).given_teacher is not None
+    assert not any(note.startswith("teacher:") for note in prepare(given_one).dataset.notes)
+    others_tested = given_one.model_copy(update={"test_fraction": 0.5})
+    assert any("hold texts that the run trained on" in note for note in prepare(others_tested).dataset.notes)
 
 
 def test_one_teacher_for_all_rows_is_no_several(tiny: Callable[[str], Path], rows: Path, tmp_path: Path) -> None:
