@@ -87,6 +87,19 @@ def test_logits_stay_as_they_are(tmp_path: Path) -> None:
     assert found.notes[0].endswith("holds logits")
 
 
+def test_a_column_s_name_may_say_what_it_holds(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {"text": TEXTS, "label": ["yes"] * 6, "confidence": [0.9] * 6}
+    said = columns | {"probability_No": SHARES, "probability_yes": [1 - share for share in SHARES]}
+    found = read(write(tmp_path / "a.csv", said))
+    assert probabilities(found.logits["train"])[:, 0] == pytest.approx([0.9, 0.2])
+    found = read(write(tmp_path / "b.csv", columns | {"logit_no": SHARES, "logit_yes": SHARES}))
+    assert found.logits["train"].tolist() == [[np.float32(0.9)] * 2, [np.float32(0.2)] * 2]
+    assert found.notes[0].endswith("holds logits")
+    wrong = columns | {"probability_no": [3.0] * 6, "probability_yes": SHARES}
+    with pytest.raises(UserError, match=r"6 rows whose numbers are no probabilities"):
+        read(write(tmp_path / "c.csv", wrong))
+
+
 def test_labels_become_smoothed_logits(tmp_path: Path) -> None:
     answers = ["yes", "NO", "no", "no", "yes", "yes"]
     found = read(write(tmp_path / "a.csv", {"text": TEXTS, "prediction": answers, "label": ["?"] * 6}))

@@ -1,6 +1,7 @@
 """A teacher that is a file: what a language model, an API or an annotator answered, by text."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from lora_distill.errors import UserError
 LABEL_CONFIDENCE = 0.9  # of an answer that is a label only: as labels are smoothed by a tenth
 LEAST_PROBABILITY = 1e-6  # of a class that was answered with 0: a divergence from that would have no end
 SUM_TOLERANCE = 0.02  # for probabilities that were rounded to two digits
+# Of the columns that are named as labels, and what it says of their numbers; probabilities are what `predict` writes.
+PREFIXES = {"probability_": "probabilities", "logit_": "logits", "": ""}
 LABEL_COLUMN = "prediction"  # looked for before the data's own
 
 
@@ -52,8 +55,9 @@ def read_answers(
 ) -> Answers:
     """Read a file of answers and find those to a data set's rows, by text; white space does not count.
 
-    It has a column of texts, and either a column for each label, named as the label and holding its probability or its
-    logit, or a column `prediction` (else one named as the data's labels are) of labels.
+    It has a column of texts, and either a column for each label, named as the label (or `probability_` or `logit_` and
+    the label) and holding its probability or its logit, or a column `prediction` (else one named as the data's labels
+    are) of labels.
 
     Args:
         location: a CSV, TSV, JSONL or Parquet file.
@@ -72,7 +76,7 @@ def read_answers(
     raw = read_raw(Path(location), None)
     texts = _texts(location, raw, text_column)
     if columns := _class_columns(location, raw, names, label_map):
-        kind, logits = _numbers_to_logits(location, raw, columns)
+        kind, logits = _numbers_to_logits(location, raw, *columns)
     else:
         labels = _labels(location, raw, text_column, label_column)
         given = map_labels([label_map.get(label, label) for label in labels], names, location)
@@ -93,26 +97,30 @@ def _texts(where: str, raw: Raw, text_column: str) -> list[str]:
     return check_table(where, values, Columns(text_column, None)).texts
 
 
-def _class_columns(where: str, raw: Raw, label_names: list[str], label_map: Mapping[str, str]) -> list[str]:
-    """The column of each label, in their order; none where there is none of any.
+def _class_columns(
+    where: str, raw: Raw, label_names: list[str], label_map: Mapping[str, str]
+) -> tuple[str, list[str]] | None:
+    """What the numbers are said to be, if it is said, and the column of each label, in their order; None without any.
 
     Raises:
         UserError: some labels have one, others not.
     """
     ways: tuple[Callable[[str], str], ...] = (str, str.casefold)
-    found: dict[str, str] = {}
-    for fold in ways:
-        named = {fold(label_map.get(name, name)): name for name in raw.values}
-        found = {name: named[fold(name)] for name in label_names if fold(name) in named}
+    some: dict[str, str] = {}
+    for (prefix, kind), fold in itertools.product(PREFIXES.items(), ways):
+        theirs = {name.removeprefix(prefix): name for name in raw.values if name.startswith(prefix)}
+        named = {fold(label_map.get(label, label)): name for label, name in theirs.items()}
+        found = {label: named[fold(label)] for label in label_names if fold(label) in named}
         if len(set(found.values())) == len(label_names):
-            return [found[name] for name in label_names]
-    if found and LABEL_COLUMN not in raw.values:
-        missing = [name for name in label_names if name not in found]
+            return kind, [found[label] for label in label_names]
+        some = some or found
+    if some and LABEL_COLUMN not in raw.values:
+        missing = [label for label in label_names if label not in some]
         raise UserError(
-            f"{where}: has columns for the labels {listing(found)}, but none for {listing(missing)}.\n"
+            f"{where}: has columns for the labels {listing(some)}, but none for {listing(missing)}.\n"
             "Add them, or say with --teacher_label_map theirs=ours,… how they are called there."
         )
-    return []
+    return None
 
 
 def _labels(where: str, raw: Raw, text_column: str, label_column: str) -> list[str]:
@@ -126,10 +134,10 @@ def _labels(where: str, raw: Raw, text_column: str, label_column: str) -> list[s
     return check_table(where, values, Columns(text_column, column)).labels
 
 
-def _numbers_to_logits(where: str, raw: Raw, columns: list[str]) -> tuple[str, NDArray[np.float64]]:
+def _numbers_to_logits(where: str, raw: Raw, said: str, columns: list[str]) -> tuple[str, NDArray[np.float64]]:
     """What the numbers are, and the logits that they give, float64 [M, C].
 
-    They are probabilities where those of most rows could be: then those of all must be.
+    Where it is not said, they are probabilities if those of most rows could be: then those of all must be.
     """
     numbers = np.stack([_column(where, raw, name) for name in columns], axis=1)
     _refuse(
@@ -137,7 +145,9 @@ def _numbers_to_logits(where: str, raw: Raw, columns: list[str]) -> tuple[str, N
     )
     sums, is_share = numbers.sum(axis=1), ((numbers >= 0) & (numbers <= 1)).all(axis=1)
     is_probability = is_share & (np.abs(sums - 1) <= SUM_TOLERANCE)
-    if is_probability.mean() > 0.5 or is_share.all():
+    if said == "logits":
+        return said, numbers
+    if said or is_probability.mean() > 0.5 or is_share.all():
         wrong = "whose numbers are no probabilities, which lie between 0 and 1 and sum to 1"
         _refuse(where, raw, ~is_probability, wrong)
         return "probabilities", np.log(np.maximum(numbers / sums[:, None], LEAST_PROBABILITY))
