@@ -101,6 +101,11 @@ class Config(BaseModel):
         description="a hub name, ag_news, bbc_news, a CSV/TSV/JSONL/Parquet file, or a folder with train.* in it",
     )
     text_column: str = Field("text", min_length=1, description="column of the texts")
+    text_pair_column: str | None = Field(
+        None,
+        min_length=1,
+        description="column of a second text, where rows are pairs that are judged together: entailment, duplicates",
+    )
     label_column: str = Field("label", min_length=1, description="column of the labels")
     max_length: int = Field(128, ge=4, description="tokens of a text that are read, the rest is cut")
     max_train_rows: PositiveInt | None = Field(None, description="train on this many rows, drawn stratified")

@@ -239,7 +239,7 @@ def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Datase
             batches, size = EVALUATED, max(1, EVALUATION_TOKENS // int(np.median(lengths)))
         rows = choose(lengths, batches, size)
         dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})
-        splits[split] = _take(splits[split], rows)
+        splits[split] = splits[split].take(rows)
     return dataset, splits
 
 
@@ -255,12 +255,6 @@ def _spread(lengths: NDArray[np.int64], batches: int, size: int) -> NDArray[np.i
 
 def _longest(lengths: NDArray[np.int64], _batches: int, size: int) -> NDArray[np.int64]:
     return np.sort(np.argsort(lengths, kind="stable")[-size:])
-
-
-def _take(tokens: Tokens, rows: NDArray[np.int64]) -> Tokens:
-    flat = [tokens.flat[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows]
-    offsets = np.concatenate([[0], np.cumsum(tokens.lengths[rows])])
-    return Tokens(np.concatenate(flat), offsets, 0, tokens.pad_id)
 
 
 def _activated(cache: Cache, training: Training) -> tuple[Activated, Activated] | None:

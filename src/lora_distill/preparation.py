@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from lora_distill.data.files import SUFFIXES
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import Dataset, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
@@ -201,12 +201,12 @@ def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
 def load_data(config: Config) -> Dataset:
     """The data set that a config names, split as it says."""
     names: tuple[str, ...] = ("text_column", "label_column", "seed", "validation_fraction", "test_fraction")
-    names += ("max_train_rows", "labels_per_class", "unlabelled")
+    names += ("max_train_rows", "labels_per_class", "unlabelled", "text_pair_column")
     settings = {name: getattr(config, name) for name in names}
     return once(("data", config.dataset, *settings.values()), lambda: load_dataset(config.dataset, **settings))
 
 
-def known_texts(run: RunFolder, test: list[str], validation: list[str]) -> list[str]:
+def known_texts(run: RunFolder, test: Sequence[Text], validation: Sequence[Text]) -> list[str]:
     """A sentence on texts that a run has learned from or chosen its epoch by; none where there are none.
 
     Args:

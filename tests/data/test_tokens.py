@@ -104,6 +104,49 @@ def test_a_tokenizer_that_pads_or_cuts_by_itself_is_not_obeyed(tiny: Tiny, tmp_p
     assert rows_of(tokenise(texts, folder, 16)) == rows_of(tokenise(texts, tiny("bert"), 16))
 
 
+PAIRS = [
+    ("A short one.", "And one that is a good deal longer than what stands before it here."),
+    ("A text of some length, longer than its second.", "Is it?"),
+    ("So.", "So."),
+]
+
+
+@pytest.mark.parametrize("max_length", [12, 64])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_are_read_as_transformers_reads_them(family: str, max_length: int, tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family))
+    tokens = tokenise(PAIRS, tiny(family), max_length)
+    batch = tokens.batch(np.arange(len(PAIRS))).inputs()
+    firsts, seconds = zip(*PAIRS, strict=True)
+    how = {"truncation": True, "max_length": max_length, "padding": True, "return_tensors": "pt"}
+    expected = tokenizer(list(firsts), list(seconds), **how)
+    if family == "deberta-v2":  # which is told and knows no types
+        expected.pop("token_type_ids")
+    assert batch.keys() == expected.keys()
+    assert ("token_type_ids" in batch) == (family in ("bert", "electra"))
+    assert all(torch.equal(batch[name], expected[name]) for name in batch)
+    whole = tokenizer(list(firsts), list(seconds))["input_ids"]
+    assert tokens.cut == sum(len(row) > max_length for row in whole)
+
+
+def test_rows_of_pairs_are_taken_and_joined_with_their_segments(tiny: Tiny) -> None:
+    tokens = tokenise(PAIRS, tiny("bert"), 64)
+    assert tokens.segments is not None
+    for other in (tokens.take(np.array([2, 0])), tokenise([PAIRS[2]], tiny("bert"), 64)):
+        joined = tokens.followed_by(other)
+        rows = np.arange(len(joined))
+        expected = tokenise([*PAIRS, PAIRS[2], PAIRS[0]][: len(joined)], tiny("bert"), 64)
+        for name, each in joined.batch(rows).inputs().items():
+            assert torch.equal(each, expected.batch(rows).inputs()[name])
+
+
+def test_a_model_of_one_type_is_told_none_whatever_its_tokenizer_says(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
+    assert tokenise(PAIRS, folder, 64).segments is None
+
+
 # How much a model can read
 
 
@@ -179,6 +222,11 @@ def test_tokens_are_kept_and_found_by_texts_model_and_length(
     keep_tokens(texts, folder, 6, "model", Cache(tmp_path / "none", 0))
     assert len(calls) == 5
     assert not list((tmp_path / "none").glob("tokens-*/*"))
+    for _ in range(2):
+        kept, plain = keep_tokens(PAIRS, folder, 64, "model", Cache(tmp_path, 10**6)), tokenise(PAIRS, folder, 64)
+        batches = [tokens.batch(np.arange(3)).inputs()["token_type_ids"] for tokens in (kept, plain)]
+        assert torch.equal(*batches)
+    assert len(calls) == 6
 
 
 def test_texts_are_followed_by_others_as_if_read_together(tiny: Tiny) -> None:

@@ -90,6 +90,21 @@ def test_only_what_is_missing_is_computed_and_rows_are_known_by_their_tokens(
     assert not caplog.text
 
 
+def test_which_text_of_a_pair_a_token_is_of_makes_another_row(tiny: Tiny, cache: Cache) -> None:
+    """The same tokens, parted at another place."""
+    network = network_of(tiny("bert"))
+    pairs = tokenise([("orbit rocket", "planet"), ("tulip", "hedge")], tiny("bert"), 32)
+    assert pairs.segments is not None
+    moved, single = replace(pairs, segments=1 - pairs.segments), replace(pairs, segments=None)
+    kept = [keep(network, tokens, cache) for tokens in (pairs, moved, single)]
+    assert [len(each.kept) for each in kept] == [1, 2, 3]
+    for each in kept:
+        expected = network.prefix(each.tokens.batch(np.arange(2)))
+        is_token = each.tokens.batch(np.arange(2)).attention_mask.bool()
+        assert (hidden_of(each, [0, 1]) - expected)[is_token].abs().max() < 1e-5
+    assert not torch.allclose(hidden_of(kept[0], [0]), hidden_of(kept[1], [0]), atol=1e-2)
+
+
 def test_a_deeper_prefix_goes_on_from_a_shallower_one_to_the_same_bits(
     tiny: Tiny, cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

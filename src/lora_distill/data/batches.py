@@ -1,7 +1,8 @@
 """Batches of rows of like length, padded to their own longest row only."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +24,14 @@ class Batch:
         input_ids: int64 [B, L].
         attention_mask: int64 [B, L], 1 at tokens, 0 at padding.
         hidden: [B, L, H], what the frozen layers gave; None where that is not at hand.
+        segments: int64 [B, L], 0 or 1: which text of a pair a token is of; None where the model is not told.
     """
 
     rows: NDArray[np.int64]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     hidden: torch.Tensor | None = None
+    segments: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its tensors on a device; to a GPU they are copied while that computes."""
@@ -38,12 +41,23 @@ class Batch:
                 return tensor.pin_memory().to(device, non_blocking=True)
             return tensor.to(device)
 
-        hidden = None if self.hidden is None else move(self.hidden)
-        return Batch(self.rows, move(self.input_ids), move(self.attention_mask), hidden)
+        return self._changed(move)
+
+    def repeated(self, times: int) -> "Batch":
+        """The same rows, so many times over."""
+        batch = self._changed(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+        return replace(batch, rows=np.tile(self.rows, times))
+
+    def _changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        changed: dict[str, Any] = {
+            name: change(each) for name, each in vars(self).items() if isinstance(each, torch.Tensor)
+        }
+        return replace(self, **changed)
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """What a model of transformers reads."""
-        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs if self.segments is None else inputs | {"token_type_ids": self.segments}
 
 
 class Batches(Protocol):

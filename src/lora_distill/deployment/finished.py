@@ -1,5 +1,6 @@
 """The models of a finished run, opened again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora_distill.config import Role
-from lora_distill.data.tokens import most_tokens
+from lora_distill.data.tokens import Tokens, most_tokens, tokenise
+from lora_distill.data.types import Text
 from lora_distill.model.base import resolve_again
 from lora_distill.model.cut import Cut, cut_base
 from lora_distill.model.given_teacher import open_again
@@ -34,6 +36,10 @@ class FinishedModel:
     tokenizer_folder: Path
     max_length: int
     columns: NDArray[np.int64]
+
+    def tokenised(self, texts: Sequence[Text]) -> Tokens:
+        """These texts as it reads them."""
+        return tokenise(texts, self.tokenizer_folder, self.max_length)
 
     def merged(self) -> PreTrainedModel:
         """The model as one deploys it, the adapter's products added to the base model's weights: to be called once."""

@@ -9,6 +9,7 @@ import yaml
 
 from lora_distill.config import ALL_LINEAR, CONTROLS, TOLD
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
+from lora_distill.reporting.reading_code import reading_code
 from lora_distill.reporting.sentences import (
     SPEED,
     baseline,
@@ -87,7 +88,8 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     modules = "every linear module" if ALL_LINEAR in config["target_modules"] else modules
     scale = ", rank-stabilised" if config["use_rslora"] else ""
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
-    return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a LoRA adapter (rank \
+    read = "pairs of texts" if config["text_pair_column"] else "texts"
+    return f"""A classifier of {read} into {len(results["data"]["label_names"])} classes: a LoRA adapter (rank \
 {config[f"{kind}_lora_r"]}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
 {_md(base["name"])}. {_PURPOSE[role]}
@@ -155,10 +157,7 @@ model = AutoModelForSequenceClassification.from_pretrained(
 )
 model = PeftModel.from_pretrained(model, folder).eval()
 
-texts = ["A first text.", "A second one."]
-batch = tokenizer(texts, truncation=True, max_length={config["max_length"]}, padding=True, return_tensors="pt")
-with torch.inference_mode():
-    logits = model(**batch).logits
+{reading_code(config)}
 print([labels[index] for index in logits.argmax(dim=-1).tolist()])
 ```"""
 
@@ -289,11 +288,17 @@ def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     speed = f"\n- {SPEED}" if role == "student" and same_backbone(results) else ""
     return f"""## Limits
 
-- Every text gets one of the labels above, whatever it is about.
+- Every {"pair" if config["text_pair_column"] else "text"} gets one of the labels above, whatever it is about.
 - It was judged on the test split above. What it does with other texts, or in another language, was not measured.
-- Of a text it reads at most {config["max_length"]} tokens; the rest is cut.
+- {_reads(config)}
 - One seed, and {standard_error(accuracy, rows)}; always answering {_md(repr(commonest))} gets {percent(share)}.\
 {warnings}{speed}"""
+
+
+def _reads(config: dict[str, Any]) -> str:
+    if config["text_pair_column"]:
+        return f"Of a pair it reads at most {config['max_length']} tokens; the longer text is cut first."
+    return f"Of a text it reads at most {config['max_length']} tokens; the rest is cut."
 
 
 def _md(text: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class Activations:
             chosen = missing[group]
             computed = compute(self.network, self.tokens.batch(rows[chosen]))
             raw[chosen, : computed.shape[1]] = _raw(computed)
-        return Batch(batch.rows, batch.input_ids, batch.attention_mask, hidden)
+        return replace(batch, hidden=hidden)
 
 
 def _raw(hidden: torch.Tensor) -> NDArray[Any]:
@@ -95,11 +95,7 @@ def compute(network: SplitClassifier, batch: Batch, start: int = 0) -> torch.Ten
     """The prefix's outputs, [B, L, H] on the CPU, for B rows of one length L; see `SplitClassifier.prefix`."""
     rows, length = batch.input_ids.shape
     repeats = -(-LEAST_TOKENS_A_THREAD * torch.get_num_threads() // (rows * length))
-    if repeats > 1:
-        hidden = None if batch.hidden is None else batch.hidden.repeat(repeats, 1, 1)
-        ids, mask = batch.input_ids.repeat(repeats, 1), batch.attention_mask.repeat(repeats, 1)
-        batch = Batch(np.tile(batch.rows, repeats), ids, mask, hidden)
-    return network.prefix(batch, start)[:rows].cpu()
+    return network.prefix(batch.repeated(repeats) if repeats > 1 else batch, start)[:rows].cpu()
 
 
 def keep_activations(
@@ -137,9 +133,14 @@ def keep_activations(
 
 
 def row_keys(tokens: Tokens) -> NDArray[np.bytes_]:
-    """Hashes of each row's tokens, 16 bytes in hex, [N]."""
-    rows = (tokens.flat[start:end] for start, end in itertools.pairwise(tokens.offsets))
-    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows], dtype="S32")
+    """Hashes of each row's tokens and of which text of a pair they are of, 16 bytes in hex, [N]."""
+    keys = []
+    for start, end in itertools.pairwise(tokens.offsets):
+        key = hashlib.blake2b(tokens.flat[start:end].tobytes(), digest_size=16)
+        if tokens.segments is not None:
+            key = hashlib.blake2b(key.digest() + tokens.segments[start:end].tobytes(), digest_size=16)
+        keys.append(key.hexdigest())
+    return np.array(keys, dtype="S32")
 
 
 def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], entries: list[Entry]) -> Activations:
