@@ -227,7 +227,7 @@ def test_what_training_leaves_out_may_be_read_without_its_labels(tmp_path: Path)
         write(folder / f"{name}.jsonl", numbered(count, prefix=name))
     data = load(folder, labels_per_class=5, unlabelled=folder)
     assert data.unlabelled is not None
-    assert sorted(data.train.texts + data.unlabelled.texts) == sorted(f"train {i}" for i in range(100))
+    assert sorted(map(str, [*data.train.texts, *data.unlabelled.texts])) == sorted(f"train {i}" for i in range(100))
 
 
 def test_texts_without_labels_that_are_all_known_are_refused(tmp_path: Path) -> None:
