@@ -13,6 +13,7 @@ from typing import Any
 from lora_distill.cache import Cache, cache_folder
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.files import SUFFIXES
+from lora_distill.data.long_text import cut_note
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
@@ -85,15 +86,15 @@ class Prepared:
             model: its fingerprint.
             names: of the splits.
         """
-        max_length = min(self.config.max_length, most_tokens(folder))
+        max_length, long_text = min(self.config.max_length, most_tokens(folder)), self.config.long_text
         splits = self.dataset.splits()
         fresh = [name for name in names if (model, name) not in self._tokens]
         for name in fresh:
-            self._tokens[model, name] = keep_tokens(splits[name].texts, folder, max_length, model, self.cache)
+            texts = splits[name].texts
+            self._tokens[model, name] = keep_tokens(texts, folder, max_length, model, self.cache, long_text)
         read = [self._tokens[model, name] for name in fresh]
         if cut := sum(tokens.cut for tokens in read):
-            total = sum(map(len, read))
-            logger.info("%s of %s texts are longer than %s tokens and were cut", cut, total, max_length, extra=ONCE)
+            logger.info("%s", cut_note(cut, sum(map(len, read)), max_length, long_text), extra=ONCE)
         return {name: self._tokens[model, name] for name in names}
 
     def named(self, exp_name: str) -> "Prepared":
@@ -113,6 +114,11 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
     check_tracker(config.report_to)
+    if config.text_pair_column and config.long_text != "truncate":
+        raise UserError(
+            f"--long_text {config.long_text}: is for single texts. Pairs are truncated, the longer text first: leave it"
+            " out, or --text_pair_column."
+        )
     fallbacks: list[str] = []
     plan = choose_plan(config.device, config.precision)
     if begun:

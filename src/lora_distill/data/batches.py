@@ -17,14 +17,15 @@ WINDOW_BATCHES = 50
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows, padded to L tokens.
+    """B rows in K chunks, padded to L tokens. Mostly a row is one chunk, and K is B.
 
     Attributes:
         rows: int64 [B], their positions in the split.
-        input_ids: int64 [B, L].
-        attention_mask: int64 [B, L], 1 at tokens, 0 at padding.
-        hidden: [B, L, H], what the frozen layers gave; None where that is not at hand.
-        segments: int64 [B, L], 0 or 1: which text of a pair a token is of; None where the model is not told.
+        input_ids: int64 [K, L].
+        attention_mask: int64 [K, L], 1 at tokens, 0 at padding.
+        hidden: [K, L, H], what the frozen layers gave; None where that is not at hand.
+        segments: int64 [K, L], 0 or 1: which text of a pair a token is of; None where the model is not told.
+        shares: float32 [B, K], of each chunk in a row's answer; None: each row is one chunk.
     """
 
     rows: NDArray[np.int64]
@@ -32,6 +33,7 @@ class Batch:
     attention_mask: torch.Tensor
     hidden: torch.Tensor | None = None
     segments: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its tensors on a device; to a GPU they are copied while that computes."""
@@ -59,13 +61,18 @@ class Batch:
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return inputs if self.segments is None else inputs | {"token_type_ids": self.segments}
 
+    def pooled(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of rows, float32 [B, C], from those of chunks, [K, C]: the mean of a row's."""
+        logits = logits.float()
+        return logits if self.shares is None else (self.shares[:, :, None] * logits).sum(dim=1)
+
 
 class Batches(Protocol):
     """N rows that batches can be made of: their tokens, or what frozen layers gave for those."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """int64 [N], tokens of each row."""
+        """int64 [N], tokens that each row takes in a batch."""
 
     @property
     def at_hand(self) -> bool:

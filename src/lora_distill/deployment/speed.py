@@ -101,7 +101,7 @@ def _answer(model: nn.Module) -> Answer:
     forward = plain(model)
 
     def answer(tokens: Tokens, first: int, size: int) -> None:
-        rows = np.arange(first, first + size) % len(tokens.lengths)
+        rows = np.arange(first, first + size) % len(tokens)
         forward(tokens.batch(rows)).cpu()  # waits for a GPU to be done
 
     return answer
@@ -123,7 +123,7 @@ def _take_turns(answers: dict[Role, Answer], tokens: dict[Role, Tokens], size: i
 
 def _summary(tokens: Tokens, size: int, seconds: list[float]) -> dict[str, float]:
     return {
-        "tokens": float(tokens.lengths.mean()) * size,
+        "tokens": len(tokens.flat) / len(tokens) * size,
         "median": float(np.median(seconds)),
         "p95": float(np.quantile(seconds, 0.95)),
         "rounds": len(seconds),

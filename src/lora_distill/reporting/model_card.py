@@ -9,7 +9,7 @@ import yaml
 
 from lora_distill.config import ALL_LINEAR, CONTROLS, TOLD
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
-from lora_distill.reporting.reading_code import reading_code
+from lora_distill.reporting.reading_code import reading_code, what_is_read
 from lora_distill.reporting.sentences import (
     SPEED,
     baseline,
@@ -247,7 +247,7 @@ def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str
 {_loss(role, results, config) if is_taught else f"- Loss: {_hard_loss(config)}"}
 - AdamW, learning rate {rate:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
-- {config["batch_size"]} rows a step{mixed}, texts cut at {config["max_length"]} tokens, LoRA dropout \
+- {config["batch_size"]} rows a step{mixed}, {config["max_length"]} tokens read at once, LoRA dropout \
 {config["lora_dropout"]:g}
 - {facts["epochs"]} epochs run, the weights of epoch {facts["kept_epoch"]} kept; seed {config["seed"]}"""
 
@@ -290,15 +290,9 @@ def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
 
 - Every {"pair" if config["text_pair_column"] else "text"} gets one of the labels above, whatever it is about.
 - It was judged on the test split above. What it does with other texts, or in another language, was not measured.
-- {_reads(config)}
+- {what_is_read(config)}
 - One seed, and {standard_error(accuracy, rows)}; always answering {_md(repr(commonest))} gets {percent(share)}.\
 {warnings}{speed}"""
-
-
-def _reads(config: dict[str, Any]) -> str:
-    if config["text_pair_column"]:
-        return f"Of a pair it reads at most {config['max_length']} tokens; the longer text is cut first."
-    return f"Of a text it reads at most {config['max_length']} tokens; the rest is cut."
 
 
 def _md(text: str) -> str:
