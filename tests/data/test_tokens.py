@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from lora_distill.cache import Cache
 from lora_distill.data import tokens as tokens_module
+from lora_distill.data.long_text import MOST_CHUNKS
 from lora_distill.data.tokens import OFFSET_POSITIONS, Tokens, keep_tokens, most_tokens, tokenise
 from tests.tiny import FAMILIES, POSITIONS
 
@@ -145,6 +146,68 @@ def test_a_model_of_one_type_is_told_none_whatever_its_tokenizer_says(tiny: Tiny
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
     assert tokenise(PAIRS, folder, 64).segments is None
+
+
+# Long texts
+
+
+LONG = ["short", "many words of it " * 9, "", "and some words more " * 4, "a few more words " * 60]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_beginning_and_the_end_of_long_texts(family: str, tiny: Tiny) -> None:
+    whole = AutoTokenizer.from_pretrained(tiny(family))(LONG)["input_ids"]
+    tokens = tokenise(LONG, tiny(family), 16, "head_tail")
+    assert rows_of(tokens) == [row if len(row) <= 16 else row[:4] + row[-12:] for row in whole]
+    assert tokens.cut == 3
+    assert tokens.starts is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chunks_hold_the_whole_text_as_far_as_there_may_be_so_many(family: str, tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family))
+    tokens = tokenise(LONG, tiny(family), 16, "chunk_mean")
+    assert tokens.starts is not None
+    chunks = rows_of(tokens)
+    first, last = chunks[0][0], chunks[0][-1]
+    counts = np.diff(tokens.starts)
+    for text, start, count in zip(LONG, tokens.starts, counts, strict=False):
+        own = chunks[start : start + count]
+        assert all(chunk[0] == first and chunk[-1] == last for chunk in own)
+        assert [len(chunk) for chunk in own[:-1]] == [16] * (count - 1)
+        inside = [token for chunk in own for token in chunk[1:-1]]
+        assert inside == tokenizer(text)["input_ids"][1:-1][: 14 * MOST_CHUNKS]
+    assert counts[[0, 2, 4]].tolist() == [1, 1, MOST_CHUNKS]
+    assert tokens.cut == sum(len(row) - 2 > 14 * MOST_CHUNKS for row in tokenizer(LONG)["input_ids"]) > 0
+    assert tokens.lengths.tolist()[1:] == [counts[1] * 16, 2, counts[3] * 16, MOST_CHUNKS * 16]
+
+
+def test_chunks_are_kept_taken_and_joined_by_their_texts(tiny: Tiny, tmp_path: Path) -> None:
+    tokens = tokenise(LONG, tiny("bert"), 16, "chunk_mean")
+    cache = Cache(tmp_path, 10**6)
+    kept = [keep_tokens(LONG, tiny("bert"), 16, "model", cache, "chunk_mean") for _ in range(2)]
+    again = [1, 4, 0, 1]
+    taken = tokens.take(np.array(again))
+    expected = tokenise([LONG[row] for row in again], tiny("bert"), 16, "chunk_mean")
+    joined = tokens.followed_by(taken)
+    both = tokenise([*LONG, *(LONG[row] for row in again)], tiny("bert"), 16, "chunk_mean")
+    for one, other in ((taken, expected), (joined, both), (kept[0], tokens), (kept[1], tokens)):
+        assert len(one) == len(other)
+        batches = [each.batch(np.arange(len(other))) for each in (one, other)]
+        for name in ("input_ids", "attention_mask", "shares"):
+            assert torch.equal(*(getattr(batch, name) for batch in batches))
+    assert len(list(tmp_path.glob("tokens-*-all"))) == 1
+    keep_tokens(LONG, tiny("bert"), 16, "model", cache)
+    assert len(list(tmp_path.glob("tokens-*-all"))) == 2
+
+
+def test_a_tokenizer_that_cuts_by_itself_is_not_obeyed_for_long_texts_either(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 2}
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    assert rows_of(tokenise(LONG, folder, 16, "head_tail")) == rows_of(tokenise(LONG, tiny("bert"), 16, "head_tail"))
+    assert rows_of(tokenise(LONG, folder, 16, "chunk_mean")) == rows_of(tokenise(LONG, tiny("bert"), 16, "chunk_mean"))
 
 
 # How much a model can read

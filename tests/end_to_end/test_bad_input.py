@@ -65,6 +65,8 @@ FLAGS: list[tuple[list[str], list[str]]] = [
     (train("--text_column", "txt"), ["'txt'", "'text', 'label'", "--text_column"]),
     (train("--label_column", "class"), ["'class'", "--label_column"]),
     (train("--label_column", "text"), ["both 'text'", "must differ"]),
+    (train("--long_text", "middle"), ["--long_text", "'truncate', 'head_tail' or 'chunk_mean'"]),
+    (train("--long_text", "chunk_mean", "--text_pair_column", "other"), ["--long_text chunk_mean", "truncated"]),
     (train("--text_pair_column", "other"), ["'other'", "'text', 'label'", "--text_pair_column"]),
     (train("--text_pair_column", "text"), ["--text_column and --text_pair_column are both 'text'; they must differ."]),
     (train("--text_pair_column", "other", "--dataset", "bbc_news"), ["--text_pair_column other: bbc_news has one"]),

@@ -90,6 +90,24 @@ def test_only_what_is_missing_is_computed_and_rows_are_known_by_their_tokens(
     assert not caplog.text
 
 
+def test_chunks_of_long_texts_are_kept_one_by_one_and_answered_together(tiny: Tiny, cache: Cache) -> None:
+    network = network_of(tiny("roberta"))
+    tokens = tokenise(texts(30), tiny("roberta"), 8, "chunk_mean")
+    assert tokens.starts is not None
+    counts = np.diff(tokens.starts)
+    assert counts.max() > 3
+    kept = keep(network, tokens, cache)
+    nothing = replace(kept, kept=[], kept_in=np.full(len(kept.kept_in), -1))
+    assert kept.at_hand
+    assert not nothing.at_hand
+    rows = np.random.default_rng(0).permutation(30)[:9]
+    assert torch.equal(network.logits(kept.batch(rows)), network.logits(nothing.batch(rows)))
+    for row, logits in zip(rows, network.logits(kept.batch(rows)), strict=True):
+        alone = [network.logits(tokens.chunks(np.array([chunk])))[0] for chunk in range(*tokens.starts[[row, row + 1]])]
+        assert len(alone) == counts[row]
+        assert (logits - torch.stack(alone).mean(dim=0)).abs().max() < 1e-5
+
+
 def test_which_text_of_a_pair_a_token_is_of_makes_another_row(tiny: Tiny, cache: Cache) -> None:
     """The same tokens, parted at another place."""
     network = network_of(tiny("bert"))
