@@ -230,7 +230,7 @@ def tokenise(
     """
     tokenizer, config = AutoTokenizer.from_pretrained(tokenizer_folder), AutoConfig.from_pretrained(tokenizer_folder)
     are_pairs = len(texts) > 0 and len(parts(texts[0])) > 1
-    is_told = are_pairs and getattr(config, "type_vocab_size", 0) > 1 and TYPES in tokenizer.model_input_names
+    is_told = are_pairs and (getattr(config, "type_vocab_size", 0) or 0) > 1 and TYPES in tokenizer.model_input_names
     how: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": is_told, "verbose": False}
     if long_text != "head_tail":
         how |= {"truncation": True, "max_length": max_length, "return_overflowing_tokens": long_text == "chunk_mean"}
