@@ -64,7 +64,10 @@ class Batch:
     def pooled(self, logits: torch.Tensor) -> torch.Tensor:
         """Of rows, float32 [B, C], from those of chunks, [K, C]: the mean of a row's."""
         logits = logits.float()
-        return logits if self.shares is None else (self.shares[:, :, None] * logits).sum(dim=1)
+        if self.shares is None:
+            return logits
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.shares @ logits
 
 
 class Batches(Protocol):

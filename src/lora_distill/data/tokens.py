@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, compress
 from pathlib import Path
@@ -204,7 +204,8 @@ def keep_tokens(
                 found = {name: entry.array(name) for name in entry.about["files"] if name != "cut_and_pad_id"}
                 return Tokens(cut=cut, pad_id=pad_id, **found)
         tokens = tokenise(texts, tokenizer_folder, max_length, long_text)
-        arrays = {name: each for name, each in vars(tokens).items() if isinstance(each, np.ndarray)}
+        own = {field.name: getattr(tokens, field.name) for field in fields(Tokens)}
+        arrays = {name: each for name, each in own.items() if isinstance(each, np.ndarray)}
         arrays["cut_and_pad_id"] = np.array([tokens.cut, tokens.pad_id])
         size = sum(each.nbytes for each in arrays.values()) + 1024
         if cache.make_room(size) >= size:
