@@ -21,6 +21,7 @@ from lora_distill.errors import UserError
 
 Role = Literal["teacher", "student", "control", "self-trained"]
 Keep = Literal["first", "spread", "last"]
+LongText = Literal["truncate", "head_tail", "chunk_mean"]
 ALL_LINEAR = "all-linear"  # PEFT's name for every linear module of a layer
 ROLES: tuple[Role, ...] = get_args(Role)
 CONTROLS: tuple[Role, ...] = ("control", "self-trained")  # what a student is compared with
@@ -101,8 +102,18 @@ class Config(BaseModel):
         description="a hub name, ag_news, bbc_news, a CSV/TSV/JSONL/Parquet file, or a folder with train.* in it",
     )
     text_column: str = Field("text", min_length=1, description="column of the texts")
+    text_pair_column: str | None = Field(
+        None,
+        min_length=1,
+        description="column of a second text, where rows are pairs that are judged together: entailment, duplicates",
+    )
     label_column: str = Field("label", min_length=1, description="column of the labels")
-    max_length: int = Field(128, ge=4, description="tokens of a text that are read, the rest is cut")
+    max_length: int = Field(128, ge=4, description="tokens that a model reads at once")
+    long_text: LongText = Field(
+        "truncate",
+        description="what is read of a text with more tokens: its beginning, its beginning and its end, or all of it in"
+        " chunks, whose logits are averaged",
+    )
     max_train_rows: PositiveInt | None = Field(None, description="train on this many rows, drawn stratified")
     labels_per_class: PositiveInt | None = Field(None, description="train on this many rows of each class")
     unlabelled: str | None = Field(

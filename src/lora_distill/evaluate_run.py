@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
-from lora_distill.data.tokens import tokenise
 from lora_distill.deployment.finished import open_models
+from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
@@ -38,22 +38,24 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
 
     Args:
         path: the run's folder.
-        config: of it dataset, text_column, label_column and device are read.
+        config: of it the dataset, its columns and the device are read.
 
     Returns:
         The results, in the shape of metrics.json with the new rows as "test", and the file that they belong in.
 
     Raises:
-        UserError: no finished run, data that cannot be read, labels that were not trained on.
+        UserError: no finished run, data that cannot be read, or unlike those that were trained on.
     """
     run = RunFolder(path)
     original = run.results()
     trained = run.resolved()
+    _check_parts(path, trained, config)
     rows = read_labelled(
         config.dataset,
         text_column=config.text_column,
         label_column=config.label_column,
         test_fraction=trained.test_fraction,
+        text_pair_column=config.text_pair_column,
     )
     names = original["data"]["label_names"]
     labels = map_labels(rows.labels, names, config.dataset)
@@ -65,7 +67,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     logits: dict[Role, NDArray[np.float32]] = {}
     for role in _roles(original, trained):
         models = open_models(run, role)
-        tokens = tokenise(rows.texts, models[0].tokenizer_folder, models[0].max_length)
+        tokens = models[0].tokenised(rows.texts)
         stage = f"{role}: {len(labels):,} rows, in fp32"
         answers = [predict_logits(plain(each.model.to(device)), tokens, stage)[:, each.columns] for each in models]
         logits[role] = answers[0] if len(answers) == 1 else pooled(answers)
@@ -91,3 +93,15 @@ def _roles(original: dict[str, Any], trained: Config) -> list[Role]:
     if trained.teacher_predictions:
         logger.info("teacher: is a file of answers, which has none to other texts, and is left out")
     return [role for role in ROLES if role in original and not (role == "teacher" and trained.teacher_predictions)]
+
+
+def _check_parts(path: Path, trained: Config, config: Config) -> None:
+    """Refuse single texts where pairs were trained on, and pairs where single texts were."""
+    if trained.text_pair_column and not config.text_pair_column:
+        raise UserError(
+            f"{path}: was trained on pairs of texts. Name the column of the second one with --text_pair_column."
+        )
+    if config.text_pair_column and not trained.text_pair_column:
+        raise UserError(
+            f"--text_pair_column {config.text_pair_column}: {path} was trained on single texts. Leave it out."
+        )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
+from lora_distill.data.types import as_columns
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
@@ -268,7 +269,7 @@ def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], resu
                 # Not with their modes: safetensors makes files that nobody else may read.
                 shutil.copytree(adapter, folder / place, dirs_exist_ok=True, copy_function=shutil.copyfile)
             (folder / "README.md").write_text(card, encoding="utf-8")
-    columns = {"row_id": dataset.test.ids, "text": dataset.test.texts, "label": dataset.test.labels}
+    columns = {"row_id": dataset.test.ids, **as_columns(dataset.test.texts), "label": dataset.test.labels}
     for role, outcome in outcomes.items():
         logits = outcome.logits["test"]
         columns[f"{role}_logits"] = pa.array(list(logits), type=pa.list_(pa.float32(), logits.shape[1]))

@@ -97,7 +97,7 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
     evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")
-    for name in ("text_column", "label_column", "device"):
+    for name in ("text_column", "text_pair_column", "label_column", "device"):
         _add_config_flag(evaluate, name)
     evaluate.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 

@@ -20,7 +20,7 @@ from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import Artefact
 from lora_distill.suite import Suite
-from lora_distill.training.activations import KIND, row_keys
+from lora_distill.training.activations import KIND, chunk_keys
 from lora_distill.training.role import RoleTraining
 from lora_distill.trainings import Model, models_of, splits_of, trainings
 
@@ -146,9 +146,9 @@ class CacheForecast:
                 there = [entry for entry in cache.entries() if entry.name == name]
                 self._keys[name] = {key for entry in there for key in entry.array("keys").tolist()}
                 self._sizes[name] = sum(entry.size for entry in there)
-        keys, first = np.unique(row_keys(tokens), return_index=True)
+        keys, first = np.unique(chunk_keys(tokens), return_index=True)
         is_missing = np.array([key not in self._keys[names[depth]] for key in keys.tolist()], dtype=bool)
-        keys, lengths = keys[is_missing], tokens.lengths[first[is_missing]]
+        keys, lengths = keys[is_missing], tokens.chunk_lengths[first[is_missing]]
         if not len(keys):
             return 0
         order = np.argsort(lengths, kind="stable")

@@ -196,8 +196,8 @@ class Measurements:
         taken["other"] = time.monotonic() - started - sum(spent.values())
         activated = _activated(cache, training)
         depth = activated[0].recipe["depth"] if activated else 0
-        frozen = {split: depth * int(each.lengths.sum()) for split, each in read_by(small, splits).items()}
-        exact = depth * int(splits["test"].lengths.sum())
+        frozen = {split: depth * len(each.flat) for split, each in read_by(small, splits).items()}
+        exact = depth * len(splits["test"].flat)
         work = replace(Work.of(small, splits), token_layers=sum(frozen.values()), exact_token_layers=exact)
         units = work.units()
         folder = small.artefact().folder

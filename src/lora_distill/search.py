@@ -14,7 +14,7 @@ TRIALS = 20
 # Trials are compared on the same rows and within the same budget, and only what a student becomes is searched.
 FIXED = {
     *("exp_name", "output_dir", "seed", "dataset", "text_column", "label_column", "max_train_rows", "labels_per_class"),
-    *("unlabelled", "control_learning_rate", "control_num_epochs"),
+    *("text_pair_column", "unlabelled", "control_learning_rate", "control_num_epochs"),
     *("validation_fraction", "test_fraction", "student_budget", "teacher_label_map", "no_control", "logging_steps"),
     *("report_to", "cache_limit", "device", "precision"),
 }

@@ -61,8 +61,10 @@ def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | No
     """
     if config.teacher_predictions is None:
         return None
-    location, columns = config.teacher_predictions, {"text_column": config.text_column}
-    columns |= {"label_column": config.label_column}
+    location = config.teacher_predictions
+    columns: dict[str, Any] = {
+        name: getattr(config, name) for name in ("text_column", "text_pair_column", "label_column")
+    }
     key = ("answers", location, dataset.fingerprint, *columns.values(), *config.teacher_label_map.items())
     answers = once(key, lambda: read_answers(location, dataset, label_map=config.teacher_label_map, **columns))
     if config.teacher_calibrate and "validation" not in answers.logits:

@@ -49,7 +49,7 @@ def numbered(count: int, labels: tuple[Any, ...] = ("ham", "spam"), prefix: str 
 
 
 def collapsed(rows: Rows) -> set[str]:
-    return {" ".join(text.split()) for text in rows.texts}
+    return {" ".join(str(text).split()) for text in rows.texts}
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_what_training_leaves_out_may_be_read_without_its_labels(tmp_path: Path)
         write(folder / f"{name}.jsonl", numbered(count, prefix=name))
     data = load(folder, labels_per_class=5, unlabelled=folder)
     assert data.unlabelled is not None
-    assert sorted(data.train.texts + data.unlabelled.texts) == sorted(f"train {i}" for i in range(100))
+    assert sorted(map(str, [*data.train.texts, *data.unlabelled.texts])) == sorted(f"train {i}" for i in range(100))
 
 
 def test_texts_without_labels_that_are_all_known_are_refused(tmp_path: Path) -> None:
@@ -366,6 +366,36 @@ def test_hub_labels_keep_their_order_and_names_without_rows_are_left_out(
     assert data.source["revision"] == "c0ffee"
     assert len(data.test) == 8
     assert data.notes[0] == "test: the data's own split has no labels and was left out"
+
+
+def write_pairs(path: Path, pairs: list[tuple[str, str, str]]) -> Path:
+    path.write_text("".join(json.dumps(dict(zip("abl", row, strict=True))) + "\n" for row in pairs))
+    return path
+
+
+def test_pairs_are_split_and_shared_as_texts_are(tmp_path: Path) -> None:
+    """A pair that stands elsewhere with its texts swapped, or with another second text, is another one."""
+    pairs = [(f"first {number}", f"second {number}", "xy"[number % 2]) for number in range(40)]
+    write_pairs(tmp_path / "train.jsonl", [*pairs, ("t", "u", "x"), ("t", "v", "x"), ("u", "t", "y")])
+    write_pairs(tmp_path / "validation.jsonl", [("v", "w", "x"), ("w", "v", "y")])
+    write_pairs(tmp_path / "test.jsonl", [("t", " u", "x"), ("z", "z", "y")])
+    more = write_pairs(tmp_path / "more.jsonl", [("t", "u", ""), ("first 0", "second 0", ""), ("t", "w", "")])
+    settings: dict[str, Any] = {"text_column": "a", "text_pair_column": "b", "label_column": "l"}
+    fractions = {"seed": 0, "validation_fraction": 0.1, "test_fraction": 0.2}
+
+    def load_pairs(**changes: str | None) -> Dataset:
+        return load_dataset(str(tmp_path), **(settings | fractions | {"unlabelled": str(more)} | changes))
+
+    data = load_pairs()
+    assert data.train.texts == [*((first, second) for first, second, _ in pairs), ("t", "v"), ("u", "t")]
+    assert "train: 1 row dropped whose text also stands in test" in data.notes
+    assert data.unlabelled is not None
+    assert data.unlabelled.texts == [("t", "w")]
+    singles = load_pairs(text_pair_column=None, unlabelled=None)
+    swapped = load_pairs(text_column="b", text_pair_column="a")
+    assert len({data.fingerprint, singles.fingerprint, swapped.fingerprint}) == 3
+    judged = read_labelled(str(tmp_path), **settings)
+    assert judged.texts == [("t", " u"), ("z", "z")]
 
 
 def test_all_rows_of_a_file_are_judged(tmp_path: Path) -> None:

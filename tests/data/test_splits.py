@@ -111,6 +111,15 @@ def test_shared_texts_are_dropped_whatever_their_white_space_and_label() -> None
     assert (fresh.ids.tolist(), fresh.texts, fresh.labels.tolist()) == ([5, 8], ["A b", "c"], [1, 0])
 
 
+def test_of_pairs_both_texts_are_shared_or_none() -> None:
+    pairs = [("a", "b"), ("b", "a"), ("a", "c"), (" a", "b\n")]
+    rows = Rows(np.arange(4), pairs, np.array([0, 1, 0, 1]))
+    fresh, dropped = drop_shared(rows, Rows(np.array([0]), [("a ", "b")], np.array([0])))
+    assert (fresh.ids.tolist(), fresh.texts, dropped) == ([1, 2], pairs[1:3], 2)
+    assert drop_shared(rows, Rows(np.array([0]), ["a", "b", "a b"], np.array([0])))[1] == 0
+    assert count_repeats(rows) == (1, 1)
+
+
 def test_every_row_may_be_dropped() -> None:
     rows = numbered(np.array([0, 1]))
     fresh, dropped = drop_shared(rows, rows)

@@ -51,12 +51,6 @@ def run_folder(folder: Path, name: str = "run") -> Path:
     return folder / "outputs" / "lora_distillation" / name
 
 
-def trained_on(run: Path) -> tuple[list[str], set[str]]:
-    """Texts of train, and of the rows that are judged."""
-    dataset = prepare(RunFolder(run).resolved()).dataset
-    return dataset.train.texts, {*dataset.validation.texts, *dataset.test.texts}
-
-
 def test_a_student_learns_from_a_file_whose_order_does_not_count(
     call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path, answers: Path
 ) -> None:
@@ -89,7 +83,7 @@ def test_a_student_learns_from_a_file_whose_order_does_not_count(
 def unjudged(call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path, answers: Path) -> Path:
     """A run whose teacher answers the rows that a student learns from, and no others."""
     assert call("train", *flags(tiny_base, rows_csv, answers, exp_name="first"), "--no_control").returncode == 0
-    train, _ = trained_on(run_folder(tmp_path, "first"))
+    train = set(prepare(RunFolder(run_folder(tmp_path, "first")).resolved()).dataset.train.texts)
     write_answers(answers, [row for row in read(rows_csv) if row["text"] in train])
     done = call("train", *flags(tiny_base, rows_csv, answers))
     assert done.returncode == 0, done.stderr

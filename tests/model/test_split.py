@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer
 
 from lora_distill.data.batches import Batch
 from lora_distill.data.tokens import tokenise
@@ -84,6 +85,26 @@ def test_the_same_logits_and_gradients_as_the_plain_model_s(family: str, placeme
             assert found.keys() == wanted.keys()
             for name, gradient in found.items():
                 assert_close(gradient, wanted[name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_get_the_logits_that_plain_transformers_gives_them(family: str, tiny: Tiny) -> None:
+    folder = tiny(family)
+    pairs = [(TEXTS[1], TEXTS[0]), (TEXTS[2], TEXTS[3]), (TEXTS[0], TEXTS[1] * 8)]
+    firsts, seconds = map(list, zip(*pairs, strict=True))
+    batch = tokenise(pairs, folder, 64).batch(np.arange(len(pairs)))
+    inputs = AutoTokenizer.from_pretrained(folder)(
+        firsts, seconds, truncation=True, max_length=64, padding=True, return_tensors="pt"
+    )
+    for lean in (False, True):
+        network = split(folder, settings(), lean=lean)
+        network.eval()
+        with torch.inference_mode():
+            expected = network.model(**inputs).logits
+            assert (network.logits(batch) - expected).abs().max() <= 1e-5
+            if batch.segments is not None:
+                swapped = network.logits(replace(batch, segments=(1 - batch.segments) * batch.attention_mask))
+                assert (swapped - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -2,19 +2,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from peft import PeftModel
-from transformers import AutoTokenizer
 
 from lora_distill.config import Config
+from lora_distill.data.tokens import tokenise
+from lora_distill.data.types import from_columns
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.model.saved_adapter import save_adapter
 from lora_distill.reporting.model_card import model_card
+from lora_distill.training.logits import plain, predict_logits
 from tests.reporting.sample import sample_results
 from tests.tiny import tiny_model
 
@@ -330,8 +333,18 @@ def test_the_code_names_the_base_model(base: dict[str, str], line: str) -> None:
     assert ("To open it elsewhere" in text) == (base is FOLDER)
 
 
-def test_the_code_runs_and_gives_the_models_own_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+TEXTS = ["Short.", "A long text, of which only a part is read, " * 20]
+READINGS: list[dict[str, Any]] = [
+    {},
+    {"text_pair_column": "other"},
+    {"long_text": "head_tail"},
+    {"long_text": "chunk_mean"},
+]
+
+
+@pytest.mark.parametrize("settings", READINGS)
+def test_the_code_runs_and_gives_the_runs_own_answers(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = resolve_base_model(str(tiny_model("bert", tmp_path / "base")))
     names = ["it's", "two\nlines", "c"]
@@ -345,15 +358,18 @@ def test_the_code_runs_and_gives_the_models_own_answers(
             torch.nn.init.normal_(parameter)
     save_adapter(model, base, names, tmp_path / "student")
     about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
-    code = code_of(card(results=sample_results(names), base=about, max_length=16))
+    code = code_of(card(results=sample_results(names), base=about, max_length=16, **settings))
+    own = next(line for line in code.splitlines() if line.startswith("texts = "))
+    code = code.replace(own, f"texts = {TEXTS!r}")
     monkeypatch.chdir(tmp_path / "student")
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     answers = eval(capsys.readouterr().out.strip().splitlines()[-1])
     assert isinstance(namespace["model"], PeftModel)
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
-    batch = tokenizer(namespace["texts"], truncation=True, max_length=16, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        expected = model.eval()(**batch).logits
-    torch.testing.assert_close(namespace["logits"], expected, rtol=0, atol=1e-6)
-    assert answers == [names[index] for index in expected.argmax(dim=-1).tolist()]
+    pairs = {"text_pair": namespace["others"]} if "text_pair_column" in settings else {}
+    texts = from_columns({"text": TEXTS, **pairs})
+    tokens = tokenise(texts, base.folder, 16, settings.get("long_text", "truncate"))
+    assert tokens.cut > 0
+    expected = predict_logits(plain(model), tokens)
+    assert np.abs(namespace["logits"].numpy() - expected).max() < 1e-6
+    assert answers == [names[index] for index in expected.argmax(axis=1).tolist()]

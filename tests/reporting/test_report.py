@@ -254,7 +254,7 @@ def test_marks_of_one_place_stand_side_by_side() -> None:
 def test_rows_worth_reading_are_chosen_by_what_the_models_say() -> None:
     predictions = Predictions(
         np.arange(5),
-        ["both sure", "sure", "against", "fine", "fine too"],
+        [("both ", "\nsure"), "sure", "against", "fine", "fine too"],
         np.array([0, 0, 0, 0, 1]),
         {
             "teacher": np.array([[0, 9], [9, 0], [0, 9], [9, 0], [0, 9]], np.float32),
@@ -263,10 +263,10 @@ def test_rows_worth_reading_are_chosen_by_what_the_models_say() -> None:
         },
     )
     rows = rows_to_read(predictions, ["a", "b"])
-    assert [(row["text"], row["kind"]) for row in rows] == [
-        ("both sure", "the label may be wrong: teacher and student are sure of another"),
-        ("sure", "wrong, and sure of it"),
-        ("against", "against its teacher"),
+    assert [(row["texts"], row["kind"]) for row in rows] == [
+        (["both", "sure"], "the label may be wrong: teacher and student are sure of another"),
+        (["sure"], "wrong, and sure of it"),
+        (["against"], "against its teacher"),
     ]
     assert rows[1]["said"] == {"teacher": "a (99.99%)", "student": "b (99.99%)", "control": "a (99.99%)"}
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lora_distill.data.files import Columns, Raw, check_table, read_raw
 from lora_distill.data.labels import map_labels
 from lora_distill.data.splits import collapse
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import Dataset, Text
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 
@@ -51,7 +51,13 @@ class Answers:
 
 
 def read_answers(
-    location: str, dataset: Dataset, *, text_column: str, label_column: str, label_map: Mapping[str, str]
+    location: str,
+    dataset: Dataset,
+    *,
+    text_column: str,
+    label_column: str,
+    label_map: Mapping[str, str],
+    text_pair_column: str | None = None,
 ) -> Answers:
     """Read a file of answers and find those to a data set's rows, by text; white space does not count.
 
@@ -65,6 +71,7 @@ def read_answers(
         text_column: column of the texts.
         label_column: column of the labels.
         label_map: the file's names of labels for the data's, where they differ.
+        text_pair_column: column of the second texts, if the rows are pairs.
 
     Raises:
         UserError: it cannot be read, answers a row of train or unlabelled not at all or a text in two ways, or holds
@@ -74,7 +81,7 @@ def read_answers(
     if unknown := [name for name in label_map.values() if name not in names]:
         raise UserError(f"--teacher_label_map: {listing(unknown)} is no label of the data. Those are {listing(names)}.")
     raw = read_raw(Path(location), None)
-    texts = _texts(location, raw, text_column)
+    texts = _texts(location, raw, Columns(text_column, None, text_pair_column))
     if columns := _class_columns(location, raw, names, label_map):
         kind, logits = _numbers_to_logits(location, raw, *columns)
     else:
@@ -87,14 +94,15 @@ def read_answers(
     return Answers(location, raw.revision, fitted, [f"answers: {location} holds {kind}", *notes])
 
 
-def _texts(where: str, raw: Raw, text_column: str) -> list[str]:
-    if text_column not in raw.values:
-        raise UserError(
-            f"{where}: no column {text_column!r}; the columns are {listing(raw.values)}.\n"
-            "Call the column of the texts as it is called in the data: see --text_column."
-        )
-    values = Raw({"text": raw.values[text_column]}, raw.places, raw.unit)
-    return check_table(where, values, Columns(text_column, None)).texts
+def _texts(where: str, raw: Raw, columns: Columns) -> Sequence[Text]:
+    for kind, column in columns.wanted().items():
+        if column not in raw.values:
+            raise UserError(
+                f"{where}: no column {column!r}; the columns are {listing(raw.values)}.\n"
+                f"Call the column of the texts as it is called in the data: see --{kind}_column."
+            )
+    values = {kind: raw.values[column] for kind, column in columns.wanted().items()}
+    return check_table(where, Raw(values, raw.places, raw.unit), columns).texts
 
 
 def _class_columns(
@@ -186,9 +194,11 @@ def _labels_to_logits(labels: NDArray[np.int64], classes: int) -> NDArray[np.flo
     return smoothed
 
 
-def _rows_by_text(where: str, raw: Raw, texts: list[str], logits: NDArray[np.float64]) -> dict[str, int]:
+def _rows_by_text(
+    where: str, raw: Raw, texts: Sequence[Text], logits: NDArray[np.float64]
+) -> dict[tuple[str, ...], int]:
     """The row of each text, the first where it comes again with the same answer."""
-    rows: dict[str, int] = {}
+    rows: dict[tuple[str, ...], int] = {}
     contradicts = np.zeros(len(texts), dtype=np.bool_)
     for row, text in enumerate(map(collapse, texts)):
         first = rows.setdefault(text, row)
@@ -197,7 +207,9 @@ def _rows_by_text(where: str, raw: Raw, texts: list[str], logits: NDArray[np.flo
     return rows
 
 
-def _fit(where: str, rows: dict[str, int], dataset: Dataset) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
+def _fit(
+    where: str, rows: dict[tuple[str, ...], int], dataset: Dataset
+) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
     """The file's row for each row of each split that it answers, and what is to be said of the others."""
     splits = dataset.splits()
     missing = {split: [text for text in each.texts if collapse(text) not in rows] for split, each in splits.items()}
@@ -206,7 +218,7 @@ def _fit(where: str, rows: dict[str, int], dataset: Dataset) -> tuple[dict[str, 
     if lacking:
         said = " and ".join(f"{len(missing[split]):,} of {len(splits[split]):,} rows of {split}" for split in lacking)
         raise UserError(
-            f"{where}: has no answer to {said}, such as {listing([collapse(missing[lacking[0]][0])])}.\n"
+            f"{where}: has no answer to {said}, such as {listing([' / '.join(collapse(missing[lacking[0]][0]))])}.\n"
             "Add them: each text that a student learns from needs one."
         )
     # Without validation nothing can be said of a temperature, and so of a teacher.

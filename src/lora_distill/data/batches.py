@@ -1,7 +1,8 @@
 """Batches of rows of like length, padded to their own longest row only."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,19 +17,23 @@ WINDOW_BATCHES = 50
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows, padded to L tokens.
+    """B rows in K chunks, padded to L tokens. Mostly a row is one chunk, and K is B.
 
     Attributes:
         rows: int64 [B], their positions in the split.
-        input_ids: int64 [B, L].
-        attention_mask: int64 [B, L], 1 at tokens, 0 at padding.
-        hidden: [B, L, H], what the frozen layers gave; None where that is not at hand.
+        input_ids: int64 [K, L].
+        attention_mask: int64 [K, L], 1 at tokens, 0 at padding.
+        hidden: [K, L, H], what the frozen layers gave; None where that is not at hand.
+        segments: int64 [K, L], 0 or 1: which text of a pair a token is of; None where the model is not told.
+        shares: float32 [B, K], of each chunk in a row's answer; None: each row is one chunk.
     """
 
     rows: NDArray[np.int64]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     hidden: torch.Tensor | None = None
+    segments: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its tensors on a device; to a GPU they are copied while that computes."""
@@ -38,12 +43,31 @@ class Batch:
                 return tensor.pin_memory().to(device, non_blocking=True)
             return tensor.to(device)
 
-        hidden = None if self.hidden is None else move(self.hidden)
-        return Batch(self.rows, move(self.input_ids), move(self.attention_mask), hidden)
+        return self._changed(move)
+
+    def repeated(self, times: int) -> "Batch":
+        """The same rows, so many times over."""
+        batch = self._changed(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+        return replace(batch, rows=np.tile(self.rows, times))
+
+    def _changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        changed: dict[str, Any] = {
+            name: change(each) for name, each in vars(self).items() if isinstance(each, torch.Tensor)
+        }
+        return replace(self, **changed)
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """What a model of transformers reads."""
-        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs if self.segments is None else inputs | {"token_type_ids": self.segments}
+
+    def pooled(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of rows, float32 [B, C], from those of chunks, [K, C]: the mean of a row's."""
+        logits = logits.float()
+        if self.shares is None:
+            return logits
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.shares @ logits
 
 
 class Batches(Protocol):
@@ -51,7 +75,7 @@ class Batches(Protocol):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """int64 [N], tokens of each row."""
+        """int64 [N], tokens that each row takes in a batch."""
 
     @property
     def at_hand(self) -> bool:

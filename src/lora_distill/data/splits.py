@@ -1,11 +1,12 @@
 """Stratified, seeded draws, and what keeps a text from standing in two splits."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.data.types import Rows
+from lora_distill.data.types import Rows, Text, parts
 from lora_distill.errors import UserError
 from lora_distill.seeding import generator
 
@@ -79,7 +80,7 @@ def drop_shared(rows: Rows, *kept: Rows) -> tuple[Rows, int]:
     return rows.take(fresh), len(rows) - len(fresh)
 
 
-def stand_in(texts: list[str], *splits: Rows) -> NDArray[np.bool_]:
+def stand_in(texts: Sequence[Text], *splits: Rows) -> NDArray[np.bool_]:
     """Whether each text stands in one of the splits, bool [N]; white space does not count."""
     taken = {collapse(text) for rows in splits for text in rows.texts}
     return np.array([collapse(text) in taken for text in texts], dtype=np.bool_)
@@ -127,7 +128,7 @@ def draw_folds(train: Rows, folds: int, seed: int, label_names: list[str]) -> li
     Raises:
         UserError: there are fewer texts than folds, or without a part there is no row of some class.
     """
-    numbers: dict[str, int] = {}
+    numbers: dict[tuple[str, ...], int] = {}
     text = np.array([numbers.setdefault(collapse(each), len(numbers)) for each in train.texts])
     if len(numbers) < folds:
         raise UserError(f"--teacher_folds {folds}: there are {len(numbers)} different training texts. Ask for fewer.")
@@ -135,8 +136,8 @@ def draw_folds(train: Rows, folds: int, seed: int, label_names: list[str]) -> li
     shuffled = generator(seed, "teacher folds").permutation(len(numbers))
     dealt = np.empty(len(numbers), dtype=np.int64)
     dealt[shuffled[np.argsort(label_of_text[shuffled], kind="stable")]] = np.arange(len(numbers)) % folds
-    parts = [np.flatnonzero(dealt[text] == fold) for fold in range(folds)]
-    for part in parts:
+    dealt_rows = [np.flatnonzero(dealt[text] == fold) for fold in range(folds)]
+    for part in dealt_rows:
         left = np.bincount(np.delete(train.labels, part), minlength=len(label_names))
         if not left.all():
             lost = label_names[int(left.argmin())]
@@ -144,7 +145,7 @@ def draw_folds(train: Rows, folds: int, seed: int, label_names: list[str]) -> li
                 f"--teacher_fit crossfit: one fold holds all rows of {lost!r}, and its teacher would not know it."
                 "\nAdd rows of this class, or leave it at whole."
             )
-    return parts
+    return dealt_rows
 
 
 def count_repeats(rows: Rows) -> tuple[int, int]:
@@ -154,6 +155,6 @@ def count_repeats(rows: Rows) -> tuple[int, int]:
     return len(texts) - len(labels_of_text), sum(count > 1 for count in labels_of_text.values())
 
 
-def collapse(text: str) -> str:
-    """A text as it is compared with others: its words, a space between two."""
-    return " ".join(text.split())
+def collapse(text: Text) -> tuple[str, ...]:
+    """A text as it is compared with others: of each part its words, a space between two."""
+    return tuple(" ".join(part.split()) for part in parts(text))

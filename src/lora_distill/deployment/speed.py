@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora_distill.config import Role
-from lora_distill.data.tokens import Tokens, tokenise
+from lora_distill.data.tokens import Tokens
+from lora_distill.data.types import Text, parts
 from lora_distill.deployment.finished import open_models
 from lora_distill.evidence import read_predictions
 from lora_distill.made_with import made_with
@@ -61,8 +62,7 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
         merged = [each.merged() for each in opened]
         models[role] = _size(merged)
         answers[role] = _answer([model.to(plan.device) for model in merged])
-        first = opened[0]
-        tokens[role] = {kind: tokenise(each, first.tokenizer_folder, first.max_length) for kind, each in texts.items()}
+        tokens[role] = {kind: opened[0].tokenised(each) for kind, each in texts.items()}
     threads = sorted({1, plan.threads}) if plan.device == "cpu" else [plan.threads]
     cells = [(number, size, kind) for number in threads for size in BATCHES for kind in texts]
     timings = []
@@ -77,9 +77,9 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
     return {"device": plan.device, "models": models, "timings": timings, "made_with": made_with()}
 
 
-def _texts(texts: list[str]) -> dict[str, list[str]]:
+def _texts(texts: Sequence[Text]) -> dict[str, list[Text]]:
     """As many as the largest batch takes, around each place in the order of their lengths; again and again if fewer."""
-    order = sorted(texts, key=len)
+    order = sorted(texts, key=lambda text: sum(map(len, parts(text))))
     chosen = {}
     for kind, place in PLACES.items():
         first = int(np.clip(place * len(order) - BATCHES[-1] / 2, 0, max(len(order) - BATCHES[-1], 0)))
@@ -107,7 +107,7 @@ def _answer(models: Sequence[nn.Module]) -> Answer:
     forwards = [plain(model) for model in models]
 
     def answer(tokens: Tokens, first: int, size: int) -> None:
-        rows = np.arange(first, first + size) % len(tokens.lengths)
+        rows = np.arange(first, first + size) % len(tokens)
         for forward in forwards:
             forward(tokens.batch(rows)).cpu()  # waits for a GPU to be done
 
@@ -130,7 +130,7 @@ def _take_turns(answers: dict[Role, Answer], tokens: dict[Role, Tokens], size: i
 
 def _summary(tokens: Tokens, size: int, seconds: list[float]) -> dict[str, float]:
     return {
-        "tokens": float(tokens.lengths.mean()) * size,
+        "tokens": len(tokens.flat) / len(tokens) * size,
         "median": float(np.median(seconds)),
         "p95": float(np.quantile(seconds, 0.95)),
         "rounds": len(seconds),

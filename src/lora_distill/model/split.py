@@ -127,14 +127,15 @@ class SplitClassifier:
             hidden = batch.hidden if batch.hidden is not None or not self.depth else self.prefix(batch)
             with self._from(self.depth, hidden), self._autocast():
                 logits: torch.Tensor = self.classifier(**batch.inputs()).logits
-            return logits.float()
+            return batch.pooled(logits)
         hidden = self.prefix(batch) if batch.hidden is None else batch.hidden.to(self.dtype)
         bias = attention_bias(self.classifier, batch.attention_mask, hidden)
         x = packing.pack(hidden.flatten(0, 1))
         for index in range(self.depth, len(self._layers)):
             x = self._lean_layer(index)(x, packing, bias, self._dropout)
         with self._autocast():
-            return first_token_head(self.classifier, x).float()
+            logits = first_token_head(self.classifier, x)
+        return batch.pooled(logits)
 
     def _lean_layer(self, index: int) -> LeanLayer:
         if index not in self._lean_layers:

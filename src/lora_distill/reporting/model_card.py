@@ -9,6 +9,7 @@ import yaml
 
 from lora_distill.config import ALL_LINEAR, CONTROLS, TOLD
 from lora_distill.reporting.loading import loading
+from lora_distill.reporting.reading_code import what_is_read
 from lora_distill.reporting.sentences import (
     SPEED,
     baseline,
@@ -87,7 +88,8 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     modules = "every linear module" if ALL_LINEAR in config["target_modules"] else modules
     scale = ", rank-stabilised" if config["use_rslora"] else ""
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
-    classes = f"of texts into {len(results['data']['label_names'])} classes"
+    read = "pairs of texts" if config["text_pair_column"] else "texts"
+    classes = f"of {read} into {len(results['data']['label_names'])} classes"
     what = f"A classifier {classes}: a LoRA adapter"
     if members := facts.get("members"):
         what = f"{members} classifiers {classes} that answer together, by the mean of their probabilities"
@@ -221,7 +223,7 @@ def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str
 {_loss(role, results, config) if is_taught else f"- Loss: {_hard_loss(config)}"}
 - AdamW, learning rate {rate:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
-- {config["batch_size"]} rows a step{mixed}, texts cut at {config["max_length"]} tokens, LoRA dropout \
+- {config["batch_size"]} rows a step{mixed}, {config["max_length"]} tokens read at once, LoRA dropout \
 {config["lora_dropout"]:g}
 - {_epochs(facts, config)}; seed {config["seed"]}"""
 
@@ -274,9 +276,9 @@ def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     speed = f"\n- {SPEED}" if role == "student" and same_backbone(results) else ""
     return f"""## Limits
 
-- Every text gets one of the labels above, whatever it is about.
+- Every {"pair" if config["text_pair_column"] else "text"} gets one of the labels above, whatever it is about.
 - It was judged on the test split above. What it does with other texts, or in another language, was not measured.
-- Of a text it reads at most {config["max_length"]} tokens; the rest is cut.
+- {what_is_read(config)}
 - One seed, and {standard_error(accuracy, rows)}; always answering {_md(repr(commonest))} gets {percent(share)}.\
 {warnings}{speed}"""
 

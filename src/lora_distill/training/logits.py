@@ -12,7 +12,7 @@ from lora_distill.progress import track
 
 EVALUATION_TOKENS = 4096  # of a batch, so that long texts take no more memory than short ones
 
-# Token ids, or what frozen layers gave for them, to logits [B, C].
+# Token ids, or what frozen layers gave for them, to logits, float32 [B, C].
 Forward = Callable[[Batch], torch.Tensor]
 
 
@@ -22,8 +22,8 @@ def plain(model: nn.Module) -> Forward:
     device = next(model.parameters()).device
 
     def forward(batch: Batch) -> torch.Tensor:
-        logits: torch.Tensor = model(**batch.to(device).inputs()).logits
-        return logits
+        batch = batch.to(device)
+        return batch.pooled(model(**batch.inputs()).logits)
 
     return forward
 
@@ -41,7 +41,7 @@ def predict_logits(forward: Forward, batches: Batches, stage: str = "") -> NDArr
     lengths = batches.lengths
     with track(stage, len(lengths)) as advance:
         for rows in evaluation_order(lengths, EVALUATION_TOKENS):
-            out = forward(batches.batch(rows)).float().cpu().numpy()
+            out = forward(batches.batch(rows)).cpu().numpy()
             if logits is None:
                 logits = np.empty((len(lengths), out.shape[1]), np.float32)
             logits[rows] = out

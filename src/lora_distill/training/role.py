@@ -101,6 +101,7 @@ class RoleTraining:
             "base": [self.base.reference, self.base.fingerprint],
             "data": self.dataset.fingerprint,
             "max_length": config.max_length,
+            "long_text": config.long_text,
             "adapter": asdict(AdapterSettings.of(config, self.role)),
             "training": asdict(self.settings),
             "seed": config.seed,

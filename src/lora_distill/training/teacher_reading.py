@@ -56,6 +56,7 @@ class TeacherReading:
             "columns": self.given.columns.tolist(),
             "data": self.dataset.fingerprint,
             "max_length": self.config.max_length,
+            "long_text": self.config.long_text,
             "plan": self.plan.as_dict(),
         }
         return Artefact(Path(self.config.output_dir), "given-teacher", recipe)
