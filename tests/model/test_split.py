@@ -113,11 +113,11 @@ def test_in_bfloat16_lean_layers_are_as_near_to_fp32_as_plain_ones(family: str, 
 
 
 @pytest.mark.parametrize(
-    "modules", [("dense",), ("query", "value"), ("query", "key", "value", "dense"), ("all-linear",)]
+    "modules", [("dense",), ("query", "value"), ("query", "key", "value", "dense"), ("attention",), ("all-linear",)]
 )
-def test_lora_may_sit_on_any_linear_module(modules: tuple[str, ...], tiny: Tiny) -> None:
+def test_lora_may_sit_on_any_linear_module_with_a_rank_of_its_own(modules: tuple[str, ...], tiny: Tiny) -> None:
     batch = batch_of(tiny("roberta"))
-    adapter = replace(settings(modules=modules), rslora="query" in modules)
+    adapter = replace(settings(modules=modules), rslora="query" in modules, rank_pattern=((1, 2), (2, 7)))
     plain, lean = (split(tiny("roberta"), adapter, lean=each) for each in (False, True))
     assert lean.lean
     wanted, found = (gradients(network, network.logits(batch)) for network in (plain, lean))

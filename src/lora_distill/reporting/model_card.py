@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import ALL_LINEAR, CONTROLS, TOLD
+from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
 from lora_distill.reporting.sentences import (
     SPEED,
@@ -83,18 +83,27 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     kind = "teacher" if role == "teacher" else "student"
     facts = results[role]
     count = facts["trainable_parameters"]
-    modules = ", ".join(f"`{name}`" for name in config["target_modules"]) or "the attention's query, key and value"
-    modules = "every linear module" if ALL_LINEAR in config["target_modules"] else modules
+    targets = tuple(config["target_modules"])
+    modules = _TARGETS.get(targets) or ", ".join(f"`{name}`" for name in targets)
+    others = [f"{rank} in layer {layer}" for layer, rank in config[f"{kind}_rank_pattern"].items()]
+    rank = f"rank {', '.join([str(config[f'{kind}_lora_r']), *others])}"
     scale = ", rank-stabilised" if config["use_rslora"] else ""
+    adapter = "DoRA" if config["use_dora"] else "LoRA"
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
-    return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a LoRA adapter (rank \
-{config[f"{kind}_lora_r"]}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
+    return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a {adapter} adapter ({rank}, \
+alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
 {_md(base["name"])}. {_PURPOSE[role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
 {facts["total_parameters"]:,} together.{budget}"""
 
+
+_TARGETS = {
+    (): "the attention's query, key and value",
+    (ATTENTION,): "the attention's query, key, value and output",
+    (ALL_LINEAR,): "every linear module",
+}
 
 _PURPOSE = {
     "teacher": "It was trained on the labels, to be imitated by the student.",
