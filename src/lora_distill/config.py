@@ -187,6 +187,9 @@ class Config(BaseModel):
     num_epochs: PositiveInt = Field(10, description="passes over the training rows")
     teacher_num_epochs: PositiveInt | None = Field(None, description="the teacher's, if they are others")
     control_num_epochs: PositiveInt | None = Field(None, description="the control's, if they are others")
+    lora_plus_ratio: float = Field(
+        1.0, ge=1, allow_inf_nan=False, description="LoRA's B learns at the learning rate times this, as in LoRA+"
+    )
     weight_decay: NotNegativeFloat = Field(0.01, description="AdamW's weight decay (biases and norms: none)")
     warmup_ratio: Share = Field(0.06, description="share of the steps in which the learning rate rises")
     lr_schedule: Literal["linear", "cosine", "constant"] = Field(

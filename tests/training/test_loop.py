@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 
 from lora_distill.errors import UserError
 from lora_distill.model.split import SplitClassifier
@@ -86,11 +87,12 @@ def test_same_seed_same_bits_and_another_seed_others(trainer: Trainer) -> None:
     assert not same_bits(first, trainer.run(seed=1)[0])
 
 
+@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, lora_plus_ratio=8.0)], ids=["plain", "LoRA+"])
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_stopped_after_an_epoch_it_goes_on_to_the_same_bits(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, stop_after: int, recipe: TrainingSettings
 ) -> None:
-    whole, expected = trainer.run()
+    whole, expected = trainer.run(recipe)
     work = trainer.folder / "stopped"
 
     def save_and_stop(
@@ -103,9 +105,9 @@ def test_stopped_after_an_epoch_it_goes_on_to_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(loop, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            trainer.run(work=work)
+            trainer.run(recipe, work=work)
     assert sorted(path.name for path in work.iterdir()) == ["checkpoint.json", f"epoch-{stop_after}.safetensors"]
-    again, progress = trainer.run(work=work)
+    again, progress = trainer.run(recipe, work=work)
     assert same_bits(whole, again)
     assert progress.history == expected.history
 
@@ -167,6 +169,33 @@ def test_the_learning_rate_warms_up_and_goes_down(
     assert max(rates) == rates[2] == 1
     assert rates[-1] == pytest.approx(last, abs=0.02)
     assert rates[9] == pytest.approx(middle, abs=0.05)
+
+
+def test_lora_plus_lets_b_alone_learn_faster(trainer: Trainer) -> None:
+    """Adam's first step moves each parameter by its rate, whatever the gradient, but for what hardly has one."""
+    one_step = replace(
+        RECIPE, num_epochs=1, batch_size=len(trainer.training.labels), weight_decay=0.0, max_grad_norm=1e6
+    )
+    before = snapshot(trainer.make_model())
+    for ratio in (1.0, 4.0):
+        after, _ = trainer.run(replace(one_step, lora_plus_ratio=ratio))
+        for name, weights in after.items():
+            moved = float((weights - before[name]).abs().max())
+            rate = ratio if "lora_B" in name else 0.0 if "lora_A" in name else 1.0  # A has no gradient while B is 0
+            assert moved == pytest.approx(rate * RECIPE.learning_rate, rel=0.1), name
+
+
+def test_the_rates_of_matrices_are_those_of_peft_s_own_lora_plus(make_model: Make) -> None:
+    model = make_model()
+    ours, _ = loop._optimizer(model, replace(RECIPE, lora_plus_ratio=4.0, warmup_ratio=0.0), steps=2)
+    theirs = create_loraplus_optimizer(model, torch.optim.AdamW, lr=RECIPE.learning_rate, loraplus_lr_ratio=4.0)
+    rates = [
+        {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+        for optimizer in (ours, theirs)
+    ]
+    matrices = [parameter for parameter in trainable(model).values() if parameter.ndim > 1]
+    assert {rates[0][each] / RECIPE.learning_rate for each in matrices} == {1.0, 4.0}
+    assert all(rates[0][each] == rates[1][each] for each in matrices)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

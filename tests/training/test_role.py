@@ -55,6 +55,7 @@ TRAINING = {
     "target_modules": ("query",),
     "use_rslora": True,
     "use_dora": True,
+    "lora_plus_ratio": 7.0,
     "layer_placement": "first",
     "class_weights": "balanced",
     "label_smoothing": 0.7,

@@ -251,11 +251,13 @@ def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str
     facts = results[role]
     is_taught = role in ("student", "self-trained")
     rate = config.get(f"{role}_learning_rate") or config["learning_rate"]
+    ratio = config["lora_plus_ratio"]
+    faster = f" ({ratio * rate:g} for LoRA's B: LoRA+)" if ratio != 1 else ""
     mixed = f", {config['labelled_per_batch']} of them with labels" if is_taught and config["unlabelled"] else ""
     return f"""## Training
 
 {_loss(role, results, config) if is_taught else f"- Loss: {_hard_loss(config)}"}
-- AdamW, learning rate {rate:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
+- AdamW, learning rate {rate:g}{faster}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
 - {config["batch_size"]} rows a step{mixed}, texts cut at {config["max_length"]} tokens, LoRA dropout \
 {config["lora_dropout"]:g}

@@ -69,6 +69,7 @@ class TrainingSettings:
     class_weights: str
     label_smoothing: float
     labelled_per_batch: int
+    lora_plus_ratio: float
 
     @classmethod
     def of(cls, config: Config, role: Role) -> "TrainingSettings":
@@ -217,11 +218,22 @@ class _Descent:
 def _optimizer(
     model: PeftModel, settings: TrainingSettings, steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    parameters = list(trainable(model).values())
+    """AdamW and the schedule of its rates; the first group has the recipe's own.
+
+    LoRA's B has a group of its own, for LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large
+    Models", ICML 2024). PEFT's `create_loraplus_optimizer` gives B's rate to biases, too; here those are the head's.
+    """
+    matrices: list[torch.nn.Parameter] = []
+    ups: list[torch.nn.Parameter] = []
+    vectors: list[torch.nn.Parameter] = []
+    for name, parameter in trainable(model).items():
+        (vectors if parameter.ndim <= 1 else ups if ".lora_B." in name else matrices).append(parameter)
+    faster = settings.learning_rate * settings.lora_plus_ratio
     optimizer = torch.optim.AdamW(
         [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": ups, "weight_decay": settings.weight_decay, "lr": faster},
+            {"params": vectors, "weight_decay": 0.0},
         ],
         lr=settings.learning_rate,
     )
