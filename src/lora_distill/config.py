@@ -164,6 +164,10 @@ class Config(BaseModel):
     soft_loss: Literal["kl", "mse"] = Field(
         "kl", description="how a student is held to its teacher: by divergence, or by its logits, without temperature"
     )
+    pooled_weight: NotNegativeFloat = Field(
+        0.0,
+        description="weight of the distance from the teacher's last layer, of the vector that its head reads; 0: none",
+    )
     teacher_checkpoint: str | None = Field(
         None,
         min_length=1,

@@ -18,6 +18,7 @@ from lora_distill.model.adapter import layers_path
 from lora_distill.model.dropout import Dropout
 from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
 from lora_distill.model.packing import Packing
+from lora_distill.model.pooling import last_hidden, pool
 
 
 class _Reached(Exception):  # noqa: N818 - no error: how a forward pass is left half-way
@@ -122,19 +123,23 @@ class SplitClassifier:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """float32 [B, C]; where the batch lacks what the frozen layers give, these are run too."""
+        return self.logits_and_pooled(batch)[0]
+
+    def logits_and_pooled(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and float32 [B, H]: of a family that `pooling` knows, what the head reads of the last layer."""
         packing, batch = Packing(batch.attention_mask, self.device), batch.to(self.device)
         if self._names is None:
             hidden = batch.hidden if batch.hidden is not None or not self.depth else self.prefix(batch)
-            with self._from(self.depth, hidden), self._autocast():
+            with self._from(self.depth, hidden), self._autocast(), last_hidden(self.classifier) as seen:
                 logits: torch.Tensor = self.classifier(**batch.inputs()).logits
-            return logits.float()
+            return logits.float(), pool(self.classifier.config, seen[-1], batch.attention_mask)
         hidden = self.prefix(batch) if batch.hidden is None else batch.hidden.to(self.dtype)
         bias = attention_bias(self.classifier, batch.attention_mask, hidden)
         x = packing.pack(hidden.flatten(0, 1))
         for index in range(self.depth, len(self._layers)):
             x = self._lean_layer(index)(x, packing, bias, self._dropout)
         with self._autocast():
-            return first_token_head(self.classifier, x).float()
+            return first_token_head(self.classifier, x).float(), x.float()
 
     def _lean_layer(self, index: int) -> LeanLayer:
         if index not in self._lean_layers:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from numpy.typing import NDArray
-from peft import PeftModel
+from torch import nn
 from transformers import get_scheduler
 
 from lora_distill.config import Config, Role
@@ -35,6 +35,7 @@ from lora_distill.training.checkpoint import (
 )
 from lora_distill.training.logits import predict_logits
 from lora_distill.training.losses.distillation import distillation_loss
+from lora_distill.training.losses.pooled import PooledMatching
 from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -102,12 +103,13 @@ class Split:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """What a student learns from: float32 [N, C] teacher logits by training row, and how they are weighed."""
+    """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors."""
 
     logits: NDArray[np.float32]
     alpha: float
     temperature: float
     loss: str = "kl"
+    matching: PooledMatching | None = None
 
 
 def train(
@@ -142,7 +144,7 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    model, order = network.model, training.order(settings)
+    model, order = _learner(network, soft_labels), training.order(settings)
     descent = _Descent.of(model, plan.accelerator(), settings, order.steps)
     # On a processor the thread would take its time from those that compute.
     ahead = descent.accelerator.device.type != "cpu" and training.rows.at_hand
@@ -172,6 +174,14 @@ def train(
     return progress
 
 
+def _learner(network: SplitClassifier, soft_labels: SoftLabels | None) -> nn.Module:
+    """All that is trained: the model, and beside it the projector of a student that matches pooled vectors."""
+    model: nn.Module = network.model
+    if soft_labels is None or soft_labels.matching is None:
+        return model
+    return nn.ModuleDict({"model": model, "projector": soft_labels.matching.projector})
+
+
 @dataclass(frozen=True)
 class _Descent:
     """What moves the weights."""
@@ -180,13 +190,13 @@ class _Descent:
     optimizer: torch.optim.AdamW
     prepared: AcceleratedOptimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
-    parameters: list[torch.nn.Parameter]
+    parameters: list[nn.Parameter]
     settings: TrainingSettings
     steps_per_epoch: int
 
     @classmethod
     def of(
-        cls, model: PeftModel, accelerator: Accelerator, settings: TrainingSettings, steps_per_epoch: int
+        cls, model: nn.Module, accelerator: Accelerator, settings: TrainingSettings, steps_per_epoch: int
     ) -> "_Descent":
         optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
         prepared, parameters = accelerator.prepare_optimizer(optimizer), list(trainable(model).values())
@@ -216,16 +226,16 @@ class _Descent:
 
 
 def _optimizer(
-    model: PeftModel, settings: TrainingSettings, steps: int
+    model: nn.Module, settings: TrainingSettings, steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW and the schedule of its rates; the first group has the recipe's own.
 
     LoRA's B has a group of its own, for LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large
     Models", ICML 2024). PEFT's `create_loraplus_optimizer` gives B's rate to biases, too; here those are the head's.
     """
-    matrices: list[torch.nn.Parameter] = []
-    ups: list[torch.nn.Parameter] = []
-    vectors: list[torch.nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    ups: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for name, parameter in trainable(model).items():
         (vectors if parameter.ndim <= 1 else ups if ".lora_B." in name else matrices).append(parameter)
     faster = settings.learning_rate * settings.lora_plus_ratio
@@ -264,7 +274,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 def _batch_loss(
     network: SplitClassifier, batch: Batch, training: Split, settings: TrainingSettings, soft_labels: SoftLabels | None
 ) -> torch.Tensor:
-    logits = network.logits(batch)
+    logits, pooled = network.logits_and_pooled(batch)
     weights = training.class_weights
     hard: dict[str, Any] = {
         "class_weights": None if weights is None else weights.to(logits),
@@ -273,7 +283,7 @@ def _batch_loss(
     targets = torch.from_numpy(training.labels[batch.rows]).to(logits.device)
     if soft_labels is None:
         return distillation_loss(logits, targets, **hard)
-    return distillation_loss(
+    loss = distillation_loss(
         logits,
         targets,
         torch.from_numpy(soft_labels.logits[batch.rows]).to(logits.device),
@@ -282,6 +292,7 @@ def _batch_loss(
         soft_loss=soft_labels.loss,
         **hard,
     )
+    return loss + soft_labels.matching.loss(pooled, batch.rows) if soft_labels.matching else loss
 
 
 def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: torch.Tensor, rate: float) -> None:
