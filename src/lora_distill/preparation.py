@@ -24,8 +24,6 @@ from lora_distill.model.adapter import (
     AdapterSettings,
     Classifier,
     attach_adapter,
-    count_layers,
-    layers_note,
     load_classifier,
     outline,
 )
@@ -33,6 +31,7 @@ from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.cut import Cut, cut_base, cut_config
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
+from lora_distill.model.layers import count_layers, layers_note
 from lora_distill.model.pooling import check_pools
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once

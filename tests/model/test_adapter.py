@@ -25,11 +25,11 @@ from lora_distill.model.adapter import (
     Classifier,
     adapted_layers,
     attach_adapter,
-    find_target_modules,
     load_classifier,
 )
 from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.model.budget import count_trainable
+from lora_distill.model.layers import find_target_modules
 from lora_distill.model.saved_adapter import load_adapter, save_adapter
 from tests.tiny import FAMILIES, tiny_model
 

@@ -5,34 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from lora_distill.config import ALL_LINEAR, ATTENTION, Config, Role
+from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
 from lora_distill.model.base import BaseModel, brief
+from lora_distill.model.layers import count_layers, find_linear, find_target_modules, layers_note, layers_path
 from lora_distill.seeding import derive_seed
 
-# What the families call their attention's query, key and value: BERT, RoBERTa, ELECTRA and ALBERT; DeBERTa;
-# DistilBERT; MPNet; most others; ModernBERT (fused). The first that the encoder's layers hold is taken.
-ATTENTION_PROJECTIONS = (
-    ("query", "key", "value"),
-    ("query_proj", "key_proj", "value_proj"),
-    ("q_lin", "k_lin", "v_lin"),
-    ("q", "k", "v"),
-    ("q_proj", "k_proj", "v_proj"),
-    ("Wqkv",),
-)
-# And its output projection; the module around it is named where another of the layer's has the same name.
-ATTENTION_OUTPUTS = (
-    ("attention.output.dense",),
-    ("attention.dense",),  # ALBERT
-    ("out_lin",),
-    ("attn.o",),
-    ("out_proj",),
-    ("o_proj",),
-    ("attn.Wo",),
-)
 PEFT_PREFIX = "base_model.model."
 
 
@@ -135,80 +115,6 @@ def outline(classifier: Classifier, config: PreTrainedConfig | None = None) -> C
         return Classifier(model, classifier.fresh)
 
 
-def layers_path(model: PreTrainedModel) -> str:
-    """Name of the module list that holds the encoder's layers."""
-    lists = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module)
-        and any(isinstance(part, nn.Linear) for part in module.modules())
-    ]
-    if not lists:
-        raise UserError(f"{model.config.model_type}: found no list of layers in this model; it is no encoder.")
-    return str(min(lists, key=len))
-
-
-def count_layers(model: PreTrainedModel) -> int:
-    """Layers with weights of their own: 1 for ALBERT, which runs one set of weights many times."""
-    return len(model.get_submodule(layers_path(model)))
-
-
-def layers_note(model: PreTrainedModel) -> str:
-    """What must be said of this family's layers; empty where nothing must."""
-    own, run = count_layers(model), int(model.config.num_hidden_layers)
-    if own == run:
-        return ""
-    return f"{model.config.model_type} shares {own} set of weights among its {run} layers, so LoRA acts on all of them"
-
-
-def _linear_names(layer: nn.Module) -> list[str]:
-    return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
-
-
-def find_target_modules(model: PreTrainedModel, asked: tuple[str, ...] = ()) -> list[str]:
-    """Names of the linear modules that LoRA adapts in each layer, as PEFT takes them: the ends of their paths.
-
-    Args:
-        model: without LoRA.
-        asked: names that the user gave, attention or all-linear; empty: the attention's query, key and value.
-
-    Raises:
-        UserError: the layers hold no such modules.
-    """
-    names = _linear_names(model.get_submodule(layers_path(model))[0])
-    leaves = sorted({name.rpartition(".")[2] for name in names})
-    if asked == (ALL_LINEAR,):
-        return leaves
-
-    def are_there(*targets: str) -> bool:
-        return all(any(_ends_with(name, target) for name in names) for target in targets)
-
-    if asked and asked != (ATTENTION,):
-        absent = [name for name in asked if not are_there(name)]
-        if absent:
-            raise UserError(
-                f"--target_modules: {model.config.model_type} has no linear module {', '.join(absent)} in its layers;"
-                f" it has {', '.join(leaves)}."
-            )
-        return list(asked)
-    found: list[str] = []
-    parts = [("query, key and value", ATTENTION_PROJECTIONS), ("output projection", ATTENTION_OUTPUTS)]
-    for part, known in parts[: 2 if asked else 1]:
-        called = next((targets for targets in known if are_there(*targets)), None)
-        if not called:
-            raise UserError(
-                f"{model.config.model_type}: found no {part} in its attention; its layers have the linear modules"
-                f" {', '.join(leaves)}.\nName those to adapt with --target_modules."
-            )
-        found += called
-    return found
-
-
-def _ends_with(path: str, target: str) -> bool:
-    return f".{path}".endswith(f".{target}")
-
-
 def adapted_layers(model: PreTrainedModel, settings: AdapterSettings) -> range:
     """Indices of the layers that LoRA adapts.
 
@@ -240,7 +146,7 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
     """
     model = classifier.model
     layers, modules = adapted_layers(model, settings), find_target_modules(model, settings.target_modules)
-    path, expected = layers_path(model), _adapted_modules(model, settings)
+    path, expected = layers_path(model), find_linear(model, layers, modules)
     _check_ranks(model, settings)
     ranks = {rf"{re.escape(path)}\.{layer}\..*": rank for layer, rank in settings.rank_pattern}
     torch.manual_seed(derive_seed(seed, "lora"))
@@ -269,16 +175,6 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
     return adapted
 
 
-def _adapted_modules(model: PreTrainedModel, settings: AdapterSettings) -> set[str]:
-    path, modules = layers_path(model), find_target_modules(model, settings.target_modules)
-    return {
-        f"{path}.{index}.{name}"
-        for index in adapted_layers(model, settings)
-        for name in _linear_names(model.get_submodule(f"{path}.{index}"))
-        if any(_ends_with(name, target) for target in modules)
-    }
-
-
 def _check_ranks(model: PreTrainedModel, settings: AdapterSettings) -> None:
     layers, largest = adapted_layers(model, settings), largest_rank(model, settings)
     if astray := [layer for layer, _ in settings.rank_pattern if layer not in layers]:
@@ -296,7 +192,8 @@ def _check_ranks(model: PreTrainedModel, settings: AdapterSettings) -> None:
 
 def largest_rank(model: PreTrainedModel, settings: AdapterSettings) -> int:
     """Of the smallest matrix that these settings adapt; a larger one would be no saving."""
-    names = _adapted_modules(model, settings)
+    targets = find_target_modules(model, settings.target_modules)
+    names = find_linear(model, adapted_layers(model, settings), targets)
     return min(int(side) for name in names for side in model.get_parameter(f"{name}.weight").shape)
 
 

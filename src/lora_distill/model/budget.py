@@ -12,11 +12,10 @@ from lora_distill.model.adapter import (
     AdapterSettings,
     Classifier,
     attach_adapter,
-    count_layers,
-    find_target_modules,
     largest_rank,
     outline,
 )
+from lora_distill.model.layers import count_layers, find_target_modules
 
 
 @dataclass(frozen=True)

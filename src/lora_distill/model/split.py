@@ -14,8 +14,8 @@ from torch import nn
 
 from lora_distill.data.batches import Batch
 from lora_distill.memory import give_back_memory
-from lora_distill.model.adapter import layers_path
 from lora_distill.model.dropout import Dropout
+from lora_distill.model.layers import layers_path
 from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
 from lora_distill.model.packing import Packing
 from lora_distill.model.pooling import last_hidden, pool

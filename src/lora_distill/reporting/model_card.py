@@ -89,6 +89,10 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     rank = f"rank {', '.join([str(config[f'{kind}_lora_r']), *others])}"
     scale = ", rank-stabilised" if config["use_rslora"] else ""
     adapter = "DoRA" if config["use_dora"] else "LoRA"
+    projector = ""
+    if "projector_parameters" in facts:
+        size = f"{facts['projector_parameters']:,}"
+        projector = f"\nA projector of {size} parameters was trained beside them and dropped; it is in neither count."
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
     return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a {adapter} adapter ({rank}, \
 alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
@@ -96,7 +100,7 @@ alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {_md(base["name"])}. {_PURPOSE[role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
-{facts["total_parameters"]:,} together.{budget}"""
+{facts["total_parameters"]:,} together.{budget}{projector}"""
 
 
 _TARGETS = {
@@ -279,6 +283,11 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     )
     if config["soft_loss"] == "mse":
         soft = "the mean squared difference of the logits from the teacher's (Kim et al., IJCAI 2021)"
+    if config["pooled_weight"]:
+        soft += (
+            f" + {config['pooled_weight']:g} × the squared distance of the normalised vectors that the heads read"
+            " (Sun et al., Patient Knowledge Distillation, EMNLP 2019)"
+        )
     return f"""\
 - Loss: {1 - alpha:g} × {_hard_loss(config)} + {alpha:g} × {soft}
 - Teacher: {teacher}"""

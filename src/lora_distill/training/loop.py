@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from numpy.typing import NDArray
 from torch import nn
-from transformers import get_scheduler
 
 from lora_distill.config import Config, Role
 from lora_distill.data.batches import Batch, Batches, TrainingOrder
@@ -36,6 +35,7 @@ from lora_distill.training.checkpoint import (
 from lora_distill.training.logits import predict_logits
 from lora_distill.training.losses.distillation import distillation_loss
 from lora_distill.training.losses.pooled import PooledMatching
+from lora_distill.training.optimizer import make_optimizer
 from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class _Descent:
     def of(
         cls, model: nn.Module, accelerator: Accelerator, settings: TrainingSettings, steps_per_epoch: int
     ) -> "_Descent":
-        optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
+        optimizer, scheduler = make_optimizer(model, settings, steps_per_epoch * settings.num_epochs)
         prepared, parameters = accelerator.prepare_optimizer(optimizer), list(trainable(model).values())
         return cls(accelerator, optimizer, prepared, scheduler, parameters, settings, steps_per_epoch)
 
@@ -223,33 +223,6 @@ class _Descent:
                 since.clear()
                 observe(progress.history[-1])
             self.scheduler.step()
-
-
-def _optimizer(
-    model: nn.Module, settings: TrainingSettings, steps: int
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW and the schedule of its rates; the first group has the recipe's own.
-
-    LoRA's B has a group of its own, for LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large
-    Models", ICML 2024). PEFT's `create_loraplus_optimizer` gives B's rate to biases, too; here those are the head's.
-    """
-    matrices: list[nn.Parameter] = []
-    ups: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for name, parameter in trainable(model).items():
-        (vectors if parameter.ndim <= 1 else ups if ".lora_B." in name else matrices).append(parameter)
-    faster = settings.learning_rate * settings.lora_plus_ratio
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": ups, "weight_decay": settings.weight_decay, "lr": faster},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
-    warmup = min(math.ceil(settings.warmup_ratio * steps), steps - 1)  # a run of one step trains, too
-    name = "constant_with_warmup" if settings.lr_schedule == "constant" else settings.lr_schedule
-    return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 
 def _batches(
