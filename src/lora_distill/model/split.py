@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.variants import DoraLinearVariant
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
@@ -198,7 +199,7 @@ class SplitClassifier:
 
 
 def is_plain_lora(model: PeftModel) -> bool:
-    """Whether the adapter is of the kind that this program trains: plain LoRA on layers, and the head as a whole."""
+    """Whether the adapter is of the kind that this program trains: LoRA or DoRA on layers, and the head as a whole."""
     settings = model.peft_config.get("default")
     if type(settings) is not LoraConfig or len(model.peft_config) > 1 or settings.bias != "none":
         return False
@@ -206,7 +207,8 @@ def is_plain_lora(model: PeftModel) -> bool:
     inside, layers = f"{classifier.base_model_prefix}.", f"{layers_path(classifier)}."
     for name, module in classifier.named_modules():
         if isinstance(module, LoraLayer):
-            odd = module.lora_variant or module.merged or any(module.lora_bias.values()) or settings.fan_in_fan_out
+            variants = {type(each) for each in module.lora_variant.values()} - {DoraLinearVariant}
+            odd = variants or module.merged or any(module.lora_bias.values()) or settings.fan_in_fan_out
             if odd or type(module) is not LoraLinear or not name.startswith(layers):
                 return False
         if isinstance(module, ModulesToSaveWrapper) and name.startswith(inside) and "pooler" not in name:
