@@ -70,6 +70,7 @@ class _Forecast:
             self.disk += costs.adapter_bytes + history
             if role in fresh:
                 self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
+                self.disk += costs.pooled_bytes * (work.answered - len(splits["validation"]))
                 token_layers, exact = _frozen(prepared, training, splits, costs, self.cache)
                 seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
         self.runs.append(PlannedRun(name, {role: each.key for role, each in artefacts.items()}, fresh, seconds))

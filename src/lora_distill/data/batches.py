@@ -61,13 +61,13 @@ class Batch:
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return inputs if self.segments is None else inputs | {"token_type_ids": self.segments}
 
-    def pooled(self, logits: torch.Tensor) -> torch.Tensor:
-        """Of rows, float32 [B, C], from those of chunks, [K, C]: the mean of a row's."""
-        logits = logits.float()
+    def of_rows(self, of_chunks: torch.Tensor) -> torch.Tensor:
+        """Logits or pooled vectors of rows, float32 [B, W], from those of chunks, [K, W]: the mean of a row's."""
+        of_chunks = of_chunks.float()
         if self.shares is None:
-            return logits
-        with torch.autocast(logits.device.type, enabled=False):
-            return self.shares @ logits
+            return of_chunks
+        with torch.autocast(of_chunks.device.type, enabled=False):
+            return self.shares @ of_chunks
 
 
 class Batches(Protocol):
