@@ -59,6 +59,7 @@ TRAINING = {
     "label_smoothing": 0.7,
     "seed": 7,
     "max_length": 77,
+    "long_text": "head_tail",
 }
 # A setting of one role's own, which wins over the one that all have.
 OWN: dict[Role, dict[str, Any]] = {
@@ -78,6 +79,7 @@ ELSEWHERE = {
     "student_keep": "last",
     "dataset": "other",
     "text_column": "other",
+    "text_pair_column": "other",
     "label_column": "other",
     "max_train_rows": 7,
     "labels_per_class": 7,
