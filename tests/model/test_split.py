@@ -123,13 +123,14 @@ def test_a_prefix_may_go_on_from_a_shallower_one(family: str, dtype: torch.dtype
     assert torch.equal(network.prefix(replace(batch, hidden=half_way), 1), network.prefix(batch))
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("family", sorted(LEAN))
-def test_in_bfloat16_lean_layers_are_as_near_to_fp32_as_plain_ones(family: str, tiny: Tiny) -> None:
-    batch = batch_of(tiny(family))
-    exact = split(tiny(family), settings(), lean=False)
+def test_in_bfloat16_lean_layers_are_as_near_to_fp32_as_plain_ones(family: str, dora: bool, tiny: Tiny) -> None:
+    batch, adapter = batch_of(tiny(family)), replace(settings(), dora=dora)
+    exact = split(tiny(family), adapter, lean=False)
     wanted = gradients(exact, exact.logits(batch))
     for lean in (False, True):
-        rounded = split(tiny(family), settings(), torch.bfloat16, lean=lean)
+        rounded = split(tiny(family), adapter, torch.bfloat16, lean=lean)
         for name, gradient in gradients(rounded, rounded.logits(batch)).items():
             assert_close(gradient, wanted[name], relative=0.1)
 

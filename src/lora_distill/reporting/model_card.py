@@ -89,20 +89,23 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     others = [f"{rank} in layer {layer}" for layer, rank in config[f"{kind}_rank_pattern"].items()]
     rank = f"rank {', '.join([str(config[f'{kind}_lora_r']), *others])}"
     scale = ", rank-stabilised" if config["use_rslora"] else ""
-    adapter = "DoRA" if config["use_dora"] else "LoRA"
     projector = ""
     if "projector_parameters" in facts:
         size = f"{facts['projector_parameters']:,}"
         projector = f"\nA projector of {size} parameters was trained beside them and dropped; it is in neither count."
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
     read = "pairs of texts" if config["text_pair_column"] else "texts"
-    return f"""A classifier of {read} into {len(results["data"]["label_names"])} classes: a {adapter} adapter ({rank}, \
-alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
+    return f"""A classifier of {read} into {len(results["data"]["label_names"])} classes: a \
+{_adapter(config)} adapter ({rank}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
 {_md(base["name"])}. {_PURPOSE[role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
 {facts["total_parameters"]:,} together.{budget}{projector}"""
+
+
+def _adapter(config: dict[str, Any]) -> str:
+    return "DoRA" if config["use_dora"] else "LoRA"
 
 
 _TARGETS = {
@@ -273,7 +276,7 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     if base := results["teacher"].get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
-        teacher = f"LoRA of rank {rank} on {layers} layers of {encoder}"
+        teacher = f"{_adapter(config)} of rank {rank} on {layers} layers of {encoder}"
     if role == "self-trained":
         teacher = "the control, which is this student trained on the labels alone"
     soft = (
