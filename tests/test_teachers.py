@@ -31,6 +31,8 @@ from tests.end_to_end.conftest import write_rows
             "--teacher_ensemble: is for a teacher that is trained, and --teacher_checkpoint is one that is not",
         ),
         ({"teacher_checkpoint": "t", "teacher_fit": "crossfit"}, "--teacher_fit: is for a teacher that is trained"),
+        ({"teacher_ensemble": 3, "pooled_weight": 1.0}, "--pooled_weight: .* and --teacher_ensemble gives none"),
+        ({"teacher_predictions": "p", "pooled_weight": 1.0}, "--pooled_weight: .* --teacher_predictions gives none"),
         ({"teacher_folds": 3}, "--teacher_folds 3: is for --teacher_fit crossfit"),
         ({"teacher_checkpoint": "t", "student_base_model": "b"}, "--student_base_model: with --teacher_checkpoint,"),
     ],

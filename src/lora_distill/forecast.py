@@ -77,6 +77,7 @@ class _Forecast:
                     trains.append(role)
                     leaves.append(model.artefact().key)
                     self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
+                    self.disk += costs.pooled_bytes * (work.answered - len(splits["validation"]))
                     token_layers, exact = _frozen(prepared, model, splits, costs, self.cache)
                     seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
             if self._is_fresh(training.artefact()):  # of what is no model: what several, or a file, answer

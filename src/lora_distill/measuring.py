@@ -25,7 +25,7 @@ from lora_distill.training.activations import KIND
 from lora_distill.training.filed_teacher import FiledTeacher
 from lora_distill.training.logits import EVALUATION_TOKENS
 from lora_distill.training.loop import Split
-from lora_distill.training.outcome import LOGITS, Outcome
+from lora_distill.training.outcome import LOGITS, POOLED, Outcome
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
 from lora_distill.trainings import Model, Training, models_of, splits_of, trainings
@@ -104,6 +104,7 @@ class Costs:
         adapter_bytes: of its adapter's folder, which its run copies.
         history_bytes: for each row that is trained on.
         outcome: of the few rows.
+        pooled_bytes: for each row that another learns from.
     """
 
     seconds: dict[str, float]
@@ -112,6 +113,7 @@ class Costs:
     adapter_bytes: int
     history_bytes: float
     outcome: Outcome
+    pooled_bytes: float = 0.0
 
     def of(self, work: Work) -> float:
         """Seconds of a training."""
@@ -202,13 +204,15 @@ class Measurements:
         units = work.units()
         folder = small.artefact().folder
         history = (folder / HISTORY).stat().st_size
+        pooled = _size(folder) - _size(folder, but=(POOLED,))
         return Costs(
             {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in taken.items()},
             activated,
-            _size(folder, but=(HISTORY, LOGITS)),
+            _size(folder, but=(HISTORY, LOGITS, POOLED)),
             sum(map(_size, outcome.adapters.values())),
             history / max(work.trained, 1),
             outcome,
+            pooled / max(work.answered - len(splits["validation"]), 1),
         )
 
 
@@ -233,6 +237,7 @@ def read_by(training: Model, splits: dict[str, Tokens]) -> dict[str, Tokens]:
 def _kind(training: Model) -> str:
     """Names what decides how long a step takes, and leaves out of a recipe what does not."""
     recipe = training.artefact().recipe | {"data": training.config.dataset, "seed": 0, "soft_labels": None}
+    recipe["pools"] = training.config.pooled_weight > 0
     if isinstance(training, RoleTraining):
         adapter = {name: value for name, value in recipe["adapter"].items() if name != "alpha"}
         role = "teacher" if training.role == "teacher" else "control"

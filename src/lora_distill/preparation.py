@@ -26,8 +26,6 @@ from lora_distill.model.adapter import (
     AdapterSettings,
     Classifier,
     attach_adapter,
-    count_layers,
-    layers_note,
     load_classifier,
     outline,
 )
@@ -35,6 +33,8 @@ from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.cut import Cut, cut_base, cut_config
 from lora_distill.model.given_teacher import GivenTeacher
+from lora_distill.model.layers import count_layers, layers_note
+from lora_distill.model.pooling import check_pools
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
@@ -157,7 +157,10 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
         reading = TeacherReading(teacher, config, dataset, plan, prepared.cache)
-        once(("teacher", reading.artefact().key), lambda: reading.check(validation["validation"]))
+        once(
+            ("teacher", reading.artefact().key, bool(config.pooled_weight)),
+            lambda: reading.check(validation["validation"]),
+        )
     # Last, for this is written.
     base, student_base = (
         cut_base(prepared.base_of(role), Cut.of(config, role), Path(config.output_dir)) for role in ROLES[:2]
@@ -269,6 +272,8 @@ def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Datase
         layers, tokens = count_layers(classifier.model), most_tokens(base.folder)
         config = _cap(config, f"{role}_target_layers", layers, f"{base.name} has {counted(layers, 'layer')}{cut}")
         config = _cap(config, "max_length", tokens, f"{base.name} reads {counted(tokens, 'token')} at most")
+        if config.pooled_weight:
+            check_pools(classifier.model.config)
         adapted = attach_adapter(classifier, AdapterSettings.of(config, role), seed=0)
         if role == "student":
             count = check_budget(adapted, config.student_budget)

@@ -12,7 +12,7 @@ from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder, changed_since
 
 OF_A_TRAINED_TEACHER = (
-    *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers"),
+    *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers", "teacher_rank_pattern"),
     *("teacher_learning_rate", "teacher_num_epochs", "teacher_ensemble", "teacher_fit"),
 )
 SEVERAL = ("teacher_ensemble", "teacher_fit")
@@ -40,6 +40,12 @@ def check_teacher(config: Config) -> None:
                 f"--{of_training}: is for a teacher that is trained, and {given[0]} is one that is not."
                 " Give one of them."
             )
+    several = next((name for name in SEVERAL if not _is_default(config, name)), None)
+    if config.pooled_weight and (several or config.teacher_predictions):
+        raise UserError(
+            f"--pooled_weight: holds a student to one model's vectors, and --{several or 'teacher_predictions'} gives"
+            " none. Leave one of them out."
+        )
     if config.teacher_fit == "whole" and not _is_default(config, "teacher_folds"):
         raise UserError(f"--teacher_folds {config.teacher_folds}: is for --teacher_fit crossfit. Give that, too.")
 

@@ -152,6 +152,6 @@ def test_logits_of_chunks_are_averaged_by_row(dtype: torch.dtype) -> None:
     ids = torch.ones(3, 2, dtype=torch.int64)
     batch = Batch(np.arange(2), ids, ids, shares=shares)
     logits = torch.tensor([[1.0, 2.0], [3.0, 8.0], [5.0, -1.0]], dtype=dtype)
-    assert batch.pooled(logits).tolist() == [[2.0, 5.0], [5.0, -1.0]]
-    alone = replace(batch, shares=None).pooled(logits)
+    assert batch.of_rows(logits).tolist() == [[2.0, 5.0], [5.0, -1.0]]
+    alone = replace(batch, shares=None).of_rows(logits)
     assert (alone.dtype, alone.tolist()) == (torch.float32, logits.tolist())

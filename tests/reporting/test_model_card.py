@@ -126,6 +126,11 @@ def test_what_each_role_says_of_itself() -> None:
         assert "- Loss: cross-entropy with the labels\n" in said[role]
     assert "Beside the teacher" not in said["teacher"]
     assert "`Wqkv`" in card(target_modules=("Wqkv",))
+    rich = card(target_modules=("attention",), use_dora=True, student_rank_pattern={10: 4, 11: 2})
+    assert "a DoRA adapter (rank 8, 4 in layer 10, 2 in layer 11, alpha 16, on the attention's query, " in rich
+    assert "key, value and output of the last" in rich
+    assert "- Teacher: DoRA of rank 16 on 8 layers" in rich
+    assert "- AdamW, learning rate 0.001 (0.016 for LoRA's B: LoRA+), " in card(learning_rate=1e-3, lora_plus_ratio=16)
 
 
 def test_the_student_says_what_distillation_was_worth_and_no_more() -> None:

@@ -102,6 +102,16 @@ def test_the_smallest_student_that_may_be_as_good_is_named(tmp_path: Path) -> No
     assert len(headline(summarise(gather(runs), runs | {"small": runs["large"]}))) == 2
 
 
+def test_a_projector_that_was_dropped_stands_beside_what_is_kept(tmp_path: Path) -> None:
+    runs = {"one": [finished_run(tmp_path, "one", 0)]}
+    assert " dropped</small>" not in page_of(runs, tmp_path)
+    (run,) = runs["one"]
+    results = run.results()
+    results["student"]["projector_parameters"] = 24_576
+    write_json(run.path / METRICS, results)
+    assert page_of(runs, tmp_path).count("<small>+ 24,576 dropped</small></td>") == 1
+
+
 def test_where_nothing_was_learnt_that_is_what_is_said(tmp_path: Path) -> None:
     runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
     for (run,) in runs.values():

@@ -175,3 +175,12 @@ def test_reporting_is_light(module: str) -> None:
     code = f"import sys, lora_distill.reporting.{module}; sys.exit(str({heavy} & sys.modules.keys() or ''))"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (outcome.stderr.strip(), outcome.stdout) == ("", "")
+
+
+def test_a_projector_has_a_column_where_there_is_one() -> None:
+    results = sample_results()
+    assert "Projector" not in render(role_table(results), 140)
+    results["student"]["projector_parameters"] = 294_912
+    table = render(role_table(results), 140)
+    assert "Projector" in table
+    assert table.count("294,912") == 2  # the teacher's LoRA has as many

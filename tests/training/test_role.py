@@ -54,6 +54,8 @@ TRAINING = {
     "lora_dropout": 0.7,
     "target_modules": ("query",),
     "use_rslora": True,
+    "use_dora": True,
+    "lora_plus_ratio": 7.0,
     "layer_placement": "first",
     "class_weights": "balanced",
     "label_smoothing": 0.7,
@@ -67,9 +69,9 @@ OWN: dict[Role, dict[str, Any]] = {
     "student": {"labelled_per_batch": 7},
     "control": {"control_learning_rate": 7.0, "control_num_epochs": 77},
 }
-STUDENTS = {"student_lora_r": 7, "student_lora_alpha": 7, "student_target_layers": 7}
-TEACHERS = {"teacher_lora_r": 7, "teacher_lora_alpha": 7, "teacher_target_layers": 7}
-SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse", "teacher_calibrate": True}
+ADAPTER = {"lora_r": 7, "lora_alpha": 7, "target_layers": 7, "rank_pattern": {7: 7}}
+STUDENTS, TEACHERS = ({f"{role}_{name}": value for name, value in ADAPTER.items()} for role in ("student", "teacher"))
+SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse", "pooled_weight": 7.0, "teacher_calibrate": True}
 # What is found in the data's, the base model's or the plan's own fingerprint, and what decides nothing.
 ELSEWHERE = {
     "base_model": "other",
@@ -79,8 +81,8 @@ ELSEWHERE = {
     "student_keep": "last",
     "dataset": "other",
     "text_column": "other",
-    "label_column": "other",
     "text_pair_column": "other",
+    "label_column": "other",
     "max_train_rows": 7,
     "labels_per_class": 7,
     "unlabelled": "other",

@@ -1,14 +1,17 @@
 """Batches of rows of like length, padded to their own longest row only."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lora_distill.seeding import generator
+
+if TYPE_CHECKING:  # rows are put in order without torch, too
+    from collections.abc import Callable
+
+    import torch
 
 # Rows are sorted by length inside windows of this many batches: long enough that padding nearly vanishes,
 # short enough that a batch is still a random draw.
@@ -29,16 +32,16 @@ class Batch:
     """
 
     rows: NDArray[np.int64]
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    hidden: torch.Tensor | None = None
-    segments: torch.Tensor | None = None
-    shares: torch.Tensor | None = None
+    input_ids: "torch.Tensor"
+    attention_mask: "torch.Tensor"
+    hidden: "torch.Tensor | None" = None
+    segments: "torch.Tensor | None" = None
+    shares: "torch.Tensor | None" = None
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: "torch.device") -> "Batch":
         """The same with its tensors on a device; to a GPU they are copied while that computes."""
 
-        def move(tensor: torch.Tensor) -> torch.Tensor:
+        def move(tensor: "torch.Tensor") -> "torch.Tensor":
             if device.type == "cuda" and tensor.device.type == "cpu":
                 return tensor.pin_memory().to(device, non_blocking=True)
             return tensor.to(device)
@@ -50,24 +53,26 @@ class Batch:
         batch = self._changed(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
         return replace(batch, rows=np.tile(self.rows, times))
 
-    def _changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+    def _changed(self, change: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
         changed: dict[str, Any] = {
-            name: change(each) for name, each in vars(self).items() if isinstance(each, torch.Tensor)
+            name: change(each) for name, each in vars(self).items() if name != "rows" and each is not None
         }
         return replace(self, **changed)
 
-    def inputs(self) -> dict[str, torch.Tensor]:
+    def inputs(self) -> "dict[str, torch.Tensor]":
         """What a model of transformers reads."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return inputs if self.segments is None else inputs | {"token_type_ids": self.segments}
 
-    def pooled(self, logits: torch.Tensor) -> torch.Tensor:
-        """Of rows, float32 [B, C], from those of chunks, [K, C]: the mean of a row's."""
-        logits = logits.float()
+    def of_rows(self, of_chunks: "torch.Tensor") -> "torch.Tensor":
+        """Logits or pooled vectors of rows, float32 [B, W], from those of chunks, [K, W]: the mean of a row's."""
+        of_chunks = of_chunks.float()
         if self.shares is None:
-            return logits
-        with torch.autocast(logits.device.type, enabled=False):
-            return self.shares @ logits
+            return of_chunks
+        import torch
+
+        with torch.autocast(of_chunks.device.type, enabled=False):
+            return self.shares @ of_chunks
 
 
 class Batches(Protocol):

@@ -14,7 +14,7 @@ import tokenizers
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoTokenizer, BatchEncoding
+from transformers import AutoConfig, AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
 from lora_distill.cache import Cache, Stream
 from lora_distill.config import LongText
@@ -219,9 +219,6 @@ def tokenise(
 ) -> Tokens:
     """Token ids of the texts, in chunks of max_length tokens at most; of a pair, the text that is longer is cut first.
 
-    Which text of a pair a token is of is told to models that tell the two apart, as far as their tokenizers say it:
-    what transformers gives a model by default.
-
     Args:
         texts: N texts, or pairs of them, which are only truncated.
         tokenizer_folder: of the model.
@@ -231,7 +228,7 @@ def tokenise(
     """
     tokenizer, config = AutoTokenizer.from_pretrained(tokenizer_folder), AutoConfig.from_pretrained(tokenizer_folder)
     are_pairs = len(texts) > 0 and len(parts(texts[0])) > 1
-    is_told = are_pairs and (getattr(config, "type_vocab_size", 0) or 0) > 1 and TYPES in tokenizer.model_input_names
+    is_told = are_pairs and reads_segments(tokenizer, config)
     how: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": is_told, "verbose": False}
     if long_text != "head_tail":
         how |= {"truncation": True, "max_length": max_length, "return_overflowing_tokens": long_text == "chunk_mean"}
@@ -254,6 +251,11 @@ def tokenise(
     padding = (getattr(config, "pad_token_id", None), tokenizer.pad_token_id, 0)
     pad_id = next(token for token in padding if token is not None and token >= 0)
     return Tokens(flat, offsets, cut, int(pad_id), told, starts)
+
+
+def reads_segments(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> bool:
+    """Whether a model is told which text of a pair a token is of: transformers does so by default, and it knows two."""
+    return TYPES in tokenizer.model_input_names and (getattr(config, "type_vocab_size", 0) or 0) > 1
 
 
 def _read(encoded: BatchEncoding, max_length: int, long_text: LongText) -> tuple[list[list[int]], list[int], int]:

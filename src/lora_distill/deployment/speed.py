@@ -17,7 +17,7 @@ from lora_distill.data.types import Text, parts
 from lora_distill.deployment.finished import open_models
 from lora_distill.evidence import read_predictions
 from lora_distill.made_with import made_with
-from lora_distill.model.adapter import count_layers, layers_path
+from lora_distill.model.layers import count_layers, layers_path
 from lora_distill.progress import track
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import ALL_LINEAR, CONTROLS, TOLD
+from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
 from lora_distill.reporting.loading import loading
 from lora_distill.reporting.reading_code import what_is_read
 from lora_distill.reporting.sentences import (
@@ -84,23 +84,28 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     kind = "teacher" if role == "teacher" else "student"
     facts = results[role]
     count = facts["trainable_parameters"]
-    modules = ", ".join(f"`{name}`" for name in config["target_modules"]) or "the attention's query, key and value"
-    modules = "every linear module" if ALL_LINEAR in config["target_modules"] else modules
+    targets = tuple(config["target_modules"])
+    modules = _TARGETS.get(targets) or ", ".join(f"`{name}`" for name in targets)
+    others = [f"{rank} in layer {layer}" for layer, rank in config[f"{kind}_rank_pattern"].items()]
+    rank = f"rank {', '.join([str(config[f'{kind}_lora_r']), *others])}"
     scale = ", rank-stabilised" if config["use_rslora"] else ""
+    projector = ""
+    if "projector_parameters" in facts:
+        size = f"{facts['projector_parameters']:,}"
+        projector = f"\nA projector of {size} parameters was trained beside them and dropped; it is in neither count."
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
     read = "pairs of texts" if config["text_pair_column"] else "texts"
     classes = f"of {read} into {len(results['data']['label_names'])} classes"
-    what = f"A classifier {classes}: a LoRA adapter"
+    what = f"A classifier {classes}: a {_adapter(config)} adapter"
     if members := facts.get("members"):
         what = f"{members} classifiers {classes} that answer together, by the mean of their probabilities"
-        what += f" ({_several(config)}): each is a LoRA adapter in a folder of its own"
-    return f"""{what} (rank \
-{config[f"{kind}_lora_r"]}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
+        what += f" ({_several(config)}): each is a {_adapter(config)} adapter in a folder of its own"
+    return f"""{what} ({rank}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
 {_md(base["name"])}. {_PURPOSE[role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
-{facts["total_parameters"]:,} together{" in all of them" if members else ""}.{budget}"""
+{facts["total_parameters"]:,} together{" in all of them" if members else ""}.{budget}{projector}"""
 
 
 def _several(config: dict[str, Any]) -> str:
@@ -111,6 +116,16 @@ def _several(config: dict[str, Any]) -> str:
     times = f", {seeds} each" if config["teacher_ensemble"] > 1 else ""
     return f"one for each of {config['teacher_folds']} folds{times}, which labels the rows that it has not seen"
 
+
+def _adapter(config: dict[str, Any]) -> str:
+    return "DoRA" if config["use_dora"] else "LoRA"
+
+
+_TARGETS = {
+    (): "the attention's query, key and value",
+    (ATTENTION,): "the attention's query, key, value and output",
+    (ALL_LINEAR,): "every linear module",
+}
 
 _PURPOSE = {
     "teacher": "It was trained on the labels, to be imitated by the student.",
@@ -217,11 +232,13 @@ def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str
     facts = results[role]
     is_taught = role in ("student", "self-trained")
     rate = config.get(f"{role}_learning_rate") or config["learning_rate"]
+    ratio = config["lora_plus_ratio"]
+    faster = f" ({ratio * rate:g} for LoRA's B: LoRA+)" if ratio != 1 else ""
     mixed = f", {config['labelled_per_batch']} of them with labels" if is_taught and config["unlabelled"] else ""
     return f"""## Training
 
 {_loss(role, results, config) if is_taught else f"- Loss: {_hard_loss(config)}"}
-- AdamW, learning rate {rate:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
+- AdamW, learning rate {rate:g}{faster}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
 - {config["batch_size"]} rows a step{mixed}, {config["max_length"]} tokens read at once, LoRA dropout \
 {config["lora_dropout"]:g}
@@ -240,7 +257,7 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     if base := results.get("teacher", {}).get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
-        teacher = f"LoRA of rank {rank} on {layers} layers of {encoder}"
+        teacher = f"{_adapter(config)} of rank {rank} on {layers} layers of {encoder}"
         if "members" in results["teacher"]:
             teacher += f"; {results['teacher']['members']} such, {_several(config)}: the mean of their probabilities"
     else:
@@ -255,6 +272,11 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     )
     if config["soft_loss"] == "mse":
         soft = "the mean squared difference of the logits from the teacher's (Kim et al., IJCAI 2021)"
+    if config["pooled_weight"]:
+        soft += (
+            f" + {config['pooled_weight']:g} × the squared distance of the normalised vectors that the heads read"
+            " (Sun et al., Patient Knowledge Distillation, EMNLP 2019)"
+        )
     return f"""\
 - Loss: {1 - alpha:g} × {_hard_loss(config)} + {alpha:g} × {soft}
 - Teacher: {teacher}"""

@@ -160,7 +160,10 @@ def role_table(results: dict[str, Any]) -> Table:
     """
     data = results["data"]
     title = f"{one_line(results['exp_name'])}: {one_line(data['name'])}, {data['test_rows']:,} test rows"
-    headings = ("Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier")
+    headings = ["Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier"]
+    dropped = any("projector_parameters" in results.get(role, {}) for role in ROLES)
+    if dropped:
+        headings.insert(3, "Projector,\ndropped")
     timed = "seconds" in results["student"]  # an evaluation on other texts trains nothing
     table = _table(title, "Role", *headings, *(["Seconds"] if timed else []))
     for role in (role for role in ROLES if role in results):
@@ -169,6 +172,7 @@ def role_table(results: dict[str, Any]) -> Table:
         table.add_row(
             role,
             *(f"{parameters[part]:,}" if parameters else ABSENT for part in ("total", "lora", "head")),
+            *([f"{facts['projector_parameters']:,}" if "projector_parameters" in facts else ABSENT] if dropped else []),
             *(percent(test[metric]) for metric in ("accuracy", "macro_f1")),
             *(f"{test[metric]:.4f}" for metric in ("nll", "ece", "brier")),
             *([f"{facts['seconds']:,.0f}"] if timed else []),

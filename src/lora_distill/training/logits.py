@@ -5,9 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from lora_distill.data.batches import Batch, Batches, evaluation_order
+from lora_distill.model.pooling import last_hidden, pool
 from lora_distill.progress import track
 
 EVALUATION_TOKENS = 4096  # of a batch, so that long texts take no more memory than short ones
@@ -23,14 +26,28 @@ def plain(model: nn.Module) -> Forward:
 
     def forward(batch: Batch) -> torch.Tensor:
         batch = batch.to(device)
-        return batch.pooled(model(**batch.inputs()).logits)
+        return batch.of_rows(model(**batch.inputs()).logits)
+
+    return forward
+
+
+def plain_pooled(model: PreTrainedModel | PeftModel) -> Forward:
+    """The pooled vectors [B, H] of such a model, in place of its logits."""
+    classifier: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    answer = plain(model)
+
+    def forward(batch: Batch) -> torch.Tensor:
+        with last_hidden(classifier) as seen:
+            answer(batch)
+        batch = batch.to(seen[-1].device)
+        return batch.of_rows(pool(classifier.config, seen[-1], batch.attention_mask))
 
     return forward
 
 
 @torch.inference_mode()
 def predict_logits(forward: Forward, batches: Batches, stage: str = "") -> NDArray[np.float32]:
-    """The logits of every row, float32 [N, C], in the rows' order.
+    """The logits of every row, float32 [N, C], in the rows' order; or what else a forward gives, as pooled vectors.
 
     Args:
         forward: of one batch.
