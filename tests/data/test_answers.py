@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_distill.data.answers import LABEL_CONFIDENCE, LEAST_PROBABILITY, Answers, read_answers
-from lora_distill.data.types import UNLABELLED, Dataset, Rows
+from lora_distill.data.types import UNLABELLED, Dataset, Rows, Text
 from lora_distill.errors import UserError
 
 TRAIN, MORE, VALIDATION, TEST = ["a one", "a  two"], ["a three"], ["a four"], ["a five", "a six"]
@@ -192,6 +192,22 @@ def test_faults_are_told_with_their_place(changes: dict[str, list[Any]], message
 def test_a_file_without_answers_says_what_it_lacks(columns: dict[str, list[Any]], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         read(write(tmp_path / "a.csv", columns))
+
+
+def test_pairs_are_found_by_both_texts(tmp_path: Path) -> None:
+    train: list[Text] = [("a", "b"), ("b", "a"), ("a", "c")]
+    validation, test = (Rows(np.arange(1), [text], np.zeros(1, np.int64)) for text in train[:2])
+    rows = Rows(np.arange(3), train, np.zeros(3, np.int64))
+    pairs = Dataset("pairs", rows, validation, test, ["no", "yes"], "f", {}, [])
+    columns: dict[str, list[Any]] = {"text": ["a", " a", "b"], "other": ["c", "b", "a"], "no": [0.3, 0.1, 0.2]}
+    file = write(tmp_path / "a.csv", columns | {"yes": [0.7, 0.9, 0.8]})
+    found = read(file, pairs, text_pair_column="other")
+    assert probabilities(found.logits["train"])[:, 0] == pytest.approx([0.1, 0.2, 0.3])
+    columns["text"][0] = "d"
+    with pytest.raises(UserError, match=r"no answer to 1 of 3 rows of train, such as 'a / c'"):
+        read(write(file, columns | {"yes": [0.7, 0.9, 0.8]}), pairs, text_pair_column="other")
+    with pytest.raises(UserError, match=r"no column 'second'; .*\n.*--text_pair_column"):
+        read(file, pairs, text_pair_column="second")
 
 
 def test_a_map_names_the_data_s_labels(tmp_path: Path) -> None:
