@@ -1,13 +1,15 @@
 """Batches of rows of like length, padded to their own longest row only."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lora_distill.seeding import generator
+
+if TYPE_CHECKING:  # whoever predicts without torch orders rows here, too
+    import torch
 
 # Rows are sorted by length inside windows of this many batches: long enough that padding nearly vanishes,
 # short enough that a batch is still a random draw.
@@ -26,14 +28,14 @@ class Batch:
     """
 
     rows: NDArray[np.int64]
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    hidden: torch.Tensor | None = None
+    input_ids: "torch.Tensor"
+    attention_mask: "torch.Tensor"
+    hidden: "torch.Tensor | None" = None
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: "torch.device") -> "Batch":
         """The same with its tensors on a device; to a GPU they are copied while that computes."""
 
-        def move(tensor: torch.Tensor) -> torch.Tensor:
+        def move(tensor: "torch.Tensor") -> "torch.Tensor":
             if device.type == "cuda" and tensor.device.type == "cpu":
                 return tensor.pin_memory().to(device, non_blocking=True)
             return tensor.to(device)
@@ -41,7 +43,7 @@ class Batch:
         hidden = None if self.hidden is None else move(self.hidden)
         return Batch(self.rows, move(self.input_ids), move(self.attention_mask), hidden)
 
-    def inputs(self) -> dict[str, torch.Tensor]:
+    def inputs(self) -> "dict[str, torch.Tensor]":
         """What a model of transformers reads."""
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
 
