@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("batch_tokens", [1, 20, 10_000])
 def test_logits_are_each_text_s_own(folder: Path, batch_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "BATCH_TOKENS", batch_tokens)
-    monkeypatch.setattr(classifier, "TOKENIZED_AT_ONCE", 3)
+    monkeypatch.setattr(classifier, "TOKENISED_AT_ONCE", 3)
     found = Classifier.load(folder).logits(TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected_logits(TEXTS))
