@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 _SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons"}
+HALF_A_PAIR = "half of a surrogate pair (\\ud800 to \\udfff) stands alone"
+
+
+class RowError(Exception):
+    """A row cannot be read; the message says why."""
 
 
 class Columns(NamedTuple):
@@ -85,7 +90,7 @@ def read_table(path: Path, columns: Columns) -> Table:
         raw = _read_jsonl(path, _decode(path, data), columns)
     else:
         separator = b"\t" if suffix == ".tsv" else b","
-        _check_separator(path, data, separator)
+        check_separator(path, data, separator)
         raw = _read_delimited(path, _decode(path, data), columns, separator.decode())
     return _check(str(path), raw, columns, hashlib.sha256(data).hexdigest())
 
@@ -106,7 +111,7 @@ def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
     return _check(where, _arrow_values(where, table, columns), columns, "")
 
 
-def _check_separator(path: Path, data: bytes, separator: bytes) -> None:
+def check_separator(path: Path, data: bytes, separator: bytes) -> None:
     """Refuse another separator. Before the bytes are decoded: a spreadsheet's file may be wrong in both."""
     header = data.partition(b"\n")[0]
     found = [name for other, name in _SEPARATORS.items() if other in header]
@@ -143,7 +148,7 @@ def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> 
             if len(row) > 1 or (row and row[0].strip()):  # else the line is empty
                 if not header:
                     header = [name.strip() for name in row]
-                    positions = _find_columns(f"{path}, line {first_line}", header, columns)
+                    positions = find_columns(f"{path}, line {first_line}", header, columns)
                 elif len(row) != len(header):
                     raise UserError(
                         f"{path}, line {first_line}: {len(row)} columns found, {len(header)} expected.\n"
@@ -155,15 +160,19 @@ def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> 
                     lines.append(first_line)
             first_line = reader.line_num + 1
     except csv.Error as error:
-        if "unexpected end" in str(error):
-            reason = "a quote is opened in the row that begins here and never closed"
-        else:
-            reason = f"broken quotes in the row that begins here: {error} (in line {reader.line_num})"
+        reason = quotes_fault(error, reader.line_num)
         raise UserError(f"{path}, line {first_line}: {reason}.\nWrite a quote inside a quoted text twice.") from None
     return _Raw(values, lines, "line")
 
 
-def _find_columns(where: str, found: list[str], columns: Columns) -> dict[str, int]:
+def quotes_fault(error: csv.Error, line: int) -> str:
+    """What is wrong with a row that csv refuses, having read to this line."""
+    if "unexpected end" in str(error):
+        return "a quote is opened in the row that begins here and never closed"
+    return f"broken quotes in the row that begins here: {error} (in line {line})"
+
+
+def find_columns(where: str, found: list[str], columns: Columns) -> dict[str, int]:
     """The position of each column that is read."""
     repeated = sorted({name for name in found if found.count(name) > 1})
     if repeated:
@@ -190,27 +199,39 @@ def _read_jsonl(path: Path, text: str, columns: Columns) -> _Raw:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON: {error.msg} (column {error.colno}).") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not JSON that can be read: {error}.") from None
-        if not isinstance(row, dict):
-            raise UserError(
-                f"{where}: a JSON object is expected, with the keys {listing(wanted.values())}; found"
-                f" {type(row).__name__}."
-            )
+            row = json_object(line, columns)
+        except RowError as error:
+            raise UserError(f"{where}: {error}.") from None
         if not row.keys() >= set(wanted.values()):
-            _find_columns(where, list(row), columns)
-        if not all(_is_unicode(row[name]) for name in wanted.values()):
-            raise UserError(f"{where}: half of a surrogate pair (\\ud800 to \\udfff) stands alone.")
+            find_columns(where, list(row), columns)
+        if not all(is_unicode(row[name]) for name in wanted.values()):
+            raise UserError(f"{where}: {HALF_A_PAIR}.")
         for kind, name in wanted.items():
             values[kind].append(row[name])
         lines.append(number)
     return _Raw(values, lines, "line")
 
 
-def _is_unicode(value: object) -> bool:
+def json_object(line: str, columns: Columns) -> dict[str, object]:
+    """The JSON object of a line.
+
+    Raises:
+        RowError: there is none.
+    """
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RowError(f"not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"not JSON that can be read: {error}") from None
+    if not isinstance(row, dict):
+        names = listing(columns.wanted().values())
+        raise RowError(f"a JSON object is expected, with the keys {names}; found {type(row).__name__}")
+    return row
+
+
+def is_unicode(value: object) -> bool:
+    """Whether it holds no half of a surrogate pair, as escapes in JSON can."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -225,7 +246,7 @@ def _read_parquet(path: Path, data: bytes, columns: Columns) -> _Raw:
 
     try:
         file = parquet.ParquetFile(pa.BufferReader(data))
-        _find_columns(str(path), file.schema_arrow.names, columns)
+        find_columns(str(path), file.schema_arrow.names, columns)
         table = file.read(columns=list(columns.wanted().values()))
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -234,7 +255,7 @@ def _read_parquet(path: Path, data: bytes, columns: Columns) -> _Raw:
 
 
 def _arrow_values(where: str, table: "pa.Table", columns: Columns) -> _Raw:
-    _find_columns(where, table.column_names, columns)
+    find_columns(where, table.column_names, columns)
     try:
         values = {kind: table.column(name).to_pylist() for kind, name in columns.wanted().items()}
     except UnicodeDecodeError:
