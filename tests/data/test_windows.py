@@ -40,7 +40,7 @@ def values(windows: list[Window]) -> list[list[str]]:
 
 
 def bad(windows: list[Window]) -> list[tuple[int, str]]:
-    return [(each.get("line", each.get("row")), each["reason"]) for window in windows for each in window.bad]
+    return [(each["line" if "line" in each else "row"], each["reason"]) for window in windows for each in window.bad]
 
 
 def assert_goes_on_from_anywhere(source: Source) -> None:
@@ -78,7 +78,7 @@ def test_every_row_once_in_its_order(suffix: str, tmp_path: Path) -> None:
     assert len(windows) == (3 if suffix == "parquet" else 4)  # pieces of 2, 2 and 1 in each of its row groups
     whole = [[text] if suffix == "txt" else [str(number), text] for number, text in enumerate(ROWS)]
     assert values(windows) == whole
-    assert [row for window in windows for row in map(list, zip(*window.rows.table().to_pydict().values()))] == whole
+    assert [list(row.values()) for window in windows for row in window.rows.table().to_pylist()] == whole
     assert [list(json.loads(row).values()) for window in windows for row in window.rows.objects()] == whole
     reader = open_reader(source, None)
     assert reader.done + sum(window.size for window in windows) == reader.whole
@@ -117,9 +117,7 @@ def test_bad_rows_of_csv_stand_alone(tmp_path: Path) -> None:
     assert_goes_on_from_anywhere(source)
 
 
-def test_a_quote_that_is_never_closed_takes_no_other_row_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quote_that_is_never_closed_takes_no_other_row_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(tmp_path / "rows.csv", 'text\n"opened\n' + "row\n" * 5)
     assert values(read(source)) == [["row"]] * 5
     assert bad(read(source)) == [(2, "a quote is opened in the row that begins here and never closed")]

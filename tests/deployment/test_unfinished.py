@@ -93,7 +93,7 @@ def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rows.csv.bad.jsonl: exists"):
         steps(path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="folder: exists. Give another --output.$"):
+    with pytest.raises(UserError, match=r"folder: exists. Give another --output\.$"):
         steps(tmp_path / "folder", overwrite=True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "rows.csv.bad.jsonl"]
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Classifier:
         opened.tokenizer.enable_truncation(self.max_length)
 
     @classmethod
-    def load(cls, folder: str | Path, *, threads: int | None = None) -> "Classifier":
+    def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
         """Open a finished model.
 
         Args:
@@ -67,7 +67,7 @@ class Classifier:
             return cls(open_onnx(folder, about, threads or cores()))
         from lora_distill.deployment.through_torch import open_with_torch
 
-        return cls(open_with_torch(folder, about, threads or cores()))
+        return cls(open_with_torch(folder, about, threads))
 
     def logits(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Logits, float32 [N, C], in the order of the texts.

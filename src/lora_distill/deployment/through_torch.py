@@ -22,18 +22,19 @@ from lora_distill.model.given_teacher import ADAPTER_CONFIG, FLAG, open_teacher
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 
 
-def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int) -> Opened:
+def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int | None) -> Opened:
     """Open what is no ONNX model.
 
     Args:
         folder: a run's, that of one of its roles, an adapter's or a whole classifier's.
         about: the classifier.json of an exported folder.
-        threads: that compute, in all that this process does with torch.
+        threads: that compute, in all that this process does with torch; None leaves them as they are.
 
     Raises:
         UserError: there is no model, or it cannot be used.
     """
-    torch.set_num_threads(threads)
+    if threads:
+        torch.set_num_threads(threads)
     run, parent = RunFolder(folder), RunFolder(folder.resolve().parent)
     if run.begun:
         return _open_role(run, "student")

@@ -41,6 +41,8 @@ class Unfinished:
         Raises:
             UserError: the file is there, cannot be written, or another process writes it.
         """
+        if not self._folder.exists():
+            remove_folder(self._folder)  # what a kill left of its removal
         if not self._journal.exists():
             self._refuse_what_is_there(overwrite=overwrite)
         lock = FileLock(self._folder / "lock")
