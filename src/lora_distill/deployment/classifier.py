@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -43,6 +44,7 @@ class Classifier:
         self.classes_: NDArray[np.str_] = np.array(self.labels)
         self.max_length = int(opened.about["max_length"])
         self.temperature = float(opened.about["temperature"])
+        self._pool = ThreadPoolExecutor(opened.at_once)
         opened.tokenizer.no_padding()
         opened.tokenizer.enable_truncation(self.max_length)
 
@@ -80,11 +82,15 @@ class Classifier:
         flat, offsets = self._tokenise(texts)
         lengths = np.diff(offsets)
         found = np.empty((len(texts), len(self.labels)), np.float32)
-        for rows in evaluation_order(lengths, BATCH_TOKENS):
+
+        def answer(rows: NDArray[np.int64]) -> None:
             is_token = np.arange(lengths[rows].max()) < lengths[rows][:, None]
             ids = np.full(is_token.shape, self._opened.pad_id, np.int64)
             ids[is_token] = np.concatenate([flat[offsets[row] : offsets[row + 1]] for row in rows])
             found[rows] = self._opened.forward(ids, is_token.astype(np.int64))
+
+        for _ in self._pool.map(answer, evaluation_order(lengths, BATCH_TOKENS)):
+            pass  # what a thread raises is raised here
         return found
 
     def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ class Opened:
         tokenizer: its own.
         pad_id: token id that padding uses.
         forward: of one batch; several threads may call it at once.
+        at_once: batches that are answered the fastest side by side.
         files: all that its answers depend on.
     """
 
@@ -39,6 +40,7 @@ class Opened:
     tokenizer: "Tokenizer"
     pad_id: int
     forward: Forward
+    at_once: int
     files: list[Path]
 
 
@@ -82,7 +84,7 @@ def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:
     forward = _open_graph(folder, file, about["labels"], threads)
     files = [folder / name for name in (CLASSIFIER, "tokenizer.json", "config.json")]
     files += sorted((folder / file).parent.glob(f"{Path(file).name}*"))  # a large one's weights lie beside it
-    return Opened(dict(about), _read_tokenizer(folder), _read_pad_id(folder), forward, files)
+    return Opened(dict(about), _read_tokenizer(folder), _read_pad_id(folder), forward, threads, files)
 
 
 def _damaged(folder: Path, name: str, reason: object) -> UserError:
@@ -120,6 +122,8 @@ def _open_graph(folder: Path, file: str, labels: list[str], threads: int) -> For
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False  # a plan of memory for each shape, where hardly two batches have the same
+    # Threads that spin while they wait take from those that work, where batches are answered side by side.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])

@@ -95,7 +95,7 @@ def _open(
 ) -> Opened:
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder).backend_tokenizer
     pad_id = tokenise([], tokenizer_folder, about["max_length"]).pad_id
-    return Opened(about, tokenizer, pad_id, _forward(model.eval(), columns), files)
+    return Opened(about, tokenizer, pad_id, _forward(model.eval(), columns), 1, files)
 
 
 def _forward(model: nn.Module, columns: NDArray[np.int64]) -> Forward:
