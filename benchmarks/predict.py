@@ -84,9 +84,8 @@ def main() -> None:
             rates.append(in_process(model, rows))
             processes.append(command(model, rows, arguments.format))
             ours = arguments.rows / processes[-1].seconds
-            say(
-                f"round {number + 1} of {arguments.rounds}: {rates[-1]:,.0f} rows/s in process, {ours:,.0f} as a command"
-            )
+            told = f"{rates[-1]:,.0f} rows/s in process, {ours:,.0f} as a command"
+            say(f"round {number + 1} of {arguments.rounds}: {told}")
         most = max(processes, key=lambda process: process.anonymous)
         above = memory_above(model, {arguments.rows // 10: command(model, few, arguments.format), arguments.rows: most})
     commands = [arguments.rows / process.seconds for process in processes]

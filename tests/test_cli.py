@@ -80,7 +80,8 @@ def test_evaluate_has_what_it_reads_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = help_of("evaluate", monkeypatch, capsys)
-    assert told.keys() == {"--dataset", "--text_column", "--label_column", "--device", "--quiet"}
+    columns = {"--text_column", "--text_pair_column", "--label_column"}
+    assert told.keys() == {"--dataset", *columns, "--device", "--quiet"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["suite", "--help"]])

@@ -75,7 +75,7 @@ def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
 def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:
     code, out, err = run("plan", "--alpha", 0.3)
     assert (code, out) == (2, "")
-    taken = "--classes, --base_model, --base_depth, --student_budget"
+    taken = "--classes, --base_model, --base_depth, --student_budget, --use_dora"
     assert err == f"error: --alpha: is for a suite; give its FILE. Without one, plan takes {taken}.\n"
     code, out, err = run("plan", "s.yaml", "--classes", 4)
     assert (code, out) == (2, "")
@@ -88,7 +88,12 @@ def test_a_budget_is_planned_for_a_cut_encoder_too(run: Run, tiny: Callable[[str
     assert code == 0
     code, cut, _ = run("plan", "--base_model", tiny("bert"), "--base_depth", 2)
     assert code == 0
-    assert len(whole.splitlines()) == len(cut.splitlines()) + 2  # a line for each number of layers, twice
+    # A line for each number of layers, for each choice of modules.
+    assert len(whole.splitlines()) == len(cut.splitlines()) + 3
+    code, dora, _ = run("plan", "--base_model", tiny("bert"), "--use_dora")
+    assert code == 0
+    assert all(name in dora for name in ("query,key,value", "attention", "all-linear"))
+    assert dora != whole
     assert "has 3 layers" in run("plan", "--base_model", tiny("bert"), "--base_depth", 4)[2]
 
 

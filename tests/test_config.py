@@ -42,6 +42,7 @@ def test_strings_from_flags_become_what_the_setting_holds() -> None:
     assert (config.learning_rate, config.max_train_rows) == (1e-3, 500)
     assert config.target_modules == ("query", "value")
     assert config.teacher_label_map == {"a": "World", "b": "Sports"}
+    assert flags(student_rank_pattern="10=4, 11=16").student_rank_pattern == {10: 4, 11: 16}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,11 @@ def test_strings_from_flags_become_what_the_setting_holds() -> None:
         ("learning_rate", "fast"),
         ("batch_size", "0"),
         ("batch_size", "2.5"),
+        ("student_rank_pattern", "10"),
+        ("student_rank_pattern", "10=0"),
+        ("student_rank_pattern", "-1=4"),
+        ("student_rank_pattern", "10=4,10=5"),
+        ("student_rank_pattern", "ten=4"),
         ("num_epochs", "0"),
         ("teacher_lora_r", "0"),
         ("student_lora_r", "-8"),

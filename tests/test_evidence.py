@@ -74,13 +74,13 @@ def test_a_student_that_learnt_more_is_said_to_have_been_helped(tmp_path: Path) 
     assert evidence["good"].seeds == [0, 1, 2, 3]
     assert len(evidence["good"].accuracy["student"]) == 4
     written = json.loads(json.dumps(as_json(evidence)))
-    recipe = written["experiments"]["good"]["comparison"]["recipe"]["accuracy"]
+    recipe = written["experiments"]["good"]["comparisons"]["control"]["recipe"]["accuracy"]
     assert recipe["low"] < recipe["difference"] < recipe["high"]
     assert written["correction"] == {
         "method": "Holm",
         "comparisons": 2,
-        "corrected": ["verdict.p_value"],
-        "not_corrected": ["comparison.recipe.*.p_value", "comparison.same_rows.*.p_value"],
+        "corrected": ["verdicts.*.p_value"],
+        "not_corrected": ["comparisons.*.recipe.*.p_value", "comparisons.*.same_rows.*.p_value"],
     }
     assert written["experiments"]["good"]["runs"] == [f"s-good-seed-{seed}" for seed in range(4)]
 
@@ -147,6 +147,23 @@ def test_two_students_are_compared_row_by_row_and_seed_by_seed(tmp_path: Path) -
     assert one_against_itself
     assert one_against_itself[1] < 0 == one_against_itself[0] < one_against_itself[2]
     assert "student_right" not in json.dumps(as_json(found))
+
+
+def test_a_teacher_is_judged_beside_what_a_student_could_teach_itself(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 4, "one")
+    finish(suite, {"teacher": 0.95, "student": 0.93, "control": 0.7, "self-trained": 0.93})
+    found = gather(suite.groups())["one"]
+    assert list(found.verdicts) == ["control", "self-trained"]
+    assert found.verdicts["control"].finding == "helped"
+    assert "over the same student without a teacher" in found.verdicts["control"].sentence
+    assert found.verdicts["self-trained"].finding == "no difference"
+    assert "over the same student taught by what it learned without one" in found.verdicts["self-trained"].sentence
+    written = as_json({"one": found})
+    assert written["correction"]["comparisons"] == 2
+    # Each is corrected for the other.
+    assert found.verdicts["control"].p_value == pytest.approx(
+        min(1.0, 2 * found.comparisons["control"].recipe["accuracy"].p_value)
+    )
 
 
 def test_only_finished_runs_count(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load_file
 
 from lora_distill import experiment, store
-from lora_distill.config import Config, make_config
+from lora_distill.config import ROLES, Config, Role, make_config
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.metrics import temperature_scaling
@@ -30,7 +30,7 @@ from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
-from lora_distill.training.loop import nobody
+from lora_distill.training.loop import Unwanted, nobody
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.tiny import tiny_model
 
@@ -138,6 +138,57 @@ def test_what_was_trained_for_validation_only_is_judged_when_an_experiment_asks(
     for role in ("teacher", "student"):
         assert results[role]["reused"]
         assert results[role]["test"] == done[1][role]["test"]
+
+
+# With texts that have no labels
+
+
+@pytest.fixture(scope="module")
+def with_unlabelled(tiny: Tiny, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run's folder and results. Read it, do not write into it."""
+    output = tmp_path_factory.mktemp("unlabelled")
+    others = write_rows(output / "others.csv", 60, seed=1)
+    settings = {"no_control": False, "unlabelled": str(others), "labelled_per_batch": 4, "labels_per_class": 8}
+    own = {"control_num_epochs": 3, "teacher_num_epochs": 2}
+    return output / "run", run_experiment(config_of(tiny("roberta"), rows, output, exp_name="run", **settings, **own))
+
+
+def test_a_student_is_compared_with_one_that_taught_itself(with_unlabelled: tuple[Path, dict[str, Any]]) -> None:
+    run, results = with_unlabelled
+    config = RunFolder(run).resolved()
+    assert config.roles == tuple(role for role in ROLES if role in results) == ROLES
+    assert results["student_minus_self-trained"].keys() == results["student_minus_control"].keys()
+    assert results["agreement"].keys() == {"student_teacher", "control_teacher", "self-trained_teacher"}
+    assert results["data"]["unlabelled_rows"] == 60
+    assert results["data"]["train_rows"] == 24
+    assert {role: results[role]["epochs"] for role in ROLES} == dict(zip(ROLES, (2, 1, 3, 1), strict=True))
+    assert (run / "self-trained" / "adapter_model.safetensors").exists()
+    columns = pq.read_schema(run / "predictions.parquet").names
+    assert {"self-trained_logits", "self-trained_prediction"} <= set(columns)
+
+
+def test_the_self_trained_student_learns_from_the_control_and_the_student_from_the_teacher(
+    with_unlabelled: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = with_unlabelled
+    learnt: dict[str, Any] = {}
+
+    def see(*_: object, role: str, soft_labels: Any, **__: object) -> None:  # noqa: ANN401
+        learnt[role] = soft_labels
+        raise Unwanted
+
+    prepared = prepare(RunFolder(run).resolved())
+    wanted = experiment.trainings(prepared)
+    monkeypatch.setattr(role_module, "train", see)
+    pairs: list[tuple[Role, Role]] = [("student", "teacher"), ("self-trained", "control")]
+    for role, teacher in pairs:
+        with pytest.raises(Unwanted):
+            experiment._train(prepared, wanted[role], time.time(), nobody)
+        said = load_file(wanted[teacher].artefact().folder / "logits.safetensors")
+        assert len(said["train"]) == 24
+        assert len(said["unlabelled"]) == 60
+        assert np.array_equal(learnt[role].logits, np.concatenate([said["train"], said["unlabelled"]]))
+    assert "train" not in load_file(wanted["student"].artefact().folder / "logits.safetensors")
 
 
 # Beginning

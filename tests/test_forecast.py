@@ -76,6 +76,7 @@ def test_what_is_planned_is_what_happens(
         "base": "",
         "alpha": "alpha: 0.7",
         "deeper": "teacher_target_layers: 2",
+        "unlabelled": f"unlabelled: {write_rows(tmp_path / 'others.csv', 70, seed=1)}, control_num_epochs: 1",
         "given": f"teacher_checkpoint: {whole_classifier(tiny('roberta'), tmp_path / 'given')}, no_control: true",
     }
     suite = suite_of(tmp_path, tiny("roberta"), experiments, teacher_target_layers=1, student_target_layers=1)

@@ -17,6 +17,7 @@ def test_ranges_choices_and_defaults(tmp_path: Path) -> None:
         "  student_lora_r: {low: 1, high: 8, log: true}\n"
         "  temperature: {low: 1, high: 4}\n"
         "  target_modules: {choices: [[q, v], []]}\n"
+        "  student_rank_pattern: {choices: [{1: 2, 2: 3}, {}]}\n"
     )
     search = read_search(write(tmp_path, text), {"alpha": "0.2"}, {"alpha": "--alpha"})
     assert (search.name, search.trials, search.seed) == ("mine", 20, 0)
@@ -24,6 +25,7 @@ def test_ranges_choices_and_defaults(tmp_path: Path) -> None:
         "student_lora_r": Range(1, 8, log=True),
         "temperature": Range(1.0, 4.0, log=False),
         "target_modules": Choices(("q,v", "")),
+        "student_rank_pattern": Choices(("1=2,2=3", "")),
     }
     assert isinstance(search.space["temperature"], Range)
     assert isinstance(search.space["temperature"].low, float)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lora_distill.running import SuiteResult
     from lora_distill.suite import Suite
 
-OF_THE_BUDGET = ("base_model", "base_depth", "student_budget")
+OF_THE_BUDGET = ("base_model", "base_depth", "student_budget", "use_dora")
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -217,7 +217,7 @@ def _plan_budget(config: Config, classes: int) -> int:
         if cut.depth and cut.depth > layers:
             raise UserError(f"--base_depth {cut.depth}: {base.name} has {counted(layers, 'layer')}.")
         classifier = outline(classifier, cut_config(classifier.model.config, cut))
-        fits = all_that_fit(classifier, config.student_budget)
+        fits = all_that_fit(classifier, config.student_budget, dora=config.use_dora)
     console().print(budget_table(fits, config.base_model, config.student_budget))
     print_lines("", "Rank: the largest power of two that fits; smaller ones do, too.")
     return OK

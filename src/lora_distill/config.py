@@ -21,9 +21,16 @@ from lora_distill.errors import UserError
 
 Role = Literal["teacher", "student", "control", "self-trained"]
 Keep = Literal["first", "spread", "last"]
+LongText = Literal["truncate", "head_tail", "chunk_mean"]
 ALL_LINEAR = "all-linear"  # PEFT's name for every linear module of a layer
+ATTENTION = "attention"  # query, key, value and the output projection
 ROLES: tuple[Role, ...] = get_args(Role)
 CONTROLS: tuple[Role, ...] = ("control", "self-trained")  # what a student is compared with
+# What is at work where a student differs from a control, and what that control is.
+TOLD: dict[Role, tuple[str, str]] = {
+    "control": ("Distillation", "the same student without a teacher"),
+    "self-trained": ("The teacher", "the same student taught by what it learned without one"),
+}
 
 
 def role_noun(role: Role) -> str:
@@ -47,6 +54,17 @@ def _read_pairs(value: object) -> object:
     return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
+def _read_ranks(value: object) -> object:
+    """`8=4,9=8` from the command line; YAML gives a mapping already."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    pairs = dict(part.split("=") for part in parts if re.fullmatch(r"\d+ *= *[1-9]\d*", part))
+    if len(pairs) < len(parts):
+        raise ValueError("write it as layer=rank,layer=rank, each layer once")
+    return pairs
+
+
 def _check_folder_name(value: str) -> str:
     # Bytes, because file systems count those; they take 255, and what lies beside a run has a longer name.
     if value and (not re.fullmatch(r"\w[^/\\]*", value) or len(value.encode()) > 200):
@@ -60,6 +78,7 @@ FolderName = Annotated[str, AfterValidator(_check_folder_name)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_read_pairs)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Ranks = Annotated[dict[Annotated[int, Field(ge=0)], PositiveInt], BeforeValidator(_read_ranks)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 OpenShare = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -96,8 +115,18 @@ class Config(BaseModel):
         description="a hub name, ag_news, bbc_news, a CSV/TSV/JSONL/Parquet file, or a folder with train.* in it",
     )
     text_column: str = Field("text", min_length=1, description="column of the texts")
+    text_pair_column: str | None = Field(
+        None,
+        min_length=1,
+        description="column of a second text, where rows are pairs that are judged together: entailment, duplicates",
+    )
     label_column: str = Field("label", min_length=1, description="column of the labels")
-    max_length: int = Field(128, ge=4, description="tokens of a text that are read, the rest is cut")
+    max_length: int = Field(128, ge=4, description="tokens that a model reads at once")
+    long_text: LongText = Field(
+        "truncate",
+        description="what is read of a text with more tokens: its beginning, its beginning and its end, or all of it in"
+        " chunks, whose logits are averaged",
+    )
     max_train_rows: PositiveInt | None = Field(None, description="train on this many rows, drawn stratified")
     labels_per_class: PositiveInt | None = Field(None, description="train on this many rows of each class")
     unlabelled: str | None = Field(
@@ -115,18 +144,27 @@ class Config(BaseModel):
     teacher_lora_r: PositiveInt = Field(16, description="rank of the teacher's adapter")
     teacher_lora_alpha: PositiveInt = Field(32, description="the teacher's LoRA alpha (scale = alpha / rank)")
     teacher_target_layers: PositiveInt = Field(8, description="layers that the teacher adapts")
+    teacher_rank_pattern: Ranks = Field(
+        {}, description="the teacher's adapted layers that have another rank, as --student_rank_pattern"
+    )
     student_lora_r: PositiveInt = Field(8, description="rank of the student's adapter")
     student_lora_alpha: PositiveInt = Field(16, description="the student's LoRA alpha (scale = alpha / rank)")
     student_target_layers: PositiveInt = Field(6, description="layers that the student adapts")
+    student_rank_pattern: Ranks = Field(
+        {}, description="adapted layers, counted from 0, that have another rank and the same scale, as 10=4,11=16"
+    )
     student_budget: PositiveInt = Field(
         1_000_000, description="limit of the student's trainable parameters, LoRA and head together"
     )
     target_modules: Names = Field(
         (),
         description=f"linear modules to adapt, by name; {ALL_LINEAR}: each; empty: the attention's query, key and"
-        " value",
+        f" value; {ATTENTION}: its output projection, too",
     )
     use_rslora: bool = Field(False, description="scale LoRA by alpha / sqrt(rank), as rsLoRA does, not alpha / rank")
+    use_dora: bool = Field(
+        False, description="train lengths and directions of the adapted weights apart, as DoRA does; slower"
+    )
     lora_dropout: float = Field(0.1, ge=0, lt=1, allow_inf_nan=False, description="dropout before LoRA's A")
     layer_placement: Literal["first", "last"] = Field(
         "last", description="adapt the first or the last layers of the encoder"
@@ -136,6 +174,10 @@ class Config(BaseModel):
     temperature: PositiveFloat = Field(2.0, description="temperature of teacher and student in the soft loss")
     soft_loss: Literal["kl", "mse"] = Field(
         "kl", description="how a student is held to its teacher: by divergence, or by its logits, without temperature"
+    )
+    pooled_weight: NotNegativeFloat = Field(
+        0.0,
+        description="weight of the distance from the teacher's last layer, of the vector that its head reads; 0: none",
     )
     teacher_checkpoint: str | None = Field(
         None,
@@ -160,6 +202,9 @@ class Config(BaseModel):
     num_epochs: PositiveInt = Field(10, description="passes over the training rows")
     teacher_num_epochs: PositiveInt | None = Field(None, description="the teacher's, if they are others")
     control_num_epochs: PositiveInt | None = Field(None, description="the control's, if they are others")
+    lora_plus_ratio: float = Field(
+        1.0, ge=1, allow_inf_nan=False, description="LoRA's B learns at the learning rate times this, as in LoRA+"
+    )
     weight_decay: NotNegativeFloat = Field(0.01, description="AdamW's weight decay (biases and norms: none)")
     warmup_ratio: Share = Field(0.06, description="share of the steps in which the learning rate rises")
     lr_schedule: Literal["linear", "cosine", "constant"] = Field(
@@ -186,6 +231,18 @@ class Config(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training; auto: bf16 where the processor computes it in hardware"
     )
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What the experiment trains, in order."""
+        if self.no_control:
+            return ROLES[:2]
+        return ROLES if self.unlabelled else ROLES[:3]
+
+    def own(self, name: str, role: Role) -> Any:  # noqa: ANN401 - as the setting's
+        """A setting of the training as a role has it: teacher and control may have another than the student."""
+        own = getattr(self, f"{role}_{name}", None)
+        return getattr(self, name) if own is None else own
 
     @field_validator("*", mode="before")
     @classmethod

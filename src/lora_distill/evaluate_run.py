@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
-from lora_distill.data.tokens import tokenise
 from lora_distill.deployment.finished import open_role
+from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
@@ -37,22 +37,24 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
 
     Args:
         path: the run's folder.
-        config: of it dataset, text_column, label_column and device are read.
+        config: of it the dataset, its columns and the device are read.
 
     Returns:
         The results, in the shape of metrics.json with the new rows as "test", and the file that they belong in.
 
     Raises:
-        UserError: no finished run, data that cannot be read, labels that were not trained on.
+        UserError: no finished run, data that cannot be read, or unlike those that were trained on.
     """
     run = RunFolder(path)
     original = run.results()
     trained = run.resolved()
+    _check_parts(path, trained, config)
     rows = read_labelled(
         config.dataset,
         text_column=config.text_column,
         label_column=config.label_column,
         test_fraction=trained.test_fraction,
+        text_pair_column=config.text_pair_column,
     )
     names = original["data"]["label_names"]
     labels = map_labels(rows.labels, names, config.dataset)
@@ -64,7 +66,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     logits: dict[Role, NDArray[np.float32]] = {}
     for role in (role for role in ROLES if role in original):
         opened = open_role(run, role)
-        tokens = tokenise(rows.texts, opened.tokenizer_folder, opened.max_length)
+        tokens = opened.tokenised(rows.texts)
         stage = f"{role}: {len(labels):,} rows, in fp32"
         logits[role] = predict_logits(plain(opened.model.to(device)), tokens, stage)[:, opened.columns]
         facts = {name: value for name, value in original[role].items() if name not in OF_THE_TRAINING}
@@ -82,3 +84,15 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     stem = re.sub(r"[^\w.-]+", "-", Path(config.dataset).stem or config.dataset)
     file = run.path / f"evaluation-{stem}-{rows.source['revision'][:8]}.json"
     return results, file
+
+
+def _check_parts(path: Path, trained: Config, config: Config) -> None:
+    """Refuse single texts where pairs were trained on, and pairs where single texts were."""
+    if trained.text_pair_column and not config.text_pair_column:
+        raise UserError(
+            f"{path}: was trained on pairs of texts. Name the column of the second one with --text_pair_column."
+        )
+    if config.text_pair_column and not trained.text_pair_column:
+        raise UserError(
+            f"--text_pair_column {config.text_pair_column}: {path} was trained on single texts. Leave it out."
+        )

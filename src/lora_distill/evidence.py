@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.data.types import PARTS, Text, from_columns
 from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import Comparison, compare_over_seeds
 from lora_distill.evaluation.over_seeds import OverSeeds, holm, recipe_difference
@@ -161,13 +162,13 @@ class Predictions(NamedTuple):
 
     Attributes:
         ids: [N], of the rows.
-        texts: N texts.
+        texts: N texts, or pairs of them.
         labels: int64 [N].
         logits: float32 [N, C] of each role.
     """
 
     ids: NDArray[Any]
-    texts: list[str]
+    texts: list[Text]
     labels: NDArray[np.int64]
     logits: dict[Role, NDArray[np.float32]]
 
@@ -190,7 +191,8 @@ def read_predictions(run: RunFolder) -> Predictions:
             for role in ROLES
             if f"{role}_logits" in table.column_names
         }
-        return Predictions(table["row_id"].to_numpy(), table["text"].to_pylist(), table["label"].to_numpy(), logits)
+        texts = from_columns({name: table[name].to_pylist() for name in PARTS if name in table.column_names})
+        return Predictions(table["row_id"].to_numpy(), texts, table["label"].to_numpy(), logits)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: missing, damaged, or not as it was written ({type(error).__name__}: {error})."

@@ -16,6 +16,7 @@ import torch
 
 from lora_distill.config import Config, Role
 from lora_distill.data.tokens import Tokens
+from lora_distill.data.types import as_columns
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
@@ -308,7 +309,7 @@ def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], resu
                 # Not with their modes: safetensors makes files that nobody else may read.
                 shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
             (folder / "README.md").write_text(card, encoding="utf-8")
-    columns = {"row_id": dataset.test.ids, "text": dataset.test.texts, "label": dataset.test.labels}
+    columns = {"row_id": dataset.test.ids, **as_columns(dataset.test.texts), "label": dataset.test.labels}
     for role, outcome in outcomes.items():
         logits = outcome.logits["test"]
         columns[f"{role}_logits"] = pa.array(list(logits), type=pa.list_(pa.float32(), logits.shape[1]))

@@ -98,7 +98,7 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
     evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")
-    for name in ("text_column", "label_column", "device"):
+    for name in ("text_column", "text_pair_column", "label_column", "device"):
         _add_config_flag(evaluate, name)
     evaluate.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
@@ -124,7 +124,7 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     report = commands.add_parser("report", help="one page of finished runs, to look at and to send")
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
     report.add_argument("--output", metavar="FILE", type=Path, help="the page; DIR/report.html when not given")
-    report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG files")
+    report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG and PNG files")
 
 
 def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:

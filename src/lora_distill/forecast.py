@@ -19,7 +19,7 @@ from lora_distill.progress import ONCE, warnings_only
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.suite import Suite
-from lora_distill.training.activations import KIND, row_keys
+from lora_distill.training.activations import KIND, chunk_keys
 from lora_distill.training.role import RoleTraining
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class _Forecast:
             self.disk += costs.adapter_bytes + history
             if role in fresh:
                 self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
+                self.disk += costs.pooled_bytes * (work.answered - len(splits["validation"]))
                 token_layers, exact = _frozen(prepared, training, splits, costs, self.cache)
                 seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
         self.runs.append(PlannedRun(name, {role: each.key for role, each in artefacts.items()}, fresh, seconds))
@@ -129,9 +130,9 @@ class CacheForecast:
                 there = [entry for entry in cache.entries() if entry.name == name]
                 self._keys[name] = {key for entry in there for key in entry.array("keys").tolist()}
                 self._sizes[name] = sum(entry.size for entry in there)
-        keys, first = np.unique(row_keys(tokens), return_index=True)
+        keys, first = np.unique(chunk_keys(tokens), return_index=True)
         is_missing = np.array([key not in self._keys[names[depth]] for key in keys.tolist()], dtype=bool)
-        keys, lengths = keys[is_missing], tokens.lengths[first[is_missing]]
+        keys, lengths = keys[is_missing], tokens.chunk_lengths[first[is_missing]]
         if not len(keys):
             return 0
         order = np.argsort(lengths, kind="stable")

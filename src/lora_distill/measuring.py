@@ -24,7 +24,7 @@ from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
 from lora_distill.training.logits import EVALUATION_TOKENS
 from lora_distill.training.loop import Split
-from lora_distill.training.outcome import LOGITS, Outcome
+from lora_distill.training.outcome import LOGITS, POOLED, Outcome
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
 
@@ -103,6 +103,7 @@ class Costs:
         adapter_bytes: of its adapter's folder, which its run copies.
         history_bytes: for each row that is trained on.
         outcome: of the few rows.
+        pooled_bytes: for each row that another learns from.
     """
 
     seconds: dict[str, float]
@@ -111,6 +112,7 @@ class Costs:
     adapter_bytes: int
     history_bytes: float
     outcome: Outcome
+    pooled_bytes: float = 0.0
 
     def of(self, work: Work) -> float:
         """Seconds of a training."""
@@ -188,19 +190,21 @@ class Measurements:
         taken["other"] = time.monotonic() - started - sum(spent.values())
         activated = _activated(cache, training)
         depth = activated[0].recipe["depth"] if activated else 0
-        frozen = {split: depth * int(each.lengths.sum()) for split, each in read_by(small, splits).items()}
-        exact = depth * int(splits["test"].lengths.sum())
+        frozen = {split: depth * len(each.flat) for split, each in read_by(small, splits).items()}
+        exact = depth * len(splits["test"].flat)
         work = replace(Work.of(small, splits), token_layers=sum(frozen.values()), exact_token_layers=exact)
         units = work.units()
         folder = small.artefact().folder
         history = (folder / HISTORY).stat().st_size
+        pooled = _size(folder) - _size(folder, but=(POOLED,))
         return Costs(
             {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in taken.items()},
             activated,
-            _size(folder, but=(HISTORY, LOGITS)),
+            _size(folder, but=(HISTORY, LOGITS, POOLED)),
             _size(outcome.adapter) if outcome.adapter else 0,
             history / max(work.trained, 1),
             outcome,
+            pooled / max(work.answered - len(splits["validation"]), 1),
         )
 
 
@@ -221,6 +225,7 @@ def read_by(training: Training, splits: dict[str, Tokens]) -> dict[str, Tokens]:
 def _kind(training: Training) -> str:
     """Names what decides how long a step takes, and leaves out of a recipe what does not."""
     recipe = training.artefact().recipe | {"data": training.config.dataset, "seed": 0, "soft_labels": None}
+    recipe["pools"] = training.config.pooled_weight > 0
     if isinstance(training, RoleTraining):
         adapter = {name: value for name, value in recipe["adapter"].items() if name != "alpha"}
         role = "teacher" if training.role == "teacher" else "control"
@@ -239,7 +244,7 @@ def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Datase
             batches, size = EVALUATED, max(1, EVALUATION_TOKENS // int(np.median(lengths)))
         rows = choose(lengths, batches, size)
         dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})
-        splits[split] = _take(splits[split], rows)
+        splits[split] = splits[split].take(rows)
     return dataset, splits
 
 
@@ -255,12 +260,6 @@ def _spread(lengths: NDArray[np.int64], batches: int, size: int) -> NDArray[np.i
 
 def _longest(lengths: NDArray[np.int64], _batches: int, size: int) -> NDArray[np.int64]:
     return np.sort(np.argsort(lengths, kind="stable")[-size:])
-
-
-def _take(tokens: Tokens, rows: NDArray[np.int64]) -> Tokens:
-    flat = [tokens.flat[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows]
-    offsets = np.concatenate([[0], np.cumsum(tokens.lengths[rows])])
-    return Tokens(np.concatenate(flat), offsets, 0, tokens.pad_id)
 
 
 def _activated(cache: Cache, training: Training) -> tuple[Activated, Activated] | None:

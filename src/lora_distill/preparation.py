@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 from lora_distill.cache import Cache, cache_folder
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.files import SUFFIXES
+from lora_distill.data.long_text import cut_note
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import Dataset, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
@@ -24,8 +25,6 @@ from lora_distill.model.adapter import (
     AdapterSettings,
     Classifier,
     attach_adapter,
-    count_layers,
-    layers_note,
     load_classifier,
     outline,
 )
@@ -33,6 +32,8 @@ from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.cut import Cut, cut_base, cut_config
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
+from lora_distill.model.layers import count_layers, layers_note
+from lora_distill.model.pooling import check_pools
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
@@ -85,15 +86,15 @@ class Prepared:
             model: its fingerprint.
             names: of the splits.
         """
-        max_length = min(self.config.max_length, most_tokens(folder))
+        max_length, long_text = min(self.config.max_length, most_tokens(folder)), self.config.long_text
         splits = self.dataset.splits()
         fresh = [name for name in names if (model, name) not in self._tokens]
         for name in fresh:
-            self._tokens[model, name] = keep_tokens(splits[name].texts, folder, max_length, model, self.cache)
+            texts = splits[name].texts
+            self._tokens[model, name] = keep_tokens(texts, folder, max_length, model, self.cache, long_text)
         read = [self._tokens[model, name] for name in fresh]
         if cut := sum(tokens.cut for tokens in read):
-            total = sum(map(len, read))
-            logger.info("%s of %s texts are longer than %s tokens and were cut", cut, total, max_length, extra=ONCE)
+            logger.info("%s", cut_note(cut, sum(map(len, read)), max_length, long_text), extra=ONCE)
         return {name: self._tokens[model, name] for name in names}
 
     def named(self, exp_name: str) -> "Prepared":
@@ -113,6 +114,11 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
     check_tracker(config.report_to)
+    if config.text_pair_column and config.long_text != "truncate":
+        raise UserError(
+            f"--long_text {config.long_text}: is for single texts. Pairs are truncated, the longer text first: leave it"
+            " out, or --text_pair_column."
+        )
     fallbacks: list[str] = []
     plan = choose_plan(config.device, config.precision)
     if begun:
@@ -139,7 +145,10 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
         reading = TeacherReading(teacher, config, dataset, plan, prepared.cache)
-        once(("teacher", reading.artefact().key), lambda: reading.check(validation["validation"]))
+        once(
+            ("teacher", reading.artefact().key, bool(config.pooled_weight)),
+            lambda: reading.check(validation["validation"]),
+        )
     # Last, for this is written.
     base, student_base = (
         cut_base(prepared.base_of(role), Cut.of(config, role), Path(config.output_dir)) for role in ROLES[:2]
@@ -201,12 +210,12 @@ def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
 def load_data(config: Config) -> Dataset:
     """The data set that a config names, split as it says."""
     names: tuple[str, ...] = ("text_column", "label_column", "seed", "validation_fraction", "test_fraction")
-    names += ("max_train_rows", "labels_per_class", "unlabelled")
+    names += ("max_train_rows", "labels_per_class", "unlabelled", "text_pair_column")
     settings = {name: getattr(config, name) for name in names}
     return once(("data", config.dataset, *settings.values()), lambda: load_dataset(config.dataset, **settings))
 
 
-def known_texts(run: RunFolder, test: list[str], validation: list[str]) -> list[str]:
+def known_texts(run: RunFolder, test: Sequence[Text], validation: Sequence[Text]) -> list[str]:
     """A sentence on texts that a run has learned from or chosen its epoch by; none where there are none.
 
     Args:
@@ -265,6 +274,8 @@ def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Datase
         layers, tokens = count_layers(classifier.model), most_tokens(base.folder)
         config = _cap(config, f"{role}_target_layers", layers, f"{base.name} has {counted(layers, 'layer')}{cut}")
         config = _cap(config, "max_length", tokens, f"{base.name} reads {counted(tokens, 'token')} at most")
+        if config.pooled_weight:
+            check_pools(classifier.model.config)
         adapted = attach_adapter(classifier, AdapterSettings.of(config, role), seed=0)
         if role == "student":
             count = check_budget(adapted, config.student_budget)

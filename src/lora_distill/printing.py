@@ -84,7 +84,7 @@ def report_on(
     written = write_report(path, evidence or gather(groups), groups, figures)
     print_lines(f"Report: {path}   (open it in a browser)")
     if figures:
-        print_lines(f"Figures: {figures}   ({counted(written, 'SVG file')})")
+        print_lines(f"Figures: {figures}   ({counted(written, 'plot')}, each as SVG and PNG)")
 
 
 def say_error(message: str) -> None:

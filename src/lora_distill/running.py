@@ -186,13 +186,13 @@ def _read(config: Config) -> dict[str, Any]:
 def _check_unchanged(run: RunFolder) -> None:
     """Results of files that say something else by now would be believed to be those files'."""
     config, environment, data = run.resolved(), run.environment(), run.results()["data"]
-    sources: list[tuple[str, str | None, dict[str, str]]] = [(config.dataset, config.label_column, data["source"])]
+    columns = Columns(config.text_column, config.label_column, config.text_pair_column)
+    sources = [(config.dataset, columns, data["source"])]
     if config.unlabelled:
-        sources.append((config.unlabelled, None, data["unlabelled_source"]))
-    for name, label_column, trained_on in sources:
+        sources.append((config.unlabelled, columns._replace(label=None), data["unlabelled_source"]))
+    for name, own_columns, trained_on in sources:
         if trained_on["kind"] in ("file", "folder") and Path(trained_on["location"]).exists():
-            columns = Columns(config.text_column, label_column)
-            now = once(("source", name, *columns), partial(open_source, name, columns)).origin
+            now = once(("source", name, *own_columns), partial(open_source, name, own_columns)).origin
             if now["revision"] != trained_on["revision"]:
                 raise changed_since(run.path, name)
     teacher = environment["given_teacher"]

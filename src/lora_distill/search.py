@@ -14,7 +14,7 @@ TRIALS = 20
 # Trials are compared on the same rows and within the same budget, and only what a student becomes is searched.
 FIXED = {
     *("exp_name", "output_dir", "seed", "dataset", "text_column", "label_column", "max_train_rows", "labels_per_class"),
-    *("unlabelled", "control_learning_rate", "control_num_epochs"),
+    *("text_pair_column", "unlabelled", "control_learning_rate", "control_num_epochs"),
     *("validation_fraction", "test_fraction", "student_budget", "teacher_label_map", "no_control", "logging_steps"),
     *("report_to", "cache_limit", "device", "precision"),
 }
@@ -43,7 +43,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """Values of which one is taken; lists are written with commas, as in flags."""
+    """Values of which one is taken; lists and mappings are written as in flags."""
 
     values: tuple[Scalar, ...]
 
@@ -182,7 +182,13 @@ def _faults_of_bounds(key: str, spec: YamlMapping, where: str) -> list[str]:
 
 def _dimension(key: str, spec: YamlMapping) -> Range | Choices:
     if "choices" in spec.values:
-        return Choices(tuple(",".join(each) if isinstance(each, list) else each for each in spec.values["choices"]))
+        return Choices(tuple(map(_as_flag, spec.values["choices"])))
     # As the setting has them: 1 is 1.0 where it is no whole number.
     low, high = (getattr(Config(**{key: spec.values[bound]}), key) for bound in ("low", "high"))
     return Range(low, high, spec.values.get("log", False))
+
+
+def _as_flag(value: Any) -> Scalar:  # noqa: ANN401 - what YAML gives
+    if isinstance(value, dict):
+        value = [f"{key}={each}" for key, each in value.items()]
+    return ",".join(value) if isinstance(value, list) else value

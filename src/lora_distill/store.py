@@ -42,13 +42,18 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             beside.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
 
     def write(beside: Path) -> None:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content)
 
     write_whole(path, write)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:

@@ -25,7 +25,7 @@ from lora_distill.training.outcome import Outcome
 logger = logging.getLogger(__name__)
 OF_THE_MODEL = (
     *("base_model", "student_base_model", "student_depth", "teacher_checkpoint"),
-    *("target_modules", "max_length"),
+    *("target_modules", "teacher_rank_pattern", "student_rank_pattern", "max_length", "long_text"),
 )
 
 

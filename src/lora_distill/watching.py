@@ -60,12 +60,13 @@ class SuiteTable:
         kinds = {name: self._kind(name, done) for name in self._runs}
         shown = sorted(kinds, key=lambda name: _ORDER.index(kinds[name]))[: max(1, height - _LINES_AROUND)]
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=self._caption(list(kinds.values())))
-        for title in ("Run", "State", *(role.capitalize() for role in ROLES)):
+        roles = [role for role in ROLES if any(role in run.roles for run in self._runs.values())]
+        for title in ("Run", "State", *(role.capitalize() for role in roles)):
             table.add_column(title)
         for name in (name for name in self._runs if name in shown):
             state = self._progress(name) if kinds[name] == "running" else kinds[name]
             of = done.get(name, {})
-            accuracies = [f"{of[role]['test']['accuracy']:.2%}" if role in of else "" for role in ROLES]
+            accuracies = [f"{of[role]['test']['accuracy']:.2%}" if role in of else "" for role in roles]
             style = {"running": "bold", "failed": "red", "waiting": "dim"}.get(kinds[name], "")
             table.add_row(*map(Text, (name, state, *accuracies)), style=style)
         return table
@@ -84,7 +85,7 @@ class SuiteTable:
         if not found:
             return "begins"
         role, epoch = found[-1]
-        return f"{role}, {epoch or 0} of {config.num_epochs} epochs"
+        return f"{role}, {epoch or 0} of {config.own('num_epochs', role)} epochs"
 
     def _caption(self, kinds: list[str]) -> str:
         told, now, trained = f"{kinds.count('done')} of {len(kinds)} done", time.monotonic(), len(self._outcome.trained)

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lora_distill.data.batches import WINDOW_BATCHES, TrainingOrder, equal_length_groups, evaluation_order
+from lora_distill.data.batches import WINDOW_BATCHES, Batch, TrainingOrder, equal_length_groups, evaluation_order
 from lora_distill.data.tokens import Tokens
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int64))
@@ -119,3 +123,35 @@ def test_a_group_has_rows_of_one_length_and_every_row_is_in_one(lengths: NDArray
         assert len(set(lengths[group].tolist())) == 1
         assert len(group) == 1 or lengths[group].sum() <= most
     assert [int(lengths[group[0]]) for group in groups] == sorted(int(lengths[group[0]]) for group in groups)
+
+
+@given(
+    # All chunks of a text but its last are as long as may be.
+    chunks=st.lists(
+        st.builds(lambda full, rest: [12] * full + [rest], st.integers(0, 4), st.integers(1, 12)), min_size=1
+    ),
+    most=st.integers(1, 100),
+)
+def test_rows_of_several_chunks_take_no_more_room_than_is_said(chunks: list[list[int]], most: int) -> None:
+    starts = np.concatenate([[0], np.cumsum(list(map(len, chunks)))])
+    tokens = replace(tokens_of(np.array([length for row in chunks for length in row])), starts=starts)
+    assert len(tokens) == len(chunks)
+    batches = evaluation_order(tokens.lengths, most)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(chunks)))
+    for rows in batches:
+        batch = tokens.batch(rows)
+        assert batch.input_ids.numel() <= most or len(rows) == 1
+        assert batch.rows.tolist() == rows.tolist()
+        read = batch.input_ids[batch.attention_mask.bool()].tolist()
+        assert read == [token for row in rows for token in range(*(tokens.offsets[starts[[row, row + 1]]] + 1))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_of_chunks_are_averaged_by_row(dtype: torch.dtype) -> None:
+    shares = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    ids = torch.ones(3, 2, dtype=torch.int64)
+    batch = Batch(np.arange(2), ids, ids, shares=shares)
+    logits = torch.tensor([[1.0, 2.0], [3.0, 8.0], [5.0, -1.0]], dtype=dtype)
+    assert batch.of_rows(logits).tolist() == [[2.0, 5.0], [5.0, -1.0]]
+    alone = replace(batch, shares=None).of_rows(logits)
+    assert (alone.dtype, alone.tolist()) == (torch.float32, logits.tolist())

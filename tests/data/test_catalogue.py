@@ -107,13 +107,18 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
         open_source(str(tmp_path), COLUMNS)
 
 
+def test_the_packaged_news_has_no_pairs() -> None:
+    with pytest.raises(UserError, match="--text_pair_column other: bbc_news has one text in each row"):
+        open_source("bbc_news", Columns("text", "label", "other"))
+
+
 def test_the_packaged_news() -> None:
     source = open_source("bbc_news", COLUMNS)
     table = source.train()
     assert len(table.texts) == 2225
     counts = {name: table.labels.count(name) for name in dict.fromkeys(table.labels)}
     assert counts == {"business": 510, "entertainment": 386, "politics": 417, "sports": 511, "tech": 401}
-    assert all(text == text.strip() != "" for text in table.texts)
+    assert all(text == str(text).strip() != "" for text in table.texts)
     assert any("£" in text for text in table.texts)
     assert not any("\N{REPLACEMENT CHARACTER}" in text for text in table.texts)
     assert source.origin["revision"] == "1.0.0"

@@ -229,10 +229,40 @@ def test_texts_without_labels(tmp_path: Path, suffix: str) -> None:
     assert (table.texts, table.labels) == (["a", "b"], [])
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_pairs_of_texts(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"x.{suffix}", [("a", "x "), ("b", "y")])
+    assert read_table(path, Columns("text", None, "label")).texts == [("a", "x "), ("b", "y")]
+
+
+@pytest.mark.parametrize(
+    ("second", "parts"),
+    [
+        ("", ["1 row with a blank or null second text: line 1"]),
+        (None, ["1 row with a blank or null second text: line 1"]),
+        (
+            7,
+            [
+                "line 1: the second text is '7' (int), not a string",
+                "'other' may be the wrong one: see --text_pair_column",
+            ],
+        ),
+    ],
+)
+def test_second_texts_that_are_none(tmp_path: Path, second: object, parts: list[str]) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"text": "a", "other": second}) + "\n")
+    with pytest.raises(UserError) as error:
+        read_table(path, Columns("text", None, "other"))
+    assert all(part in str(error.value) for part in parts)
+
+
 def test_one_column_for_both(tmp_path: Path) -> None:
     write(tmp_path / "x.csv", [("a", "b")])
     with pytest.raises(UserError, match="must differ"):
         read_table(tmp_path / "x.csv", Columns("text", "text"))
+    with pytest.raises(UserError, match="--text_column and --text_pair_column are both 'text'; they must differ"):
+        read_table(tmp_path / "x.csv", Columns("text", "label", "text"))
 
 
 def test_columns_with_the_same_name(refusal: Callable[..., str]) -> None:

@@ -11,14 +11,21 @@ from hypothesis import strategies as st
 
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import load_dataset, read_labelled
-from lora_distill.data.types import Dataset, Rows
+from lora_distill.data.types import UNLABELLED, Dataset, Rows
 from lora_distill.errors import UserError
 from lora_distill.hub import HubDataset
 
 Row = tuple[str, Any]
 
 
-def load(name: str | Path, seed: int = 0, test_fraction: float = 0.2, max_train_rows: int | None = None) -> Dataset:
+def load(
+    name: str | Path,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    max_train_rows: int | None = None,
+    labels_per_class: int | None = None,
+    unlabelled: str | Path | None = None,
+) -> Dataset:
     return load_dataset(
         str(name),
         text_column="text",
@@ -27,6 +34,8 @@ def load(name: str | Path, seed: int = 0, test_fraction: float = 0.2, max_train_
         validation_fraction=0.1,
         test_fraction=test_fraction,
         max_train_rows=max_train_rows,
+        labels_per_class=labels_per_class,
+        unlabelled=None if unlabelled is None else str(unlabelled),
     )
 
 
@@ -40,7 +49,7 @@ def numbered(count: int, labels: tuple[Any, ...] = ("ham", "spam"), prefix: str 
 
 
 def collapsed(rows: Rows) -> set[str]:
-    return {" ".join(text.split()) for text in rows.texts}
+    return {" ".join(str(text).split()) for text in rows.texts}
 
 
 @pytest.fixture
@@ -165,6 +174,66 @@ def test_max_train_rows_below_the_number_of_classes(refusal: Callable[..., str])
     message = refusal({"train.jsonl": numbered(60, ("a", "b", "c"))}, max_train_rows=2)
     assert "--max_train_rows 2" in message
     assert "number of classes, 3" in message
+
+
+def test_so_many_rows_of_each_class_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.jsonl", numbered(300, ("ham", "ham", "spam")))
+    data = load(file, labels_per_class=7)
+    assert np.bincount(data.train.labels).tolist() == [7, 7]
+    assert "train: 14 of 216 rows, 7 of each class, drawn by the seed" in data.notes
+    assert data.train.texts == load(file, labels_per_class=7).train.texts
+    assert data.train.texts != load(file, seed=1, labels_per_class=7).train.texts
+
+
+@pytest.mark.parametrize(
+    ("limits", "parts"),
+    [
+        ({"labels_per_class": 73}, ["--labels_per_class 73", "72 training rows", "'spam'"]),
+        ({"labels_per_class": 5, "max_train_rows": 9}, ["--max_train_rows and --labels_per_class", "one of them"]),
+    ],
+)
+def test_more_of_a_class_than_there_is_or_two_limits(tmp_path: Path, limits: dict[str, Any], parts: list[str]) -> None:
+    file = write(tmp_path / "x.jsonl", numbered(300, ("ham", "ham", "spam")))
+    with pytest.raises(UserError) as error:
+        load(file, **limits)
+    assert all(part in str(error.value) for part in parts)
+
+
+def test_texts_without_labels_stand_in_no_other_split(tmp_path: Path) -> None:
+    for name, count in (("train", 30), ("validation", 8), ("test", 6)):
+        write(tmp_path / f"{name}.jsonl", numbered(count, prefix=name))
+    texts = [f"new {number}" for number in range(5)] + ["test  1", "validation 2", " train 3", "train 4"]
+    others = tmp_path / "others.txt.jsonl"
+    others.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    data = load(tmp_path, unlabelled=others)
+    assert data.unlabelled is not None
+    assert data.unlabelled.texts == texts[:5]
+    assert data.unlabelled.labels.tolist() == [UNLABELLED] * 5
+    assert list(data.splits()) == ["train", "validation", "test", "unlabelled"]
+    assert data.notes[-3:] == [
+        f"unlabelled: 5 texts of {others}",
+        "unlabelled: 2 texts dropped that also stand in validation or test",
+        "unlabelled: 2 texts dropped that also stand in train",
+    ]
+    assert data.unlabelled_source is not None
+    assert data.unlabelled_source["location"] == str(others)
+    assert data.fingerprint != load(tmp_path).fingerprint
+
+
+def test_what_training_leaves_out_may_be_read_without_its_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, count in (("train", 100), ("validation", 20), ("test", 20)):
+        write(folder / f"{name}.jsonl", numbered(count, prefix=name))
+    data = load(folder, labels_per_class=5, unlabelled=folder)
+    assert data.unlabelled is not None
+    assert sorted(map(str, [*data.train.texts, *data.unlabelled.texts])) == sorted(f"train {i}" for i in range(100))
+
+
+def test_texts_without_labels_that_are_all_known_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.jsonl", numbered(50))
+    with pytest.raises(UserError, match=r"--unlabelled .*: every text of it also stands in train.*\nGive other texts"):
+        load(file, unlabelled=file)
 
 
 def test_the_fingerprint_covers_labels_names_texts_and_ids(tmp_path: Path) -> None:
@@ -297,6 +366,36 @@ def test_hub_labels_keep_their_order_and_names_without_rows_are_left_out(
     assert data.source["revision"] == "c0ffee"
     assert len(data.test) == 8
     assert data.notes[0] == "test: the data's own split has no labels and was left out"
+
+
+def write_pairs(path: Path, pairs: list[tuple[str, str, str]]) -> Path:
+    path.write_text("".join(json.dumps(dict(zip("abl", row, strict=True))) + "\n" for row in pairs))
+    return path
+
+
+def test_pairs_are_split_and_shared_as_texts_are(tmp_path: Path) -> None:
+    """A pair that stands elsewhere with its texts swapped, or with another second text, is another one."""
+    pairs = [(f"first {number}", f"second {number}", "xy"[number % 2]) for number in range(40)]
+    write_pairs(tmp_path / "train.jsonl", [*pairs, ("t", "u", "x"), ("t", "v", "x"), ("u", "t", "y")])
+    write_pairs(tmp_path / "validation.jsonl", [("v", "w", "x"), ("w", "v", "y")])
+    write_pairs(tmp_path / "test.jsonl", [("t", " u", "x"), ("z", "z", "y")])
+    more = write_pairs(tmp_path / "more.jsonl", [("t", "u", ""), ("first 0", "second 0", ""), ("t", "w", "")])
+    settings: dict[str, Any] = {"text_column": "a", "text_pair_column": "b", "label_column": "l"}
+    fractions = {"seed": 0, "validation_fraction": 0.1, "test_fraction": 0.2}
+
+    def load_pairs(**changes: str | None) -> Dataset:
+        return load_dataset(str(tmp_path), **(settings | fractions | {"unlabelled": str(more)} | changes))
+
+    data = load_pairs()
+    assert data.train.texts == [*((first, second) for first, second, _ in pairs), ("t", "v"), ("u", "t")]
+    assert "train: 1 row dropped whose text also stands in test" in data.notes
+    assert data.unlabelled is not None
+    assert data.unlabelled.texts == [("t", "w")]
+    singles = load_pairs(text_pair_column=None, unlabelled=None)
+    swapped = load_pairs(text_column="b", text_pair_column="a")
+    assert len({data.fingerprint, singles.fingerprint, swapped.fingerprint}) == 3
+    judged = read_labelled(str(tmp_path), **settings)
+    assert judged.texts == [("t", " u"), ("z", "z")]
 
 
 def test_all_rows_of_a_file_are_judged(tmp_path: Path) -> None:

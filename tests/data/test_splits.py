@@ -10,6 +10,7 @@ from lora_distill.data.splits import (
     count_repeats,
     draw_stratified,
     drop_shared,
+    limit_each_class,
     limit_train,
     limit_validation,
     require_rows,
@@ -109,6 +110,15 @@ def test_shared_texts_are_dropped_whatever_their_white_space_and_label() -> None
     assert (fresh.ids.tolist(), fresh.texts, fresh.labels.tolist()) == ([5, 8], ["A b", "c"], [1, 0])
 
 
+def test_of_pairs_both_texts_are_shared_or_none() -> None:
+    pairs = [("a", "b"), ("b", "a"), ("a", "c"), (" a", "b\n")]
+    rows = Rows(np.arange(4), pairs, np.array([0, 1, 0, 1]))
+    fresh, dropped = drop_shared(rows, Rows(np.array([0]), [("a ", "b")], np.array([0])))
+    assert (fresh.ids.tolist(), fresh.texts, dropped) == ([1, 2], pairs[1:3], 2)
+    assert drop_shared(rows, Rows(np.array([0]), ["a", "b", "a b"], np.array([0])))[1] == 0
+    assert count_repeats(rows) == (1, 1)
+
+
 def test_every_row_may_be_dropped() -> None:
     rows = numbered(np.array([0, 1]))
     fresh, dropped = drop_shared(rows, rows)
@@ -133,3 +143,12 @@ def test_repeats_are_counted() -> None:
     texts = ["a", " a ", "a", "b", "b", "c"]
     rows = Rows(np.arange(6), texts, np.array([0, 1, 2, 1, 1, 0]))
     assert count_repeats(rows) == (3, 1)
+
+
+@given(sizes=class_sizes, data=st.data(), seed=st.integers(0, 9))
+def test_so_many_of_each_class(sizes: list[int], data: st.DataObject, seed: int) -> None:
+    rows = numbered(shuffled_labels(sizes))
+    size = data.draw(st.integers(1, min(sizes)))
+    drawn = limit_each_class(rows, size, seed)
+    assert np.bincount(drawn.labels).tolist() == [size] * len(sizes)
+    assert np.all(np.diff(drawn.ids) > 0)

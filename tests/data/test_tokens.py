@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from lora_distill.cache import Cache
 from lora_distill.data import tokens as tokens_module
+from lora_distill.data.long_text import MOST_CHUNKS
 from lora_distill.data.tokens import OFFSET_POSITIONS, Tokens, keep_tokens, most_tokens, tokenise
 from tests.tiny import FAMILIES, POSITIONS
 
@@ -104,6 +105,111 @@ def test_a_tokenizer_that_pads_or_cuts_by_itself_is_not_obeyed(tiny: Tiny, tmp_p
     assert rows_of(tokenise(texts, folder, 16)) == rows_of(tokenise(texts, tiny("bert"), 16))
 
 
+PAIRS = [
+    ("A short one.", "And one that is a good deal longer than what stands before it here."),
+    ("A text of some length, longer than its second.", "Is it?"),
+    ("So.", "So."),
+]
+
+
+@pytest.mark.parametrize("max_length", [12, 64])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_are_read_as_transformers_reads_them(family: str, max_length: int, tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family))
+    tokens = tokenise(PAIRS, tiny(family), max_length)
+    batch = tokens.batch(np.arange(len(PAIRS))).inputs()
+    firsts, seconds = zip(*PAIRS, strict=True)
+    how = {"truncation": True, "max_length": max_length, "padding": True, "return_tensors": "pt"}
+    expected = tokenizer(list(firsts), list(seconds), **how)
+    if family == "deberta-v2":  # which is told and knows no types
+        expected.pop("token_type_ids")
+    assert batch.keys() == expected.keys()
+    assert ("token_type_ids" in batch) == (family in ("bert", "electra"))
+    assert all(torch.equal(batch[name], expected[name]) for name in batch)
+    whole = tokenizer(list(firsts), list(seconds))["input_ids"]
+    assert tokens.cut == sum(len(row) > max_length for row in whole)
+
+
+def test_rows_of_pairs_are_taken_and_joined_with_their_segments(tiny: Tiny) -> None:
+    tokens = tokenise(PAIRS, tiny("bert"), 64)
+    assert tokens.segments is not None
+    for other in (tokens.take(np.array([2, 0])), tokenise([PAIRS[2]], tiny("bert"), 64)):
+        joined = tokens.followed_by(other)
+        rows = np.arange(len(joined))
+        expected = tokenise([*PAIRS, PAIRS[2], PAIRS[0]][: len(joined)], tiny("bert"), 64)
+        for name, each in joined.batch(rows).inputs().items():
+            assert torch.equal(each, expected.batch(rows).inputs()[name])
+
+
+def test_a_model_of_one_type_is_told_none_whatever_its_tokenizer_says(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
+    assert tokenise(PAIRS, folder, 64).segments is None
+
+
+# Long texts
+
+
+LONG = ["short", "many words of it " * 9, "", "and some words more " * 4, "a few more words " * 60]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_beginning_and_the_end_of_long_texts(family: str, tiny: Tiny) -> None:
+    whole = AutoTokenizer.from_pretrained(tiny(family))(LONG)["input_ids"]
+    tokens = tokenise(LONG, tiny(family), 16, "head_tail")
+    assert rows_of(tokens) == [row if len(row) <= 16 else row[:4] + row[-12:] for row in whole]
+    assert tokens.cut == 3
+    assert tokens.starts is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chunks_hold_the_whole_text_as_far_as_there_may_be_so_many(family: str, tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family))
+    tokens = tokenise(LONG, tiny(family), 16, "chunk_mean")
+    assert tokens.starts is not None
+    chunks = rows_of(tokens)
+    first, last = chunks[0][0], chunks[0][-1]
+    counts = np.diff(tokens.starts)
+    for text, start, count in zip(LONG, tokens.starts, counts, strict=False):
+        own = chunks[start : start + count]
+        assert all(chunk[0] == first and chunk[-1] == last for chunk in own)
+        assert [len(chunk) for chunk in own[:-1]] == [16] * (count - 1)
+        inside = [token for chunk in own for token in chunk[1:-1]]
+        assert inside == tokenizer(text)["input_ids"][1:-1][: 14 * MOST_CHUNKS]
+    assert counts[[0, 2, 4]].tolist() == [1, 1, MOST_CHUNKS]
+    assert tokens.cut == sum(len(row) - 2 > 14 * MOST_CHUNKS for row in tokenizer(LONG)["input_ids"]) > 0
+    assert tokens.lengths.tolist()[1:] == [counts[1] * 16, 2, counts[3] * 16, MOST_CHUNKS * 16]
+
+
+def test_chunks_are_kept_taken_and_joined_by_their_texts(tiny: Tiny, tmp_path: Path) -> None:
+    tokens = tokenise(LONG, tiny("bert"), 16, "chunk_mean")
+    cache = Cache(tmp_path, 10**6)
+    kept = [keep_tokens(LONG, tiny("bert"), 16, "model", cache, "chunk_mean") for _ in range(2)]
+    again = [1, 4, 0, 1]
+    taken = tokens.take(np.array(again))
+    expected = tokenise([LONG[row] for row in again], tiny("bert"), 16, "chunk_mean")
+    joined = tokens.followed_by(taken)
+    both = tokenise([*LONG, *(LONG[row] for row in again)], tiny("bert"), 16, "chunk_mean")
+    for one, other in ((taken, expected), (joined, both), (kept[0], tokens), (kept[1], tokens)):
+        assert len(one) == len(other)
+        batches = [each.batch(np.arange(len(other))) for each in (one, other)]
+        for name in ("input_ids", "attention_mask", "shares"):
+            assert torch.equal(*(getattr(batch, name) for batch in batches))
+    assert len(list(tmp_path.glob("tokens-*-all"))) == 1
+    keep_tokens(LONG, tiny("bert"), 16, "model", cache)
+    assert len(list(tmp_path.glob("tokens-*-all"))) == 2
+
+
+def test_a_tokenizer_that_cuts_by_itself_is_not_obeyed_for_long_texts_either(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 2}
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    assert rows_of(tokenise(LONG, folder, 16, "head_tail")) == rows_of(tokenise(LONG, tiny("bert"), 16, "head_tail"))
+    assert rows_of(tokenise(LONG, folder, 16, "chunk_mean")) == rows_of(tokenise(LONG, tiny("bert"), 16, "chunk_mean"))
+
+
 # How much a model can read
 
 
@@ -179,3 +285,17 @@ def test_tokens_are_kept_and_found_by_texts_model_and_length(
     keep_tokens(texts, folder, 6, "model", Cache(tmp_path / "none", 0))
     assert len(calls) == 5
     assert not list((tmp_path / "none").glob("tokens-*/*"))
+    for _ in range(2):
+        kept, plain = keep_tokens(PAIRS, folder, 64, "model", Cache(tmp_path, 10**6)), tokenise(PAIRS, folder, 64)
+        batches = [tokens.batch(np.arange(3)).inputs()["token_type_ids"] for tokens in (kept, plain)]
+        assert torch.equal(*batches)
+    assert len(calls) == 6
+
+
+def test_texts_are_followed_by_others_as_if_read_together(tiny: Tiny) -> None:
+    folder = tiny("bert")
+    few, others = SCRIPTS[:5], SCRIPTS[5:]
+    together = tokenise(few, folder, 6).followed_by(tokenise(others, folder, 6))
+    expected = tokenise(SCRIPTS, folder, 6)
+    assert rows_of(together) == rows_of(expected)
+    assert (together.cut, together.pad_id) == (expected.cut, expected.pad_id)

@@ -32,3 +32,5 @@ def test_texts_are_short_and_long_ones_and_come_again_where_there_are_few() -> N
     assert few["short"] == few["long"]
     assert few["short"][:4] == ["a", "bb", "ccc", "a"]
     assert len(few["short"]) == 32
+    pairs = [("xx", "x"), ("", "x"), ("xxx", "")]  # both parts make the length
+    assert speed._texts(pairs)["long"][:3] == [("", "x"), ("xx", "x"), ("xxx", "")]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from tests.conftest import Run
 from tests.end_to_end.refusal import GOOD, World
@@ -50,6 +52,24 @@ def evaluation_of(run: Path) -> dict[str, Any]:
     (file,) = run.glob("evaluation-*.json")
     evaluation: dict[str, Any] = json.loads(file.read_text())
     return evaluation
+
+
+def logits_of(run: Path, role: str) -> NDArray[np.float32]:
+    """Float32 [N, C], what a role answered on the test split."""
+    return np.stack(pq.read_table(run / "predictions.parquet")[f"{role}_logits"].to_numpy())
+
+
+def card_logits(run: Path, role: str, **texts: list[str]) -> NDArray[np.float32]:
+    """Float32 [N, C], what the code of a role's model card gives for other texts, by the name that it has for them."""
+    code = (run / role / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    code = code.replace('folder = "."', f"folder = {str(run / role)!r}")
+    for name, values in texts.items():
+        line = next(line for line in code.splitlines() if line.startswith(f"{name} = "))
+        code = code.replace(line, f"{name} = {values!r}")
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    logits: NDArray[np.float32] = namespace["logits"].numpy()
+    return logits
 
 
 @pytest.fixture(scope="session")

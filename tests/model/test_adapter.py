@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,11 +25,11 @@ from lora_distill.model.adapter import (
     Classifier,
     adapted_layers,
     attach_adapter,
-    find_target_modules,
     load_classifier,
 )
 from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.model.budget import count_trainable
+from lora_distill.model.layers import find_target_modules
 from lora_distill.model.saved_adapter import load_adapter, save_adapter
 from tests.tiny import FAMILIES, tiny_model
 
@@ -109,13 +110,18 @@ def test_lora_sits_on_query_key_and_value_of_the_last_layers(bases: dict[str, Ba
     assert count.head == HEADS[family]
 
 
+RICH: dict[str, Any] = {"target_modules": ("attention",), "dora": True}
+
+
+@pytest.mark.parametrize("other", [{}, RICH], ids=["plain", "rich"])
 @pytest.mark.parametrize("family", ALL)
 def test_everything_freshly_drawn_is_trained_and_saved_and_reload_gives_the_same_logits(
-    bases: dict[str, BaseModel], family: str, tmp_path: Path
+    bases: dict[str, BaseModel], family: str, other: dict[str, Any], tmp_path: Path
 ) -> None:
     base = bases[family]
-    layers = 1 if family == "albert" else 2
-    model = attach_adapter(load_classifier(base, LABELS, seed=1), settings(4, layers), seed=1)
+    layers, last = (1, 0) if family == "albert" else (2, LAYERS - 1)
+    adapter = settings(4, layers, **other, rank_pattern=((last, 2),) if other else ())
+    model = attach_adapter(load_classifier(base, LABELS, seed=1), adapter, seed=1)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():  # as if trained: every trainable parameter moves
         for parameter in model.parameters():
@@ -194,6 +200,61 @@ def test_a_rank_stabilised_scale_is_in_the_settings_that_peft_reads(bases: dict[
         assert found == {scale}
 
 
+OUTPUTS = {
+    **dict.fromkeys(ALL, "attention.output.dense"),
+    "distilbert": "attention.out_lin",
+    "mpnet": "attention.attn.o",
+    "modernbert": "attn.Wo",
+    "albert": "attention.dense",
+}
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_attention_is_query_key_value_and_the_output_projection(bases: dict[str, BaseModel], family: str) -> None:
+    adapter = settings(4, 1, target_modules=("attention",))
+    model = attach_adapter(load_classifier(bases[family], LABELS, seed=0), adapter, seed=0)
+    adapted = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    assert len(adapted) == (2 if family == "modernbert" else 4)
+    assert sum(name.endswith(f".{OUTPUTS[family]}") for name in adapted) == 1
+    per_layer = (6 if family == "modernbert" else 8) * 4 * HIDDEN
+    assert count_trainable(model).lora == per_layer
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_dora_adds_a_length_for_each_row_of_an_adapted_matrix(bases: dict[str, BaseModel], family: str) -> None:
+    plain, dora = (
+        count_trainable(attach_adapter(load_classifier(bases[family], LABELS, 0), settings(4, 1, dora=each), 0))
+        for each in (False, True)
+    )
+    assert (dora.lora - plain.lora, dora.head) == (3 * HIDDEN, plain.head)
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_layers_of_another_rank_have_the_scale_of_the_others(bases: dict[str, BaseModel], family: str) -> None:
+    layers, last = (1, 0) if family == "albert" else (2, LAYERS - 1)
+    for rslora, scales in ((False, {2.0}), (True, {8 / 4**0.5, 8 / 6**0.5})):
+        adapter = settings(4, layers, rank_pattern=((last, 6),), rslora=rslora)
+        model = attach_adapter(load_classifier(bases[family], LABELS, seed=0), adapter, seed=0)
+        adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+        ranks = {name: module.r["default"] for name, module in adapted.items()}
+        assert {rank for name, rank in ranks.items() if f".{last}." in name} == {6}
+        assert {rank for name, rank in ranks.items() if f".{last}." not in name} == ({4} if layers == 2 else set())
+        found = {module.scaling["default"] for module in adapted.values()}
+        assert found == (scales if layers == 2 else {min(scales)})
+        per_rank = (4 if family == "modernbert" else 6) * HIDDEN
+        assert count_trainable(model).lora == per_rank * (10 if layers == 2 else 6)
+
+
+def test_a_rank_for_a_layer_that_is_not_adapted_or_too_large(bases: dict[str, BaseModel]) -> None:
+    for pattern, told in (
+        (((0, 2),), r"layer 0: was given a rank.* 3 layers.* 1 to 2"),
+        (((3, 2),), r"layer 3: .*1 to 2"),
+        (((2, 33),), r"rank 33.*1 to 32"),
+    ):
+        with pytest.raises(UserError, match=told):
+            attach_adapter(load_classifier(bases["bert"], LABELS, 0), settings(rank_pattern=pattern), seed=0)
+
+
 def test_all_linear_modules_by_one_name(bases: dict[str, BaseModel]) -> None:
     classifier = load_classifier(bases["bert"], LABELS, seed=0)
     assert find_target_modules(classifier.model, ("all-linear",)) == ["dense", "key", "query", "value"]
@@ -210,6 +271,13 @@ def test_named_modules_are_adapted_and_unknown_ones_refused_with_those_there_are
         load_classifier(bases["distilbert"], LABELS, seed=0), settings(target_modules=("q_lin",)), seed=0
     )
     assert count_trainable(model).lora == 2 * 2 * 4 * HIDDEN
+
+
+def test_a_module_may_be_named_by_the_end_of_its_path(bases: dict[str, BaseModel]) -> None:
+    """Where several have one name, as BERT's `dense`."""
+    adapter = settings(4, 1, target_modules=("intermediate.dense",))
+    model = attach_adapter(load_classifier(bases["bert"], LABELS, seed=0), adapter, seed=0)
+    assert count_trainable(model).lora == 3 * 4 * HIDDEN
 
 
 @pytest.mark.parametrize("family", ["bert", "bert without pooler", "roberta"])

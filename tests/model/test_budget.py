@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from peft import PeftModel
@@ -53,6 +54,24 @@ def test_modules_of_several_shapes_are_counted_as_they_are() -> None:
     assert check_budget(bert(10, 10), 1_000_000).total == 924_676
 
 
+def test_dora_s_lengths_and_ranks_by_layer_are_counted() -> None:
+    def bert(rank: int, layers: int, **other: Any) -> PeftModel:  # noqa: ANN401
+        return attach_adapter(from_config(BertConfig()), settings(rank, layers, dora=True, **other), seed=0)
+
+    # 4,608 a rank and layer, and a length for each of the 3 x 768 rows
+    assert check_budget(bert(8, 6), 1_000_000).lora == 6 * (8 * 4_608 + 2_304)
+    uneven = bert(8, 6, rank_pattern=((10, 2), (11, 64)))
+    assert count_trainable(uneven).lora == (4 * 8 + 2 + 64) * 4_608 + 6 * 2_304
+    budget = 3_076 + 6 * (16 * 4_608 + 2_304)
+    with pytest.raises(UserError, match="rank 16 on 6 layers, or rank 8 on 11 layers, the same for all layers"):
+        check_budget(uneven, budget)
+    assert check_budget(bert(16, 6), budget).total == budget
+    with pytest.raises(UserError):
+        check_budget(bert(8, 12), budget)
+    with pytest.raises(UserError, match=r"rank 1 on one layer takes 6,912"):
+        check_budget(bert(8, 6), 3_076 + 6_911)
+
+
 def test_when_the_head_leaves_no_room_it_says_so() -> None:
     model = attach_adapter(from_config(RobertaConfig()), settings(1, 1), seed=0)
     with pytest.raises(UserError, match=r"nothing fits[^$]*598,276 or more"):
@@ -68,17 +87,19 @@ def test_when_only_rank_one_on_few_layers_fits() -> None:
 @pytest.mark.parametrize(
     "config", [BertConfig(), RobertaConfig(), DistilBertConfig()], ids=lambda each: each.model_type
 )
-def test_all_that_fit_do_and_twice_the_rank_would_not(config: PreTrainedConfig) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_all_that_fit_do_and_twice_the_rank_would_not(config: PreTrainedConfig, dora: bool) -> None:
     classifier = from_config(config)
-    fits = all_that_fit(classifier, 1_000_000)
+    fits = all_that_fit(classifier, 1_000_000, dora=dora)
     assert [fit.count.total for fit in fits] == sorted((fit.count.total for fit in fits), reverse=True)
-    assert len({fit.modules for fit in fits}) == 2
+    assert {fit.modules for fit in fits} >= {("attention",), ("all-linear",)}
+    assert len({fit.modules for fit in fits}) == 3
     for fit in fits[::5]:
-        chosen = replace(settings(fit.rank, fit.layers), target_modules=fit.modules)
+        chosen = replace(settings(fit.rank, fit.layers), target_modules=fit.modules, dora=dora)
         assert check_budget(attach_adapter(from_config(config), chosen, seed=0), 1_000_000) == fit.count
-        if fit.count.lora * 2 + fit.count.head <= 1_000_000:
-            with pytest.raises(UserError, match="the smallest adapted matrix"):
-                attach_adapter(from_config(config), replace(chosen, rank=fit.rank * 2), seed=0)
+        twice = replace(chosen, rank=fit.rank * 2)
+        with pytest.raises(UserError, match=r"the smallest adapted matrix|over its budget"):
+            check_budget(attach_adapter(from_config(config), twice, seed=0), 1_000_000)
 
 
 def test_where_the_head_alone_is_too_large_nothing_fits() -> None:

@@ -19,9 +19,10 @@ from transformers import (
 
 from lora_distill.config import Keep
 from lora_distill.errors import UserError
-from lora_distill.model.adapter import layers_path, load_classifier
+from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.cut import Cut, cut_base, cut_config
+from lora_distill.model.layers import layers_path
 from tests.tiny import FAMILIES, tiny_model
 
 Tiny = Callable[[str], Path]

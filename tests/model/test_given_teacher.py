@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from lora_distill.errors import UserError
-from lora_distill.model.adapter import AdapterSettings, attach_adapter, find_target_modules, load_classifier
+from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import has_changed, resolve_base_model
 from lora_distill.model.given_teacher import GivenTeacher, check_order, match_labels, open_again, open_teacher
+from lora_distill.model.layers import find_target_modules
 from lora_distill.model.saved_adapter import save_adapter
 
 Tiny = Callable[[str], Path]

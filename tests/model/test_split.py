@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import AutoTokenizer
 
 from lora_distill.data.batches import Batch
 from lora_distill.data.tokens import tokenise
@@ -86,6 +88,26 @@ def test_the_same_logits_and_gradients_as_the_plain_model_s(family: str, placeme
                 assert_close(gradient, wanted[name])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_get_the_logits_that_plain_transformers_gives_them(family: str, tiny: Tiny) -> None:
+    folder = tiny(family)
+    pairs = [(TEXTS[1], TEXTS[0]), (TEXTS[2], TEXTS[3]), (TEXTS[0], TEXTS[1] * 8)]
+    firsts, seconds = map(list, zip(*pairs, strict=True))
+    batch = tokenise(pairs, folder, 64).batch(np.arange(len(pairs)))
+    inputs = AutoTokenizer.from_pretrained(folder)(
+        firsts, seconds, truncation=True, max_length=64, padding=True, return_tensors="pt"
+    )
+    for lean in (False, True):
+        network = split(folder, settings(), lean=lean)
+        network.eval()
+        with torch.inference_mode():
+            expected = network.model(**inputs).logits
+            assert (network.logits(batch) - expected).abs().max() <= 1e-5
+            if batch.segments is not None:
+                swapped = network.logits(replace(batch, segments=(1 - batch.segments) * batch.attention_mask))
+                assert (swapped - expected).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "albert"])
 def test_a_prefix_may_go_on_from_a_shallower_one(family: str, dtype: torch.dtype, tiny: Tiny) -> None:
@@ -101,26 +123,65 @@ def test_a_prefix_may_go_on_from_a_shallower_one(family: str, dtype: torch.dtype
     assert torch.equal(network.prefix(replace(batch, hidden=half_way), 1), network.prefix(batch))
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("family", sorted(LEAN))
-def test_in_bfloat16_lean_layers_are_as_near_to_fp32_as_plain_ones(family: str, tiny: Tiny) -> None:
-    batch = batch_of(tiny(family))
-    exact = split(tiny(family), settings(), lean=False)
+def test_in_bfloat16_lean_layers_are_as_near_to_fp32_as_plain_ones(family: str, dora: bool, tiny: Tiny) -> None:
+    batch, adapter = batch_of(tiny(family)), replace(settings(), dora=dora)
+    exact = split(tiny(family), adapter, lean=False)
     wanted = gradients(exact, exact.logits(batch))
     for lean in (False, True):
-        rounded = split(tiny(family), settings(), torch.bfloat16, lean=lean)
+        rounded = split(tiny(family), adapter, torch.bfloat16, lean=lean)
         for name, gradient in gradients(rounded, rounded.logits(batch)).items():
             assert_close(gradient, wanted[name], relative=0.1)
 
 
 @pytest.mark.parametrize(
-    "modules", [("dense",), ("query", "value"), ("query", "key", "value", "dense"), ("all-linear",)]
+    "modules", [("dense",), ("query", "value"), ("query", "key", "value", "dense"), ("attention",), ("all-linear",)]
 )
-def test_lora_may_sit_on_any_linear_module(modules: tuple[str, ...], tiny: Tiny) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_lora_may_sit_on_any_linear_module_with_a_rank_of_its_own(
+    modules: tuple[str, ...], dora: bool, tiny: Tiny
+) -> None:
     batch = batch_of(tiny("roberta"))
-    adapter = replace(settings(modules=modules), rslora="query" in modules)
+    adapter = replace(settings(modules=modules), rslora="query" in modules, rank_pattern=((1, 2), (2, 7)), dora=dora)
     plain, lean = (split(tiny("roberta"), adapter, lean=each) for each in (False, True))
     assert lean.lean
     wanted, found = (gradients(network, network.logits(batch)) for network in (plain, lean))
+    for name, gradient in found.items():
+        assert_close(gradient, wanted[name])
+
+
+class Same(torch.nn.Dropout):
+    """A dropout that always drops the same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (torch.arange(x.shape[-1]) % 3 > 0) * 1.5
+
+
+class SameWhereLoraDrops(Dropout):
+    """The same for lean layers, whose other dropouts have other rates."""
+
+    def __call__(self, x: torch.Tensor, rate: float) -> torch.Tensor:
+        same: torch.Tensor = Same()(x)
+        return same if rate == 0.25 else x
+
+
+@pytest.mark.parametrize("family", sorted(LEAN))
+def test_what_is_dropped_before_dora_is_missing_from_the_weights_part_too(family: str, tiny: Tiny) -> None:
+    adapter = replace(settings(modules=("all-linear",)), dora=True, dropout=0.25)
+    batch = batch_of(tiny(family))
+    plain, lean = (split(tiny(family), adapter, lean=each) for each in (False, True))
+    plain.eval()
+    for module in plain.model.modules():
+        if isinstance(module, LoraLayer):
+            module.training = True
+            module.lora_dropout["default"] = Same(0.25)
+    lean.eval()
+    undropped = lean.logits(batch)
+    lean._dropout = SameWhereLoraDrops()
+    wanted, found = (gradients(network, network.logits(batch)) for network in (plain, lean))
+    assert not torch.allclose(lean.logits(batch), undropped)
+    assert any("magnitude" in name for name in found)
     for name, gradient in found.items():
         assert_close(gradient, wanted[name])
 
@@ -157,19 +218,29 @@ def test_dropout_is_drawn_from_the_seed(family: str, tiny: Tiny) -> None:
     assert torch.equal(network.logits(batch), network.logits(batch))
 
 
-def test_twenty_steps_come_to_the_same(tiny: Tiny) -> None:
-    batch, targets = batch_of(tiny("bert")), torch.tensor([0, 1, 2, 0])
-    ends = []
-    for lean in (False, True):
-        network = split(tiny("bert"), settings(), lean=lean)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_twenty_steps_come_to_the_same(family: str, tiny: Tiny) -> None:
+    """As PEFT runs the model, in two parts, and lean; the frozen layers' outputs kept or not."""
+    batch, targets = batch_of(tiny(family)), torch.tensor([0, 1, 2, 0])
+
+    def end(*, lean: bool, whole: bool = False, kept: bool = False) -> torch.Tensor:
+        network = split(tiny(family), settings(), lean=lean)
+        network.eval()  # the models' own dropout is on otherwise
+        read = replace(batch, hidden=network.prefix(batch)) if kept and network.depth else batch
         parameters = [p for p in network.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-2)
-        for _ in range(20):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(network.logits(batch), targets).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        ends.append(network.logits(batch))
-    assert float((ends[0] - ends[1]).detach().abs().max()) < 1e-3
+        for step in range(21):
+            logits = network.model(**batch.inputs()).logits if whole else network.logits(read)
+            if step < 20:
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(logits, targets).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        return logits.detach()
+
+    expected = end(lean=False, whole=True)
+    assert float((expected - split(tiny(family), settings(), lean=False).logits(batch)).detach().abs().max()) > 0.1
+    for ours in (end(lean=False), end(lean=True), end(lean=True, kept=True)):
+        assert float((ours - expected).abs().max()) < 1e-3
 
 
 def test_fused_attention_is_the_same() -> None:
@@ -183,12 +254,13 @@ def test_fused_attention_is_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [{"use_dora": True}, {"lora_bias": True}, {"bias": "all"}, {"modules_to_save": ["query"]}]
+    "odd", [{"alora_invocation_tokens": [1]}, {"lora_bias": True}, {"bias": "all"}, {"modules_to_save": ["query"]}]
 )
 def test_another_kind_of_adapter_is_not_run_lean(odd: dict[str, Any], tiny: Tiny) -> None:
     model = load_classifier(resolve_base_model(str(tiny("roberta"))), ["a", "b"], seed=0).model
     plain: dict[str, Any] = {"task_type": "SEQ_CLS", "target_modules": ["value"]}
-    assert is_plain_lora(get_peft_model(copy.deepcopy(model), LoraConfig(**plain)))
+    for usual in ({}, {"use_dora": True}):
+        assert is_plain_lora(get_peft_model(copy.deepcopy(model), LoraConfig(**plain | usual)))
     assert not is_plain_lora(get_peft_model(copy.deepcopy(model), LoraConfig(**plain | odd)))
     embedded = LoraConfig(task_type="SEQ_CLS", target_modules=["value", "word_embeddings"])
     assert not is_plain_lora(get_peft_model(copy.deepcopy(model), embedded))

@@ -2,19 +2,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from peft import PeftModel
-from transformers import AutoTokenizer
 
 from lora_distill.config import Config
+from lora_distill.data.tokens import tokenise
+from lora_distill.data.types import from_columns
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.model.saved_adapter import save_adapter
 from lora_distill.reporting.model_card import model_card
+from lora_distill.training.logits import plain, predict_logits
 from tests.reporting.sample import sample_results
 from tests.tiny import tiny_model
 
@@ -123,6 +126,11 @@ def test_what_each_role_says_of_itself() -> None:
         assert "- Loss: cross-entropy with the labels\n" in said[role]
     assert "Beside the teacher" not in said["teacher"]
     assert "`Wqkv`" in card(target_modules=("Wqkv",))
+    rich = card(target_modules=("attention",), use_dora=True, student_rank_pattern={10: 4, 11: 2})
+    assert "a DoRA adapter (rank 8, 4 in layer 10, 2 in layer 11, alpha 16, on the attention's query, " in rich
+    assert "key, value and output of the last" in rich
+    assert "- Teacher: DoRA of rank 16 on 8 layers" in rich
+    assert "- AdamW, learning rate 0.001 (0.016 for LoRA's B: LoRA+), " in card(learning_rate=1e-3, lora_plus_ratio=16)
 
 
 def test_the_student_says_what_distillation_was_worth_and_no_more() -> None:
@@ -149,6 +157,25 @@ def test_what_speaks_against_a_role_is_said() -> None:
             in text
         )
         assert "- **Warning**: the teacher is no better than always answering 'a\\*'.\n" in text
+
+
+def test_a_self_trained_student_and_what_learned_without_labels() -> None:
+    results = sample_results()
+    results["self-trained"] = results["control"]
+    results["agreement"]["self-trained_teacher"] = results["agreement"]["control_teacher"]
+    results["student_minus_self-trained"] = results["student_minus_control"]
+    results["data"]["unlabelled_rows"] = 321
+    settings: dict[str, Any] = {"unlabelled": "more.csv", "labelled_per_batch": 5}
+    taught, student, control = (
+        card(role, results=results, **settings) for role in ("self-trained", "student", "control")
+    )
+    assert "- Teacher: the control, which is this student trained on the labels alone" in taught
+    assert "Student minus self-trained (the same student taught by what it learned without one): +0.67" in student
+    for text in (taught, student):
+        assert "- 32 rows a step, 5 of them with labels, " in text
+        assert "cross-entropy with the labels of the rows that have some + 0.5 × " in text
+        assert "321 unlabelled" in text
+    assert "of them with labels" not in control
 
 
 def test_without_a_control_nothing_is_compared() -> None:
@@ -278,8 +305,18 @@ def test_the_code_names_the_base_model(base: dict[str, str], line: str) -> None:
     assert ("To open it elsewhere" in text) == (base is FOLDER)
 
 
-def test_the_code_runs_and_gives_the_models_own_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+TEXTS = ["Short.", "A long text, of which only a part is read, " * 20]
+READINGS: list[dict[str, Any]] = [
+    {},
+    {"text_pair_column": "other"},
+    {"long_text": "head_tail"},
+    {"long_text": "chunk_mean"},
+]
+
+
+@pytest.mark.parametrize("settings", READINGS)
+def test_the_code_runs_and_gives_the_runs_own_answers(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = resolve_base_model(str(tiny_model("bert", tmp_path / "base")))
     names = ["it's", "two\nlines", "c"]
@@ -293,15 +330,18 @@ def test_the_code_runs_and_gives_the_models_own_answers(
             torch.nn.init.normal_(parameter)
     save_adapter(model, base, names, tmp_path / "student")
     about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
-    code = code_of(card(results=sample_results(names), base=about, max_length=16))
+    code = code_of(card(results=sample_results(names), base=about, max_length=16, **settings))
+    own = next(line for line in code.splitlines() if line.startswith("texts = "))
+    code = code.replace(own, f"texts = {TEXTS!r}")
     monkeypatch.chdir(tmp_path / "student")
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     answers = eval(capsys.readouterr().out.strip().splitlines()[-1])
     assert isinstance(namespace["model"], PeftModel)
-    tokenizer = AutoTokenizer.from_pretrained(base.folder)
-    batch = tokenizer(namespace["texts"], truncation=True, max_length=16, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        expected = model.eval()(**batch).logits
-    torch.testing.assert_close(namespace["logits"], expected, rtol=0, atol=1e-6)
-    assert answers == [names[index] for index in expected.argmax(dim=-1).tolist()]
+    pairs = {"text_pair": namespace["others"]} if "text_pair_column" in settings else {}
+    texts = from_columns({"text": TEXTS, **pairs})
+    tokens = tokenise(texts, base.folder, 16, settings.get("long_text", "truncate"))
+    assert tokens.cut > 0
+    expected = predict_logits(plain(model), tokens)
+    assert np.abs(namespace["logits"].numpy() - expected).max() < 1e-6
+    assert answers == [names[index] for index in expected.argmax(axis=1).tolist()]

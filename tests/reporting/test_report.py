@@ -1,4 +1,5 @@
 import re
+import struct
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -12,10 +13,11 @@ from lora_distill.config import ROLES, make_config
 from lora_distill.evaluation.comparison import compare_over_seeds
 from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.evidence import Predictions, gather
+from lora_distill.reporting.figures import png
 from lora_distill.reporting.report import headline, write_report
 from lora_distill.reporting.sections import cost, differences, rows_to_read
 from lora_distill.reporting.summary import summarise
-from lora_distill.reporting.svg import Axis, Point, scatter
+from lora_distill.reporting.svg import HEIGHT, WIDTH, Axis, Point, scatter
 from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, SPEED, RunFolder
 from lora_distill.store import write_json, write_jsonl
 from tests.reporting.sample import LABELS, sample_results
@@ -70,7 +72,7 @@ def test_the_verdicts_come_first(groups: dict[str, list[RunFolder]], tmp_path: P
     assert re.search(r"The most accurate student is (base|alone), with ", header)
     assert page.index("</header>") < page.index('id="table"') < page.index("<svg") < page.index('id="verdicts"')
     assert re.search(r"<strong>base</strong>: Distillation helped: \+\d+\.\d\d points over the same student", page)
-    assert "<strong>alone</strong>: One seed, so these two models only" in page
+    assert "<strong>alone</strong>: One seed, so these models only" in page
     assert page.count('<li class="helped">') == page.count('<span class="finding helped">') == 1
 
 
@@ -98,6 +100,16 @@ def test_the_smallest_student_that_may_be_as_good_is_named(tmp_path: Path) -> No
     assert tied.startswith("The most accurate student is large, with ")
     assert tied.endswith("), and 1 other as often right.")
     assert len(headline(summarise(gather(runs), runs | {"small": runs["large"]}))) == 2
+
+
+def test_a_projector_that_was_dropped_stands_beside_what_is_kept(tmp_path: Path) -> None:
+    runs = {"one": [finished_run(tmp_path, "one", 0)]}
+    assert " dropped</small>" not in page_of(runs, tmp_path)
+    (run,) = runs["one"]
+    results = run.results()
+    results["student"]["projector_parameters"] = 24_576
+    write_json(run.path / METRICS, results)
+    assert page_of(runs, tmp_path).count("<small>+ 24,576 dropped</small></td>") == 1
 
 
 def test_where_nothing_was_learnt_that_is_what_is_said(tmp_path: Path) -> None:
@@ -155,7 +167,7 @@ def test_every_plot_is_well_formed_and_says_what_it_shows(groups: dict[str, list
         assert plot.get("aria-label")
         assert plot.findall(".//title")
     marks = [str(mark.text).partition(":")[0] for mark in plots[0].findall(".//g/title")]
-    assert sorted(marks) == sorted(f"{role} of {name}" for name in groups for role in ROLES)
+    assert sorted(marks) == sorted(f"{role} of {name}" for name in groups for role in ROLES[:3])
 
 
 def test_differences_of_all_figures_are_shown_as_what_they_are_of(
@@ -196,7 +208,7 @@ def test_seeds_that_all_give_the_same_have_no_interval_on_the_page() -> None:
 
 def test_the_answers_of_every_role_are_shown(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     page = page_of({"alone": groups["alone"]}, tmp_path)
-    for role in ROLES:
+    for role in ROLES[:3]:
         table = page[page.index(f'aria-label="Confusion of the {role}"') :].partition("</table>")[0]
         counts = [int(count) for count in re.findall(r"<td[^>]*>([\d,]+)</td>", table)]
         assert counts == list(np.ravel(groups["alone"][0].results()[role]["test"]["confusion"]))
@@ -252,7 +264,7 @@ def test_marks_of_one_place_stand_side_by_side() -> None:
 def test_rows_worth_reading_are_chosen_by_what_the_models_say() -> None:
     predictions = Predictions(
         np.arange(5),
-        ["both sure", "sure", "against", "fine", "fine too"],
+        [("both ", "\nsure"), "sure", "against", "fine", "fine too"],
         np.array([0, 0, 0, 0, 1]),
         {
             "teacher": np.array([[0, 9], [9, 0], [0, 9], [9, 0], [0, 9]], np.float32),
@@ -261,10 +273,10 @@ def test_rows_worth_reading_are_chosen_by_what_the_models_say() -> None:
         },
     )
     rows = rows_to_read(predictions, ["a", "b"])
-    assert [(row["text"], row["kind"]) for row in rows] == [
-        ("both sure", "the label may be wrong: teacher and student are sure of another"),
-        ("sure", "wrong, and sure of it"),
-        ("against", "against its teacher"),
+    assert [(row["texts"], row["kind"]) for row in rows] == [
+        (["both", "sure"], "the label may be wrong: teacher and student are sure of another"),
+        (["sure"], "wrong, and sure of it"),
+        (["against"], "against its teacher"),
     ]
     assert rows[1]["said"] == {"teacher": "a (99.99%)", "student": "b (99.99%)", "control": "a (99.99%)"}
 
@@ -285,14 +297,18 @@ def test_seconds_add_up_and_what_was_shared_is_told(tmp_path: Path) -> None:
 
 def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     written = write_report(tmp_path / "report.html", gather(groups), groups, tmp_path / "figures")
-    files = sorted((tmp_path / "figures").iterdir())
+    files = sorted((tmp_path / "figures").glob("*.svg"))
     assert len(files) == written == 1 + 2 + 4 * len(groups)
+    assert len(list((tmp_path / "figures").iterdir())) == 2 * written
     assert {"accuracy.svg", "1-accuracy-by-alpha.svg", "1-difference-by-alpha.svg", "base-calibration.svg"} <= {
         file.name for file in files
     }
     for file in files:
         text = file.read_text(encoding="utf-8")
+        picture = file.with_suffix(".png").read_bytes()
+        assert struct.unpack(">II", picture[16:24]) == (2 * WIDTH, 2 * HEIGHT)
+        assert picture != png(re.sub("<text.*?</text>", "", text))  # its letters are in it
         assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text
         named = [str(key.text).strip() for key in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}tspan")]
-        assert named == ([] if "difference" in file.name else [f"● {role}" for role in ROLES])
+        assert named == ([] if "difference" in file.name else [f"• {role}" for role in ROLES[:3]])

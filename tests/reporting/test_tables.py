@@ -113,11 +113,12 @@ def test_names_are_shown_as_they_are() -> None:
 
 
 def test_explanation_of_a_suite() -> None:
-    finding = "no difference beyond chance (p = 0.71; the student alone is right on 16 rows, the control alone on 13)."
+    chance = "no difference beyond chance (p = 0.71; the student alone is right on 16 rows, the control alone on 13)."
+    finding = f"student - control +0.67 points [-1.73, +3.07]: {chance}"
     assert explain(suite()) == [
         "",
         "Trainable: the student's parameters, of a budget of 1,000,000. Student - control: points, with a 95% interval "
-        "for these two models; one seed. Same as teacher: test rows that both put in one class.",
+        "for these models; one seed. Same as teacher: test rows that both put in one class.",
         f"- quickstart-base: {finding}",
         f"- quickstart-temperature-1: {finding}",
         "bbc_news: an accuracy of 97.08% on 445 test rows has a standard error of 0.80 points; always answering "
@@ -174,3 +175,12 @@ def test_reporting_is_light(module: str) -> None:
     code = f"import sys, lora_distill.reporting.{module}; sys.exit(str({heavy} & sys.modules.keys() or ''))"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (outcome.stderr.strip(), outcome.stdout) == ("", "")
+
+
+def test_a_projector_has_a_column_where_there_is_one() -> None:
+    results = sample_results()
+    assert "Projector" not in render(role_table(results), 140)
+    results["student"]["projector_parameters"] = 294_912
+    table = render(role_table(results), 140)
+    assert "Projector" in table
+    assert table.count("294,912") == 2  # the teacher's LoRA has as many

@@ -30,6 +30,7 @@ RECIPE = TrainingSettings(
     class_weights="none",
     label_smoothing=0.0,
     labelled_per_batch=0,
+    lora_plus_ratio=1.0,
 )
 
 

@@ -90,6 +90,39 @@ def test_only_what_is_missing_is_computed_and_rows_are_known_by_their_tokens(
     assert not caplog.text
 
 
+def test_chunks_of_long_texts_are_kept_one_by_one_and_answered_together(tiny: Tiny, cache: Cache) -> None:
+    network = network_of(tiny("roberta"))
+    tokens = tokenise(texts(30), tiny("roberta"), 8, "chunk_mean")
+    assert tokens.starts is not None
+    counts = np.diff(tokens.starts)
+    assert counts.max() > 3
+    kept = keep(network, tokens, cache)
+    nothing = replace(kept, kept=[], kept_in=np.full(len(kept.kept_in), -1))
+    assert kept.at_hand
+    assert not nothing.at_hand
+    rows = np.random.default_rng(0).permutation(30)[:9]
+    assert torch.equal(network.logits(kept.batch(rows)), network.logits(nothing.batch(rows)))
+    for row, logits in zip(rows, network.logits(kept.batch(rows)), strict=True):
+        alone = [network.logits(tokens.chunks(np.array([chunk])))[0] for chunk in range(*tokens.starts[[row, row + 1]])]
+        assert len(alone) == counts[row]
+        assert (logits - torch.stack(alone).mean(dim=0)).abs().max() < 1e-5
+
+
+def test_which_text_of_a_pair_a_token_is_of_makes_another_row(tiny: Tiny, cache: Cache) -> None:
+    """The same tokens, parted at another place."""
+    network = network_of(tiny("bert"))
+    pairs = tokenise([("orbit rocket", "planet"), ("tulip", "hedge")], tiny("bert"), 32)
+    assert pairs.segments is not None
+    moved, single = replace(pairs, segments=1 - pairs.segments), replace(pairs, segments=None)
+    kept = [keep(network, tokens, cache) for tokens in (pairs, moved, single)]
+    assert [len(each.kept) for each in kept] == [1, 2, 3]
+    for each in kept:
+        expected = network.prefix(each.tokens.batch(np.arange(2)))
+        is_token = each.tokens.batch(np.arange(2)).attention_mask.bool()
+        assert (hidden_of(each, [0, 1]) - expected)[is_token].abs().max() < 1e-5
+    assert not torch.allclose(hidden_of(kept[0], [0]), hidden_of(kept[1], [0]), atol=1e-2)
+
+
 def test_a_deeper_prefix_goes_on_from_a_shallower_one_to_the_same_bits(
     tiny: Tiny, cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from lora_distill.training import loop
 from lora_distill.training.checkpoint import Progress, load_checkpoint, save_checkpoint, snapshot, trainable
 from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, read_ahead, train
 from lora_distill.training.losses.distillation import SOFT_LOSSES
+from lora_distill.training.losses.pooled import PooledMatching
 from lora_distill.training.plan import ExecutionPlan
 from tests.training.conftest import CPU, RECIPE
 
@@ -86,11 +87,24 @@ def test_same_seed_same_bits_and_another_seed_others(trainer: Trainer) -> None:
     assert not same_bits(first, trainer.run(seed=1)[0])
 
 
+def matching_labels(rows: int, weight: float = 1.0, alpha: float = 0.5) -> SoftLabels:
+    """Of a teacher of another width, with a projector that was not trained yet."""
+    draw = np.random.default_rng(0)
+    logits, vectors = (draw.normal(size=(rows, width)).astype(np.float32) for width in (2, 5))
+    return SoftLabels(logits, alpha, 2.0, matching=PooledMatching.of(vectors, weight, width=32, seed=0))
+
+
+@pytest.mark.parametrize("kind", ["plain", "LoRA+", "pooled"])
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_stopped_after_an_epoch_it_goes_on_to_the_same_bits(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, stop_after: int, kind: str
 ) -> None:
-    whole, expected = trainer.run()
+    recipe = replace(RECIPE, lora_plus_ratio=8.0) if kind == "LoRA+" else RECIPE
+
+    def soft_labels() -> SoftLabels | None:
+        return matching_labels(len(trainer.training.labels)) if kind == "pooled" else None
+
+    whole, expected = trainer.run(recipe, soft_labels=soft_labels())
     work = trainer.folder / "stopped"
 
     def save_and_stop(
@@ -103,9 +117,9 @@ def test_stopped_after_an_epoch_it_goes_on_to_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(loop, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            trainer.run(work=work)
+            trainer.run(recipe, work=work, soft_labels=soft_labels())
     assert sorted(path.name for path in work.iterdir()) == ["checkpoint.json", f"epoch-{stop_after}.safetensors"]
-    again, progress = trainer.run(work=work)
+    again, progress = trainer.run(recipe, work=work, soft_labels=soft_labels())
     assert same_bits(whole, again)
     assert progress.history == expected.history
 
@@ -169,6 +183,20 @@ def test_the_learning_rate_warms_up_and_goes_down(
     assert rates[9] == pytest.approx(middle, abs=0.05)
 
 
+def test_lora_plus_lets_b_alone_learn_faster(trainer: Trainer) -> None:
+    """Adam's first step moves each parameter by its rate, whatever the gradient, but for what hardly has one."""
+    one_step = replace(
+        RECIPE, num_epochs=1, batch_size=len(trainer.training.labels), weight_decay=0.0, max_grad_norm=1e6
+    )
+    before = snapshot(trainer.make_model())
+    for ratio in (1.0, 4.0):
+        after, _ = trainer.run(replace(one_step, lora_plus_ratio=ratio))
+        for name, weights in after.items():
+            moved = float((weights - before[name]).abs().max())
+            rate = ratio if "lora_B" in name else 0.0 if "lora_A" in name else 1.0  # A has no gradient while B is 0
+            assert moved == pytest.approx(rate * RECIPE.learning_rate, rel=0.1), name
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_a_run_of_one_step_learns_at_the_full_rate(trainer: Trainer, schedule: str) -> None:
     settings = replace(RECIPE, num_epochs=1, batch_size=len(trainer.training.labels), lr_schedule=schedule)
@@ -218,6 +246,35 @@ def test_a_student_comes_to_answer_as_its_teacher_does(loss: str, trainer: Train
         replace(LONGER, keep_epoch="last"), soft_labels=SoftLabels(upside_down, alpha=1.0, temperature=1.0, loss=loss)
     )
     assert progress.history[-1]["accuracy"] < 0.1
+
+
+def test_a_student_comes_to_have_its_teacher_s_pooled_vectors_but_for_a_projection(trainer: Trainer) -> None:
+    rows = trainer.training.rows
+    everyone = np.arange(len(trainer.training.labels))
+    toward = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], np.float32)[trainer.training.labels]
+    distances = []
+    for weight in (0.0, 5.0):
+        matching = PooledMatching.of(toward, weight, width=32, seed=0)
+        drawn = matching.projector.weight.detach().clone()
+        model = trainer.make_model()
+        network = SplitClassifier(model, torch.float32)
+        train(
+            network,
+            trainer.training,
+            trainer.validation,
+            role="student",
+            settings=replace(LONGER, keep_epoch="last", weight_decay=0.0),
+            plan=CPU,
+            seed=0,
+            work=trainer.folder / f"pooled-{weight}",
+            soft_labels=SoftLabels(np.zeros((len(everyone), 2), np.float32), 1.0, 1.0, matching=matching),
+        )
+        assert torch.equal(matching.projector.weight, drawn) == (weight == 0)
+        network.eval()
+        _, pooled = network.logits_and_pooled(rows.batch(everyone))
+        distances.append(replace(matching, weight=1.0).loss(pooled, everyone).item())
+    assert distances[0] > 1
+    assert distances[1] < 0.1
 
 
 def test_a_loss_that_is_no_number_ends_with_advice(trainer: Trainer) -> None:

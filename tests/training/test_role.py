@@ -54,15 +54,24 @@ TRAINING = {
     "lora_dropout": 0.7,
     "target_modules": ("query",),
     "use_rslora": True,
+    "use_dora": True,
+    "lora_plus_ratio": 7.0,
     "layer_placement": "first",
     "class_weights": "balanced",
     "label_smoothing": 0.7,
     "seed": 7,
     "max_length": 77,
+    "long_text": "head_tail",
 }
-STUDENTS = {"student_lora_r": 7, "student_lora_alpha": 7, "student_target_layers": 7}
-TEACHERS = {"teacher_lora_r": 7, "teacher_lora_alpha": 7, "teacher_target_layers": 7}
-SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse"}
+# A setting of one role's own, which wins over the one that all have.
+OWN: dict[Role, dict[str, Any]] = {
+    "teacher": {"teacher_learning_rate": 7.0, "teacher_num_epochs": 77},
+    "student": {"labelled_per_batch": 7},
+    "control": {"control_learning_rate": 7.0, "control_num_epochs": 77},
+}
+ADAPTER = {"lora_r": 7, "lora_alpha": 7, "target_layers": 7, "rank_pattern": {7: 7}}
+STUDENTS, TEACHERS = ({f"{role}_{name}": value for name, value in ADAPTER.items()} for role in ("student", "teacher"))
+SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse", "pooled_weight": 7.0}
 # What is found in the data's, the base model's or the plan's own fingerprint, and what decides nothing.
 ELSEWHERE = {
     "base_model": "other",
@@ -72,8 +81,11 @@ ELSEWHERE = {
     "student_keep": "last",
     "dataset": "other",
     "text_column": "other",
+    "text_pair_column": "other",
     "label_column": "other",
     "max_train_rows": 7,
+    "labels_per_class": 7,
+    "unlabelled": "other",
     "validation_fraction": 0.7,
     "test_fraction": 0.7,
     "device": "cuda",
@@ -108,13 +120,15 @@ def key(role: Role, config: Config | None = None, **parts: Any) -> str:  # noqa:
 
 
 def test_every_setting_is_considered_here() -> None:
-    assert {*TRAINING, *STUDENTS, *TEACHERS, *SOFT, *ELSEWHERE, *IDLE} == set(Config.model_fields)
+    settings = {*TRAINING, *STUDENTS, *TEACHERS, *SOFT, *ELSEWHERE, *IDLE}
+    assert settings.union(*OWN.values()) == set(Config.model_fields)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_what_a_role_depends_on_and_what_not(role: Role) -> None:
-    own = TRAINING | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role == "student" else {})
-    for name, value in {**TRAINING, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
+    own = TRAINING | OWN[role] | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role == "student" else {})
+    others = {name: value for settings in OWN.values() for name, value in settings.items()}
+    for name, value in {**TRAINING, **others, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
         config = Config(**{name: value})
         assert getattr(config, name) != getattr(Config(), name)
         assert (key(role, config) != key(role)) == (name in own), name

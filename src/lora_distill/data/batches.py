@@ -1,14 +1,16 @@
 """Batches of rows of like length, padded to their own longest row only."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_distill.seeding import generator
 
-if TYPE_CHECKING:  # whoever predicts without torch orders rows here, too
+if TYPE_CHECKING:  # rows are put in order without torch, too
+    from collections.abc import Callable
+
     import torch
 
 # Rows are sorted by length inside windows of this many batches: long enough that padding nearly vanishes,
@@ -18,19 +20,23 @@ WINDOW_BATCHES = 50
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows, padded to L tokens.
+    """B rows in K chunks, padded to L tokens. Mostly a row is one chunk, and K is B.
 
     Attributes:
         rows: int64 [B], their positions in the split.
-        input_ids: int64 [B, L].
-        attention_mask: int64 [B, L], 1 at tokens, 0 at padding.
-        hidden: [B, L, H], what the frozen layers gave; None where that is not at hand.
+        input_ids: int64 [K, L].
+        attention_mask: int64 [K, L], 1 at tokens, 0 at padding.
+        hidden: [K, L, H], what the frozen layers gave; None where that is not at hand.
+        segments: int64 [K, L], 0 or 1: which text of a pair a token is of; None where the model is not told.
+        shares: float32 [B, K], of each chunk in a row's answer; None: each row is one chunk.
     """
 
     rows: NDArray[np.int64]
     input_ids: "torch.Tensor"
     attention_mask: "torch.Tensor"
     hidden: "torch.Tensor | None" = None
+    segments: "torch.Tensor | None" = None
+    shares: "torch.Tensor | None" = None
 
     def to(self, device: "torch.device") -> "Batch":
         """The same with its tensors on a device; to a GPU they are copied while that computes."""
@@ -40,12 +46,33 @@ class Batch:
                 return tensor.pin_memory().to(device, non_blocking=True)
             return tensor.to(device)
 
-        hidden = None if self.hidden is None else move(self.hidden)
-        return Batch(self.rows, move(self.input_ids), move(self.attention_mask), hidden)
+        return self._changed(move)
+
+    def repeated(self, times: int) -> "Batch":
+        """The same rows, so many times over."""
+        batch = self._changed(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+        return replace(batch, rows=np.tile(self.rows, times))
+
+    def _changed(self, change: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
+        changed: dict[str, Any] = {
+            name: change(each) for name, each in vars(self).items() if name != "rows" and each is not None
+        }
+        return replace(self, **changed)
 
     def inputs(self) -> "dict[str, torch.Tensor]":
         """What a model of transformers reads."""
-        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs if self.segments is None else inputs | {"token_type_ids": self.segments}
+
+    def of_rows(self, of_chunks: "torch.Tensor") -> "torch.Tensor":
+        """Logits or pooled vectors of rows, float32 [B, W], from those of chunks, [K, W]: the mean of a row's."""
+        of_chunks = of_chunks.float()
+        if self.shares is None:
+            return of_chunks
+        import torch
+
+        with torch.autocast(of_chunks.device.type, enabled=False):
+            return self.shares @ of_chunks
 
 
 class Batches(Protocol):
@@ -53,7 +80,7 @@ class Batches(Protocol):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """int64 [N], tokens of each row."""
+        """int64 [N], tokens that each row takes in a batch."""
 
     @property
     def at_hand(self) -> bool:

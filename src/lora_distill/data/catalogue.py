@@ -72,6 +72,8 @@ def open_source(name: str, columns: Columns) -> Source:
         UserError: there is no such source, or it cannot be read.
     """
     if name == "bbc_news":
+        if columns.text_pair is not None:
+            raise UserError(f"--text_pair_column {columns.text_pair}: bbc_news has one text in each row. Leave it out.")
         return _open_bbc_news()
     if name in _ON_THE_HUB:
         return _open_hub(_ON_THE_HUB[name], columns)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lora_distill.data.types import PARTS, Text, from_columns
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 
@@ -29,10 +30,11 @@ class RowError(Exception):
 
 
 class Columns(NamedTuple):
-    """Names of the columns that are read; each is given as `--text_column`, `--label_column`; None: is not read."""
+    """Names of the columns that are read; each is given as `--text_column`, `--label_column`…; None: is not read."""
 
     text: str
     label: str | None
+    text_pair: str | None = None
 
     def wanted(self) -> dict[str, str]:
         """Those that are read, by what they hold."""
@@ -51,7 +53,7 @@ class Table:
     """
 
     where: str
-    texts: list[str]
+    texts: Sequence[Text]
     labels: list[str]
     revision: str = ""
 
@@ -271,16 +273,22 @@ def _check(where: str, raw: _Raw, columns: Columns, revision: str) -> Table:
     return Table(where, texts, labels, revision)
 
 
-def _texts(where: str, raw: _Raw, columns: Columns) -> list[str]:
+def _texts(where: str, raw: _Raw, columns: Columns) -> list[Text]:
+    wanted = {kind: column for kind, column in columns.wanted().items() if kind in PARTS}
+    return from_columns({kind: _strings(where, kind, raw, column) for kind, column in wanted.items()})
+
+
+def _strings(where: str, kind: str, raw: _Raw, column: str) -> list[str]:
+    what = "text" if kind == "text" else "second text"
     texts: list[str] = []
-    for text, place in zip(raw.values["text"], raw.places, strict=True):
+    for text, place in zip(raw.values[kind], raw.places, strict=True):
         if text is not None and not isinstance(text, str):
             raise UserError(
-                f"{where}, {raw.unit} {place}: the text is {_kind(text)}, not a string.\n"
-                f"Column {columns.text!r} may be the wrong one: see --text_column."
+                f"{where}, {raw.unit} {place}: the {what} is {_kind(text)}, not a string.\n"
+                f"Column {column!r} may be the wrong one: see --{kind}_column."
             )
         texts.append(text or "")
-    _refuse_blank(where, "text", [text.strip() for text in texts], raw)
+    _refuse_blank(where, what, [text.strip() for text in texts], raw)
     return texts
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from lora_distill.data.splits import (
     limit_validation,
     require_rows,
 )
-from lora_distill.data.types import UNLABELLED, Dataset, Rows
+from lora_distill.data.types import UNLABELLED, Dataset, Rows, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.remembering import once
@@ -36,6 +37,7 @@ def load_dataset(
     max_train_rows: int | None = None,
     labels_per_class: int | None = None,
     unlabelled: str | None = None,
+    text_pair_column: str | None = None,
 ) -> Dataset:
     """Read a data set and split it.
 
@@ -56,11 +58,12 @@ def load_dataset(
         labels_per_class: keep this many training rows of each class, and of validation as above; instead of
             `max_train_rows`.
         unlabelled: texts without labels, named as the data are; of a source with splits its train.
+        text_pair_column: column of a second text; what is said here of texts then holds for pairs of them.
 
     Raises:
         UserError: the data cannot be read, or cannot be split.
     """
-    columns = Columns(text_column, label_column)
+    columns = Columns(text_column, label_column, text_pair_column)
     source = once(("source", name, *columns), lambda: open_source(name, columns))
     label_names = _label_names(source)
     splits: dict[str, Rows] = {split: _index(table, label_names) for split, table in source.tables.items()}
@@ -77,7 +80,7 @@ def load_dataset(
     notes += _describe_repeats(splits["train"])
     unlabelled_source = None
     if unlabelled is not None:
-        unlabelled_source, found = _add_unlabelled(splits, unlabelled, text_column)
+        unlabelled_source, found = _add_unlabelled(splits, unlabelled, columns._replace(label=None))
         notes += found
     return Dataset(
         name=name,
@@ -97,17 +100,24 @@ class Labelled(NamedTuple):
     """Labelled texts to judge a finished model on.
 
     Attributes:
-        texts: N texts.
+        texts: N texts, or pairs of them.
         labels: N labels as strings, in the data's own names; `labels.map_labels` turns them into indices.
         source: as in Dataset, and under `rows` which rows they are.
     """
 
-    texts: list[str]
+    texts: Sequence[Text]
     labels: list[str]
     source: dict[str, str]
 
 
-def read_labelled(name: str, *, text_column: str, label_column: str, test_fraction: float = 0.2) -> Labelled:
+def read_labelled(
+    name: str,
+    *,
+    text_column: str,
+    label_column: str,
+    test_fraction: float = 0.2,
+    text_pair_column: str | None = None,
+) -> Labelled:
     """All rows of one file; of any other source the test split, the very one that `load_dataset` gives.
 
     Args:
@@ -115,11 +125,12 @@ def read_labelled(name: str, *, text_column: str, label_column: str, test_fracti
         text_column: column of the texts.
         label_column: column of the labels.
         test_fraction: share of all rows for the test, where the source has none.
+        text_pair_column: column of a second text.
 
     Raises:
         UserError: the data cannot be read, or no test split be carved.
     """
-    source = open_source(name, Columns(text_column, label_column))
+    source = open_source(name, Columns(text_column, label_column, text_pair_column))
     if source.origin["kind"] == "file":
         table, rows = source.train(), "all rows"
     elif "test" in source.tables:
@@ -225,9 +236,8 @@ def _limit_validation(splits: dict[str, Rows], fraction: float, seed: int) -> li
     ]
 
 
-def _add_unlabelled(splits: dict[str, Rows], name: str, text_column: str) -> tuple[dict[str, str], list[str]]:
+def _add_unlabelled(splits: dict[str, Rows], name: str, columns: Columns) -> tuple[dict[str, str], list[str]]:
     """Texts without labels that stand in no other split; their origin, and what was left out."""
-    columns = Columns(text_column, None)
     source = once(("source", name, *columns), lambda: open_source(name, columns))
     texts = source.train().texts
     rows = Rows(np.arange(len(texts), dtype=np.int64), texts, np.full(len(texts), UNLABELLED, dtype=np.int64))

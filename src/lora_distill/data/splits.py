@@ -1,11 +1,12 @@
 """Stratified, seeded draws, and what keeps a text from standing in two splits."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.data.types import Rows
+from lora_distill.data.types import Rows, Text, parts
 from lora_distill.errors import UserError
 from lora_distill.seeding import generator
 
@@ -79,7 +80,7 @@ def drop_shared(rows: Rows, *kept: Rows) -> tuple[Rows, int]:
     return rows.take(fresh), len(rows) - len(fresh)
 
 
-def stand_in(texts: list[str], *splits: Rows) -> NDArray[np.bool_]:
+def stand_in(texts: Sequence[Text], *splits: Rows) -> NDArray[np.bool_]:
     """Whether each text stands in one of the splits, bool [N]; white space does not count."""
     taken = {_collapse(text) for rows in splits for text in rows.texts}
     return np.array([_collapse(text) in taken for text in texts], dtype=np.bool_)
@@ -119,5 +120,5 @@ def count_repeats(rows: Rows) -> tuple[int, int]:
     return len(texts) - len(labels_of_text), sum(count > 1 for count in labels_of_text.values())
 
 
-def _collapse(text: str) -> str:
-    return " ".join(text.split())
+def _collapse(text: Text) -> tuple[str, ...]:
+    return tuple(" ".join(part.split()) for part in parts(text))

@@ -1,11 +1,34 @@
 """What the data stage hands on: texts by row id."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 UNLABELLED = -1
+PARTS = ("text", "text_pair")  # what a text's columns are called in files
+
+# One text, or two that are judged together; of a data set all are of one kind.
+Text = str | tuple[str, str]
+
+
+def parts(text: Text) -> tuple[str, ...]:
+    """The one text, or the two."""
+    return (text,) if isinstance(text, str) else text
+
+
+def as_columns(texts: Iterable[Text]) -> dict[str, list[str]]:
+    """N texts, or the first and the second of N pairs, under their names in PARTS."""
+    return dict(zip(PARTS, map(list, zip(*map(parts, texts), strict=True)), strict=False))
+
+
+def from_columns(columns: Mapping[str, Sequence[str]]) -> list[Text]:
+    """What `as_columns` was made of."""
+    first, second = PARTS
+    if second in columns:
+        return list(zip(columns[first], columns[second], strict=True))
+    return list(columns[first])
 
 
 @dataclass(frozen=True)
@@ -15,12 +38,12 @@ class Rows:
     Attributes:
         ids: int64 [N], position in the split of the source that the row came from, counted from 0; it stays
             the same however other rows are dropped.
-        texts: N texts.
+        texts: N texts, or pairs of them.
         labels: int64 [N], index into the data set's label names, or UNLABELLED.
     """
 
     ids: NDArray[np.int64]
-    texts: list[str]
+    texts: Sequence[Text]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:

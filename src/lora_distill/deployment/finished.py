@@ -1,5 +1,6 @@
 """The models of a finished run, opened again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -10,8 +11,9 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lora_distill.config import Role
-from lora_distill.data.tokens import most_tokens
+from lora_distill.config import LongText, Role
+from lora_distill.data.tokens import Tokens, most_tokens, tokenise
+from lora_distill.data.types import Text
 from lora_distill.model.base import resolve_again
 from lora_distill.model.cut import Cut, cut_base
 from lora_distill.model.given_teacher import open_again
@@ -26,14 +28,20 @@ class FinishedModel:
     Attributes:
         model: in fp32, on the CPU, frozen, in eval mode: an adapter on its base model, or a given teacher as it is.
         tokenizer_folder: of its tokenizer.
-        max_length: tokens of a text that it reads.
+        max_length: tokens that it reads at once.
+        long_text: what it reads of a longer text.
         columns: int64 [C], which of its logits is each label's.
     """
 
     model: nn.Module
     tokenizer_folder: Path
     max_length: int
+    long_text: LongText
     columns: NDArray[np.int64]
+
+    def tokenised(self, texts: Sequence[Text]) -> Tokens:
+        """These texts as it reads them."""
+        return tokenise(texts, self.tokenizer_folder, self.max_length, self.long_text)
 
     def merged(self) -> PreTrainedModel:
         """The model as one deploys it, the adapter's products added to the base model's weights: to be called once."""
@@ -56,4 +64,4 @@ def open_role(run: RunFolder, role: Role) -> FinishedModel:
         whole = environment["base_model" if role == "teacher" else "student_base_model"]
         base = cut_base(resolve_again(whole), Cut.of(config, role), run.path.parent)
         model, folder, columns = load_adapter(base, names, run.path / role), base.folder, np.arange(len(names))
-    return FinishedModel(model, folder, min(config.max_length, most_tokens(folder)), columns)
+    return FinishedModel(model, folder, min(config.max_length, most_tokens(folder)), config.long_text, columns)

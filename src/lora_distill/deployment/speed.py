@@ -1,7 +1,7 @@
 """How fast the models of a finished run answer on this machine, and how much there is of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -12,11 +12,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora_distill.config import Role
-from lora_distill.data.tokens import Tokens, tokenise
+from lora_distill.data.tokens import Tokens
+from lora_distill.data.types import Text, parts
 from lora_distill.deployment.finished import open_role
 from lora_distill.evidence import read_predictions
 from lora_distill.made_with import made_with
-from lora_distill.model.adapter import count_layers, layers_path
+from lora_distill.model.layers import count_layers, layers_path
 from lora_distill.progress import track
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
@@ -61,9 +62,7 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
         model = opened.merged()
         models[role] = _size(model)
         answers[role] = _answer(model.to(plan.device))
-        tokens[role] = {
-            kind: tokenise(each, opened.tokenizer_folder, opened.max_length) for kind, each in texts.items()
-        }
+        tokens[role] = {kind: opened.tokenised(each) for kind, each in texts.items()}
     threads = sorted({1, plan.threads}) if plan.device == "cpu" else [plan.threads]
     cells = [(number, size, kind) for number in threads for size in BATCHES for kind in texts]
     timings = []
@@ -78,9 +77,9 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
     return {"device": plan.device, "models": models, "timings": timings, "made_with": made_with()}
 
 
-def _texts(texts: list[str]) -> dict[str, list[str]]:
+def _texts(texts: Sequence[Text]) -> dict[str, list[Text]]:
     """As many as the largest batch takes, around each place in the order of their lengths; again and again if fewer."""
-    order = sorted(texts, key=len)
+    order = sorted(texts, key=lambda text: sum(map(len, parts(text))))
     chosen = {}
     for kind, place in PLACES.items():
         first = int(np.clip(place * len(order) - BATCHES[-1] / 2, 0, max(len(order) - BATCHES[-1], 0)))
@@ -102,7 +101,7 @@ def _answer(model: nn.Module) -> Answer:
     forward = plain(model)
 
     def answer(tokens: Tokens, first: int, size: int) -> None:
-        rows = np.arange(first, first + size) % len(tokens.lengths)
+        rows = np.arange(first, first + size) % len(tokens)
         forward(tokens.batch(rows)).cpu()  # waits for a GPU to be done
 
     return answer
@@ -124,7 +123,7 @@ def _take_turns(answers: dict[Role, Answer], tokens: dict[Role, Tokens], size: i
 
 def _summary(tokens: Tokens, size: int, seconds: list[float]) -> dict[str, float]:
     return {
-        "tokens": float(tokens.lengths.mean()) * size,
+        "tokens": len(tokens.flat) / len(tokens) * size,
         "median": float(np.median(seconds)),
         "p95": float(np.quantile(seconds, 0.95)),
         "rounds": len(seconds),

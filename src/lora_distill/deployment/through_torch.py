@@ -48,6 +48,13 @@ def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int 
 
 def _open_role(run: RunFolder, role: Role) -> Opened:
     results, environment = run.results(), run.environment()
+    config = run.resolved()
+    if config.text_pair_column or config.long_text != "truncate":
+        name = "text_pair_column" if config.text_pair_column else "long_text"
+        raise UserError(
+            f"model {run.path}: was trained with --{name} {getattr(config, name)}, which is not to be had here yet:"
+            " a classifier reads the beginning of single texts."
+        )
     opened = open_role(run, role)
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]

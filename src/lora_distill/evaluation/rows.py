@@ -6,18 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from lora_distill.data.types import Text, parts
+
 LENGTH_GROUPS = 5
 
 
-def length_groups(texts: Sequence[str]) -> list[tuple[int, int, NDArray[np.bool_]]]:
+def length_groups(texts: Sequence[Text]) -> list[tuple[int, int, NDArray[np.bool_]]]:
     """Fewest and most words of a text, and bool [N] which rows, of up to five groups of about as many rows.
 
-    Words are what white space parts. Texts of one length stay together, so there may be fewer groups.
+    Words are what white space parts; of a pair, those of both texts. Texts of one length stay together, so there may be
+    fewer groups.
 
     Args:
         texts: N, one at least.
     """
-    words = np.array([len(text.split()) for text in texts])
+    words = np.array([sum(len(part.split()) for part in parts(text)) for text in texts])
     edges = np.quantile(words, np.arange(1, LENGTH_GROUPS) / LENGTH_GROUPS, method="inverted_cdf")
     group = np.searchsorted(edges, words, side="left")
     chosen = (group == number for number in np.unique(group))

@@ -4,16 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_distill.config import Role
+from lora_distill.config import TOLD, Role
 from lora_distill.evaluation.over_seeds import LEAST_DISCORDANT, LEAST_SEEDS, RecipeDifference
 
 Finding = Literal["helped", "hurt", "no difference", "too little"]
 LEVEL = 0.05
-# What is at work where a student differs from a control, and what that control is.
-TOLD: dict[Role, tuple[str, str]] = {
-    "control": ("Distillation", "the same student without a teacher"),
-    "self-trained": ("The teacher", "the same student taught by what it learned without one"),
-}
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,18 @@
 """A base encoder with a classification head and LoRA on its first or last layers."""
 
+import re
 from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from lora_distill.config import ALL_LINEAR, Config, Role
+from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
 from lora_distill.model.base import BaseModel, brief
+from lora_distill.model.layers import count_layers, find_linear, find_target_modules, layers_note, layers_path
 from lora_distill.seeding import derive_seed
 
-# What the families call their attention's query, key and value: BERT, RoBERTa, ELECTRA and ALBERT; DeBERTa;
-# DistilBERT; MPNet; most others; ModernBERT (fused). The first that the encoder's layers hold is taken.
-ATTENTION_PROJECTIONS = (
-    ("query", "key", "value"),
-    ("query_proj", "key_proj", "value_proj"),
-    ("q_lin", "k_lin", "v_lin"),
-    ("q", "k", "v"),
-    ("q_proj", "k_proj", "v_proj"),
-    ("Wqkv",),
-)
 PEFT_PREFIX = "base_model.model."
 
 
@@ -38,6 +29,10 @@ class AdapterSettings:
         placement: "first" or "last" layers of the encoder.
         rslora: the scale is alpha / sqrt(rank) instead (Kalajdzievski, "A Rank Stabilization Scaling Factor for
             Fine-Tuning with LoRA", 2023).
+        dora: the length of each row of an adapted matrix is trained apart from its direction, which LoRA turns (Liu et
+            al., "DoRA: Weight-Decomposed Low-Rank Adaptation", ICML 2024).
+        rank_pattern: layers of another rank than `rank`, counted from 0, and theirs. Their scale is the others', or
+            with rslora what their own rank makes of alpha.
     """
 
     rank: int
@@ -47,11 +42,14 @@ class AdapterSettings:
     dropout: float
     placement: str
     rslora: bool = False
+    dora: bool = False
+    rank_pattern: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, config: Config, role: Role) -> "AdapterSettings":
         """The settings of a role; the control is built as the student is."""
         is_teacher = role == "teacher"
+        pattern = config.teacher_rank_pattern if is_teacher else config.student_rank_pattern
         return cls(
             rank=config.teacher_lora_r if is_teacher else config.student_lora_r,
             alpha=config.teacher_lora_alpha if is_teacher else config.student_lora_alpha,
@@ -60,6 +58,8 @@ class AdapterSettings:
             dropout=config.lora_dropout,
             placement=config.layer_placement,
             rslora=config.use_rslora,
+            dora=config.use_dora,
+            rank_pattern=tuple(sorted(pattern.items())),
         )
 
 
@@ -115,72 +115,6 @@ def outline(classifier: Classifier, config: PreTrainedConfig | None = None) -> C
         return Classifier(model, classifier.fresh)
 
 
-def layers_path(model: PreTrainedModel) -> str:
-    """Name of the module list that holds the encoder's layers."""
-    lists = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module)
-        and any(isinstance(part, nn.Linear) for part in module.modules())
-    ]
-    if not lists:
-        raise UserError(f"{model.config.model_type}: found no list of layers in this model; it is no encoder.")
-    return str(min(lists, key=len))
-
-
-def count_layers(model: PreTrainedModel) -> int:
-    """Layers with weights of their own: 1 for ALBERT, which runs one set of weights many times."""
-    return len(model.get_submodule(layers_path(model)))
-
-
-def layers_note(model: PreTrainedModel) -> str:
-    """What must be said of this family's layers; empty where nothing must."""
-    own, run = count_layers(model), int(model.config.num_hidden_layers)
-    if own == run:
-        return ""
-    return f"{model.config.model_type} shares {own} set of weights among its {run} layers, so LoRA acts on all of them"
-
-
-def _linear_names(layer: nn.Module) -> list[str]:
-    return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
-
-
-def linear_modules(model: PreTrainedModel) -> list[str]:
-    """Names of all linear modules of the layers."""
-    return sorted({name.rpartition(".")[2] for name in _linear_names(model.get_submodule(layers_path(model))[0])})
-
-
-def find_target_modules(model: PreTrainedModel, asked: tuple[str, ...] = ()) -> list[str]:
-    """Names of the linear modules that LoRA adapts in each layer.
-
-    Args:
-        model: without LoRA.
-        asked: names that the user gave, or all-linear; empty: the attention's query, key and value.
-
-    Raises:
-        UserError: the layers hold no such modules.
-    """
-    leaves = set(linear_modules(model))
-    if asked == (ALL_LINEAR,):
-        return sorted(leaves)
-    if asked:
-        absent = [name for name in asked if name not in leaves]
-        if absent:
-            raise UserError(
-                f"--target_modules: {model.config.model_type} has no linear module {', '.join(absent)} in its layers;"
-                f" it has {', '.join(sorted(leaves))}."
-            )
-        return list(asked)
-    for names in ATTENTION_PROJECTIONS:
-        if leaves.issuperset(names):
-            return list(names)
-    raise UserError(
-        f"{model.config.model_type}: found no query, key and value in its attention; its layers have the linear"
-        f" modules {', '.join(sorted(leaves))}.\nName those to adapt with --target_modules."
-    )
-
-
 def adapted_layers(model: PreTrainedModel, settings: AdapterSettings) -> range:
     """Indices of the layers that LoRA adapts.
 
@@ -212,13 +146,9 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
     """
     model = classifier.model
     layers, modules = adapted_layers(model, settings), find_target_modules(model, settings.target_modules)
-    path, expected = layers_path(model), _adapted_modules(model, settings)
-    largest = largest_rank(model, settings)
-    if settings.rank > largest:
-        raise UserError(
-            f"rank {settings.rank}: the smallest adapted matrix of {model.config.model_type} has rank {largest}."
-            f" Ask for 1 to {largest}; 4 to 32 is usual (--teacher_lora_r, --student_lora_r)."
-        )
+    path, expected = layers_path(model), find_linear(model, layers, modules)
+    _check_ranks(model, settings)
+    ranks = {rf"{re.escape(path)}\.{layer}\..*": rank for layer, rank in settings.rank_pattern}
     torch.manual_seed(derive_seed(seed, "lora"))
     adapted = get_peft_model(
         model,
@@ -227,6 +157,13 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
             r=settings.rank,
             lora_alpha=settings.alpha,
             use_rslora=settings.rslora,
+            use_dora=settings.dora,
+            rank_pattern=ranks,
+            # PEFT would keep alpha, and so give each rank another scale.
+            alpha_pattern={
+                name: settings.alpha if settings.rslora else settings.alpha * rank / settings.rank
+                for name, rank in ranks.items()
+            },
             lora_dropout=settings.dropout,
             target_modules=modules,
             layers_to_transform=list(layers),
@@ -238,19 +175,25 @@ def attach_adapter(classifier: Classifier, settings: AdapterSettings, seed: int)
     return adapted
 
 
-def _adapted_modules(model: PreTrainedModel, settings: AdapterSettings) -> set[str]:
-    path, modules = layers_path(model), find_target_modules(model, settings.target_modules)
-    return {
-        f"{path}.{index}.{name}"
-        for index in adapted_layers(model, settings)
-        for name in _linear_names(model.get_submodule(f"{path}.{index}"))
-        if name.rpartition(".")[2] in modules
-    }
+def _check_ranks(model: PreTrainedModel, settings: AdapterSettings) -> None:
+    layers, largest = adapted_layers(model, settings), largest_rank(model, settings)
+    if astray := [layer for layer, _ in settings.rank_pattern if layer not in layers]:
+        raise UserError(
+            f"layer {astray[0]}: was given a rank, and is not adapted. Of {count_layers(model)} layers, counted from 0,"
+            f" those that are: {layers[0]} to {layers[-1]} (--teacher_rank_pattern, --student_rank_pattern)."
+        )
+    rank = max(settings.rank, *(rank for _, rank in settings.rank_pattern), 0)
+    if rank > largest:
+        raise UserError(
+            f"rank {rank}: the smallest adapted matrix of {model.config.model_type} has rank {largest}."
+            f" Ask for 1 to {largest}; 4 to 32 is usual (--teacher_lora_r, --student_lora_r)."
+        )
 
 
 def largest_rank(model: PreTrainedModel, settings: AdapterSettings) -> int:
     """Of the smallest matrix that these settings adapt; a larger one would be no saving."""
-    names = _adapted_modules(model, settings)
+    targets = find_target_modules(model, settings.target_modules)
+    names = find_linear(model, adapted_layers(model, settings), targets)
     return min(int(side) for name in names for side in model.get_parameter(f"{name}.weight").shape)
 
 
@@ -276,6 +219,7 @@ def _assert_adapted(adapted: PeftModel, expected: set[str], fresh: frozenset[str
     if not fresh <= plain:
         raise AssertionError(f"freshly drawn parameters that would not be trained: {sorted(fresh - plain)}")
     saved = {name.removeprefix(PEFT_PREFIX) for name in get_peft_model_state_dict(adapted)}
-    unsaved = {name.replace(".default", "") for name in plain} - saved
+    # PEFT saves DoRA's lengths under the name of the module that holds them.
+    unsaved = {re.sub(r"(magnitude_vector)\.default\.weight$|\.default", r"\1", name) for name in plain} - saved
     if unsaved:
         raise AssertionError(f"trained parameters that would not be saved: {sorted(unsaved)}")

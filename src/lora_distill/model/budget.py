@@ -5,18 +5,17 @@ from dataclasses import asdict, dataclass
 from peft import PeftModel
 from torch import nn
 
+from lora_distill.config import ALL_LINEAR, ATTENTION
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import (
     AdapterSettings,
     Classifier,
     attach_adapter,
-    count_layers,
-    find_target_modules,
     largest_rank,
-    linear_modules,
     outline,
 )
+from lora_distill.model.layers import count_layers, find_target_modules
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Fit:
     """An adapter that is within a budget.
 
     Attributes:
-        modules: names of the adapted linear modules of a layer.
+        modules: what names the adapted linear modules of a layer.
         layers: how many are adapted.
         rank: the largest power of two that fits.
         count: what it trains.
@@ -85,34 +84,35 @@ class Fit:
     count: ParameterCount
 
 
-def all_that_fit(classifier: Classifier, budget: int) -> list[Fit]:
-    """The adapters within a budget: for query, key and value and for all linear modules, and each number of layers.
+def all_that_fit(classifier: Classifier, budget: int, *, dora: bool = False) -> list[Fit]:
+    """The adapters within a budget: for query, key and value, attention and all linear modules, and each depth.
 
     The one that spends most comes first.
 
     Args:
         classifier: is left as it is.
         budget: of trainable parameters.
+        dora: whether they are DoRA's.
 
     Raises:
         UserError: nothing fits; says why.
     """
     fits, over = [], None
     total_layers = count_layers(classifier.model)
-    for modules in (find_target_modules(classifier.model), linear_modules(classifier.model)):
-        smallest = AdapterSettings(1, 1, 1, tuple(modules), 0.0, "last")
+    for modules in (tuple(find_target_modules(classifier.model)), (ATTENTION,), (ALL_LINEAR,)):
+        smallest = AdapterSettings(1, 1, 1, modules, 0.0, "last", dora=dora)
         model = attach_adapter(outline(classifier), smallest, seed=0)
         unit = count_trainable(model)
         if unit.total > budget:
             over = over or (model, unit)
             continue
-        most = largest_rank(classifier.model, smallest)
+        most, cost = largest_rank(classifier.model, smallest), LayerCost.of(model)
         for layers in range(1, total_layers + 1):
-            rank = min((budget - unit.head) // (unit.lora * layers), most)
-            if rank:
+            rank = min(cost.largest_rank((budget - unit.head) // layers), most)
+            if rank > 0:
                 rank = 2 ** (rank.bit_length() - 1)
-                lora = unit.lora * layers * rank
-                fits.append(Fit(tuple(modules), layers, rank, ParameterCount(lora + unit.head, lora, unit.head)))
+                lora = layers * cost.at(rank)
+                fits.append(Fit(modules, layers, rank, ParameterCount(lora + unit.head, lora, unit.head)))
     if not fits and over:
         model, unit = over
         raise UserError(
@@ -122,26 +122,57 @@ def all_that_fit(classifier: Classifier, budget: int) -> list[Fit]:
     return sorted(fits, key=lambda fit: (-fit.count.total, fit.modules, fit.layers))
 
 
+@dataclass(frozen=True)
+class LayerCost:
+    """What LoRA takes in a layer.
+
+    Attributes:
+        of_a_rank: each of its ranks.
+        beside: what it takes whatever its rank: DoRA's lengths.
+    """
+
+    of_a_rank: int
+    beside: int
+
+    @classmethod
+    def of(cls, model: PeftModel) -> "LayerCost":
+        """That of an adapted model's layers."""
+        settings = model.peft_config["default"]
+        layers = len(settings.layers_to_transform or range(count_layers(model.get_base_model())))
+        ranks = settings.r * (layers - len(settings.rank_pattern)) + sum(settings.rank_pattern.values())
+        sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad and "lora_" in name}
+        beside = sum(size for name, size in sizes.items() if "magnitude" in name)
+        return cls((sum(sizes.values()) - beside) // ranks, beside // layers)
+
+    def at(self, rank: int) -> int:
+        """Parameters of a layer of this rank."""
+        return self.of_a_rank * rank + self.beside
+
+    def largest_rank(self, budget: int) -> int:
+        """Of a layer that has so many parameters; below 1 where none fits."""
+        return (budget - self.beside) // self.of_a_rank
+
+
 def _what_fits(model: PeftModel, count: ParameterCount, budget: int) -> str:
     settings = model.peft_config["default"]
-    left = budget - count.head
+    left, cost = budget - count.head, LayerCost.of(model)
     total_layers = count_layers(model.get_base_model())
     layers = len(settings.layers_to_transform or range(total_layers))
-    per_rank_and_layer = count.lora // (settings.r * layers)
-    if left < per_rank_and_layer:
+    if left < cost.at(1):
         leaves = f"leaves {left:,}" if left >= 0 else f"is {-left:,} over it"
         return (
-            f"The head alone {leaves}, and LoRA of rank 1 on one layer takes {per_rank_and_layer:,}:"
-            f" nothing fits.\nRaise --student_budget to {count.head + per_rank_and_layer:,} or more, or take another"
+            f"The head alone {leaves}, and LoRA of rank 1 on one layer takes {cost.at(1):,}:"
+            f" nothing fits.\nRaise --student_budget to {count.head + cost.at(1):,} or more, or take another"
             " base model: its head and width decide."
         )
-    rank = left // (per_rank_and_layer * layers)
-    most_layers = min(left // (per_rank_and_layer * settings.r), total_layers)
-    fitting = [f"rank {rank} on {counted(layers, 'layer')}"] if rank else []
+    rank = cost.largest_rank(left // layers)
+    most_layers = min(left // cost.at(settings.r), total_layers)
+    fitting = [f"rank {rank} on {counted(layers, 'layer')}"] if rank > 0 else []
     fitting += [f"rank {settings.r} on {counted(most_layers, 'layer')}"] if most_layers else []
     if not fitting:
-        fitting = [f"rank 1 on {counted(min(left // per_rank_and_layer, total_layers), 'layer')}"]
+        fitting = [f"rank 1 on {counted(min(left // cost.at(1), total_layers), 'layer')}"]
+    same = ", the same for all layers" if settings.rank_pattern else ""
     return (
-        f"The largest that fit: {', or '.join(fitting)} (--student_lora_r, --student_target_layers);"
+        f"The largest that fit: {', or '.join(fitting)}{same} (--student_lora_r, --student_target_layers);"
         " or raise --student_budget."
     )

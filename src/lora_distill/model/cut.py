@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from lora_distill.config import Config, Keep, Role
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
-from lora_distill.model.adapter import count_layers, layers_path
 from lora_distill.model.base import BaseModel, encoder_files, resolve_base_model
+from lora_distill.model.layers import count_layers, layers_path
 from lora_distill.store import Artefact, read_json, write_json
 
 # What a config.json says of each layer apart: ModernBERT's and Longformer's.

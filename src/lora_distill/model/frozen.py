@@ -13,7 +13,11 @@ EXPECTED_ROWS = 1728
 
 
 class Frozen:
-    """The weight [out, in] and bias [out] of one or more linear modules, converted once."""
+    """The weight [out, in] and bias [out] of one or more linear modules, converted once.
+
+    Attributes:
+        bias: float32 or bfloat16 [out].
+    """
 
     def __init__(self, modules: Sequence[nn.Linear], dtype: torch.dtype) -> None:
         if any(parameter.requires_grad for module in modules for parameter in module.parameters(recurse=False)):
@@ -22,7 +26,7 @@ class Frozen:
         self._packs = modules[0].weight.device.type == "cpu" and _can_pack(dtype)
         # Packed, each direction has a copy of its own, made when it is first needed; the plain one is then of no use.
         self._weight = None if self._packs else self._joined("weight")
-        self._bias = self._joined("bias")
+        self.bias = self._joined("bias")
         self._packed: dict[bool, torch.Tensor] = {}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -33,8 +37,8 @@ class Frozen:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, in] to [T, out]."""
         if self._weight is None:
-            return _packed_product(x, self._pack(transposed=False), self._bias)
-        return functional.linear(x, self._weight, self._bias)
+            return _packed_product(x, self._pack(transposed=False), self.bias)
+        return functional.linear(x, self._weight, self.bias)
 
     def backward(self, gradient: torch.Tensor) -> torch.Tensor:
         """[T, out] to [T, in]."""

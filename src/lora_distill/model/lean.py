@@ -85,13 +85,12 @@ def find_layer_names(classifier: PreTrainedModel) -> LayerNames | None:
 
 
 class Projection:
-    """One or more linear modules that read the same, as one product; each may carry LoRA."""
+    """One or more linear modules that read the same, as one product; each may carry LoRA, or DoRA."""
 
     def __init__(self, modules: Sequence[nn.Linear | LoraLinear], dtype: torch.dtype) -> None:
-        plain = [module.base_layer if isinstance(module, LoraLinear) else module for module in modules]
-        self._frozen = Frozen(plain, dtype)
-        self._device = plain[0].weight.device
-        self._widths = [module.out_features for module in plain]
+        self._plain = [module.base_layer if isinstance(module, LoraLinear) else module for module in modules]
+        self._frozen = Frozen(self._plain, dtype)
+        self._device = self._plain[0].weight.device
         self._adapters = [module if isinstance(module, LoraLinear) else None for module in modules]
         self._dropout = max((a.lora_dropout["default"].p for a in self._adapters if a and _drops(a)), default=0.0)
 
@@ -100,19 +99,40 @@ class Projection:
         y = self._frozen(x)
         if not any(self._adapters):
             return y
-        down, up = (factor.to(x.dtype) for factor in self._low_rank())
-        return torch.addmm(y, dropout(x, self._dropout) @ down.t(), up)
+        (down, up), dropped = self._low_rank(), dropout(x, self._dropout)
+        if any(adapter.lora_magnitude_vector for adapter in self._adapters if adapter):
+            longer = self._longer()
+            turned = y if dropped is x else self._frozen(dropped)
+            y = y + (longer - 1).to(x.dtype) * (turned - self._frozen.bias)
+            up = up * longer
+        return torch.addmm(y, dropped @ down.to(x.dtype).t(), up.to(x.dtype))
 
     def _low_rank(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A's of all modules [ranks, in], and their B's with the scale as blocks [ranks, all out]."""
         downs, ups = [], []
-        for width, adapter in zip(self._widths, self._adapters, strict=True):
+        for plain, adapter in zip(self._plain, self._adapters, strict=True):
             if adapter is None:
-                ups.append(torch.zeros(0, width, device=self._device))
+                ups.append(torch.zeros(0, plain.out_features, device=self._device))
             else:
                 downs.append(adapter.lora_A["default"].weight)
                 ups.append(adapter.lora_B["default"].weight.t() * adapter.scaling["default"])
         return torch.cat(downs), torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+
+    def _longer(self) -> torch.Tensor:
+        """How many times as long DoRA makes the rows of the weights, [all out]; 1 without it.
+
+        Their own lengths are constants for the gradient (section 4.3 of its paper).
+        """
+        factors = []
+        for plain, adapter in zip(self._plain, self._adapters, strict=True):
+            if adapter is None:
+                factors.append(torch.ones(plain.out_features, device=self._device))
+                continue
+            with torch.no_grad():
+                turned = plain.weight + adapter.get_delta_weight("default")
+                lengths = torch.linalg.vector_norm(turned, dim=1)
+            factors.append(adapter.lora_magnitude_vector["default"].weight / lengths)
+        return torch.cat(factors)
 
 
 def _drops(adapter: LoraLinear) -> bool:

@@ -9,15 +9,17 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.variants import DoraLinearVariant
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from lora_distill.data.batches import Batch
 from lora_distill.memory import give_back_memory
-from lora_distill.model.adapter import layers_path
 from lora_distill.model.dropout import Dropout
+from lora_distill.model.layers import layers_path
 from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
 from lora_distill.model.packing import Packing
+from lora_distill.model.pooling import last_hidden, pool
 
 
 class _Reached(Exception):  # noqa: N818 - no error: how a forward pass is left half-way
@@ -122,19 +124,25 @@ class SplitClassifier:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """float32 [B, C]; where the batch lacks what the frozen layers give, these are run too."""
+        return self.logits_and_pooled(batch)[0]
+
+    def logits_and_pooled(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and float32 [B, H]: of a family that `pooling` knows, what the head reads of the last layer."""
         packing, batch = Packing(batch.attention_mask, self.device), batch.to(self.device)
         if self._names is None:
             hidden = batch.hidden if batch.hidden is not None or not self.depth else self.prefix(batch)
-            with self._from(self.depth, hidden), self._autocast():
+            with self._from(self.depth, hidden), self._autocast(), last_hidden(self.classifier) as seen:
                 logits: torch.Tensor = self.classifier(**batch.inputs()).logits
-            return logits.float()
+            pooled = pool(self.classifier.config, seen[-1], batch.attention_mask)
+            return batch.of_rows(logits), batch.of_rows(pooled)
         hidden = self.prefix(batch) if batch.hidden is None else batch.hidden.to(self.dtype)
         bias = attention_bias(self.classifier, batch.attention_mask, hidden)
         x = packing.pack(hidden.flatten(0, 1))
         for index in range(self.depth, len(self._layers)):
             x = self._lean_layer(index)(x, packing, bias, self._dropout)
         with self._autocast():
-            return first_token_head(self.classifier, x).float()
+            logits = first_token_head(self.classifier, x)
+        return batch.of_rows(logits), batch.of_rows(x)
 
     def _lean_layer(self, index: int) -> LeanLayer:
         if index not in self._lean_layers:
@@ -193,7 +201,7 @@ class SplitClassifier:
 
 
 def is_plain_lora(model: PeftModel) -> bool:
-    """Whether the adapter is of the kind that this program trains: plain LoRA on layers, and the head as a whole."""
+    """Whether the adapter is of the kind that this program trains: LoRA or DoRA on layers, and the head as a whole."""
     settings = model.peft_config.get("default")
     if type(settings) is not LoraConfig or len(model.peft_config) > 1 or settings.bias != "none":
         return False
@@ -201,7 +209,8 @@ def is_plain_lora(model: PeftModel) -> bool:
     inside, layers = f"{classifier.base_model_prefix}.", f"{layers_path(classifier)}."
     for name, module in classifier.named_modules():
         if isinstance(module, LoraLayer):
-            odd = module.lora_variant or module.merged or any(module.lora_bias.values()) or settings.fan_in_fan_out
+            variants = {type(each) for each in module.lora_variant.values()} - {DoraLinearVariant}
+            odd = variants or module.merged or any(module.lora_bias.values()) or settings.fan_in_fan_out
             if odd or type(module) is not LoraLinear or not name.startswith(layers):
                 return False
         if isinstance(module, ModulesToSaveWrapper) and name.startswith(inside) and "pooler" not in name:

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import ALL_LINEAR, CONTROLS
-from lora_distill.evaluation.verdict import TOLD
+from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
 from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
+from lora_distill.reporting.reading_code import reading_code, what_is_read
 from lora_distill.reporting.sentences import (
     SPEED,
     baseline,
@@ -84,18 +84,35 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
     kind = "teacher" if role == "teacher" else "student"
     facts = results[role]
     count = facts["trainable_parameters"]
-    modules = ", ".join(f"`{name}`" for name in config["target_modules"]) or "the attention's query, key and value"
-    modules = "every linear module" if ALL_LINEAR in config["target_modules"] else modules
+    targets = tuple(config["target_modules"])
+    modules = _TARGETS.get(targets) or ", ".join(f"`{name}`" for name in targets)
+    others = [f"{rank} in layer {layer}" for layer, rank in config[f"{kind}_rank_pattern"].items()]
+    rank = f"rank {', '.join([str(config[f'{kind}_lora_r']), *others])}"
     scale = ", rank-stabilised" if config["use_rslora"] else ""
+    projector = ""
+    if "projector_parameters" in facts:
+        size = f"{facts['projector_parameters']:,}"
+        projector = f"\nA projector of {size} parameters was trained beside them and dropped; it is in neither count."
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
-    return f"""A classifier of texts into {len(results["data"]["label_names"])} classes: a LoRA adapter (rank \
-{config[f"{kind}_lora_r"]}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
+    read = "pairs of texts" if config["text_pair_column"] else "texts"
+    return f"""A classifier of {read} into {len(results["data"]["label_names"])} classes: a \
+{_adapter(config)} adapter ({rank}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
 {_md(base["name"])}. {_PURPOSE[role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
-{facts["total_parameters"]:,} together.{budget}"""
+{facts["total_parameters"]:,} together.{budget}{projector}"""
 
+
+def _adapter(config: dict[str, Any]) -> str:
+    return "DoRA" if config["use_dora"] else "LoRA"
+
+
+_TARGETS = {
+    (): "the attention's query, key and value",
+    (ATTENTION,): "the attention's query, key, value and output",
+    (ALL_LINEAR,): "every linear module",
+}
 
 _PURPOSE = {
     "teacher": "It was trained on the labels, to be imitated by the student.",
@@ -156,10 +173,7 @@ model = AutoModelForSequenceClassification.from_pretrained(
 )
 model = PeftModel.from_pretrained(model, folder).eval()
 
-texts = ["A first text.", "A second one."]
-batch = tokenizer(texts, truncation=True, max_length={config["max_length"]}, padding=True, return_tensors="pt")
-with torch.inference_mode():
-    logits = model(**batch).logits
+{reading_code(config)}
 print([labels[index] for index in logits.argmax(dim=-1).tolist()])
 ```"""
 
@@ -243,13 +257,15 @@ def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str
     facts = results[role]
     is_taught = role in ("student", "self-trained")
     rate = config.get(f"{role}_learning_rate") or config["learning_rate"]
+    ratio = config["lora_plus_ratio"]
+    faster = f" ({ratio * rate:g} for LoRA's B: LoRA+)" if ratio != 1 else ""
     mixed = f", {config['labelled_per_batch']} of them with labels" if is_taught and config["unlabelled"] else ""
     return f"""## Training
 
 {_loss(role, results, config) if is_taught else f"- Loss: {_hard_loss(config)}"}
-- AdamW, learning rate {rate:g}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
+- AdamW, learning rate {rate:g}{faster}, weight decay {config["weight_decay"]:g}, {config["lr_schedule"]} \
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
-- {config["batch_size"]} rows a step{mixed}, texts cut at {config["max_length"]} tokens, LoRA dropout \
+- {config["batch_size"]} rows a step{mixed}, {config["max_length"]} tokens read at once, LoRA dropout \
 {config["lora_dropout"]:g}
 - {facts["epochs"]} epochs run, the weights of epoch {facts["kept_epoch"]} kept; seed {config["seed"]}"""
 
@@ -260,7 +276,7 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     if base := results["teacher"].get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
-        teacher = f"LoRA of rank {rank} on {layers} layers of {encoder}"
+        teacher = f"{_adapter(config)} of rank {rank} on {layers} layers of {encoder}"
     if role == "self-trained":
         teacher = "the control, which is this student trained on the labels alone"
     soft = (
@@ -269,6 +285,11 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     )
     if config["soft_loss"] == "mse":
         soft = "the mean squared difference of the logits from the teacher's (Kim et al., IJCAI 2021)"
+    if config["pooled_weight"]:
+        soft += (
+            f" + {config['pooled_weight']:g} × the squared distance of the normalised vectors that the heads read"
+            " (Sun et al., Patient Knowledge Distillation, EMNLP 2019)"
+        )
     return f"""\
 - Loss: {1 - alpha:g} × {_hard_loss(config)} + {alpha:g} × {soft}
 - Teacher: {teacher}"""
@@ -290,9 +311,9 @@ def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     speed = f"\n- {SPEED}" if role == "student" and same_backbone(results) else ""
     return f"""## Limits
 
-- Every text gets one of the labels above, whatever it is about.
+- Every {"pair" if config["text_pair_column"] else "text"} gets one of the labels above, whatever it is about.
 - It was judged on the test split above. What it does with other texts, or in another language, was not measured.
-- Of a text it reads at most {config["max_length"]} tokens; the rest is cut.
+- {what_is_read(config)}
 - One seed, and {standard_error(accuracy, rows)}; always answering {_md(repr(commonest))} gets {percent(share)}.\
 {warnings}{speed}"""
 

@@ -28,7 +28,7 @@ from lora_distill.reporting.sentences import (
 )
 from lora_distill.reporting.summary import Experiment, summarise
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import write_text
+from lora_distill.store import write_bytes, write_text
 
 TEMPLATE = "report.html.j2"
 CAPTIONS = {
@@ -45,7 +45,7 @@ def write_report(
     runs: Mapping[str, list[RunFolder]],
     figures_folder: Path | None = None,
 ) -> int:
-    """Write the page, and each plot of it as an SVG file where a folder is given.
+    """Write the page, and each plot of it as an SVG and a PNG file where a folder is given.
 
     Args:
         path: of the HTML file.
@@ -104,7 +104,9 @@ def write_report(
         plots |= {f"{one['experiment'].name} {kind}": svg for kind, svg in one["plots"].items() if svg}
     for name, svg in plots.items():
         stem = re.sub(r"[^\w.+-]+", "-", name)
-        write_text(figures_folder / f"{stem}.svg", figures.standalone(svg))
+        alone = figures.standalone(svg)
+        write_text(figures_folder / f"{stem}.svg", alone)
+        write_bytes(figures_folder / f"{stem}.png", figures.png(alone))
     return len(plots)
 
 

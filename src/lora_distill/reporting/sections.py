@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from lora_distill.config import ROLES
+from lora_distill.data.types import parts
 from lora_distill.evaluation.comparison import Comparison, learned_from_teacher
 from lora_distill.evaluation.rows import doubtful_labels
 from lora_distill.evidence import Predictions, read_predictions
@@ -108,10 +109,15 @@ def rows_to_read(predictions: Predictions, label_names: list[str]) -> list[dict[
                 role: f"{one_line(label_names[answers[role][place]])} ({percent(sure[role][place])})"
                 for role in answers
             }
-            label, text = one_line(label_names[labels[place]]), one_line(predictions.texts[place])
-            row = {"kind": kind, "id": predictions.ids[place], "label": label, "said": said}
-            rows.append(row | {"text": text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"})
+            texts = list(map(_shortened, parts(predictions.texts[place])))
+            label = one_line(label_names[labels[place]])
+            rows.append({"kind": kind, "id": predictions.ids[place], "texts": texts, "label": label, "said": said})
     return rows
+
+
+def _shortened(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
 
 
 def cost(experiments: Sequence[Experiment]) -> dict[str, Any]:

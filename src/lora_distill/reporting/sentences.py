@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
@@ -35,7 +35,7 @@ def interval(comparison: dict[str, Any]) -> str:
     return f"[{points(low)}, {points(high)}]"
 
 
-def roles_in(results: Iterable[Mapping[str, Any]]) -> list[Role]:
+def roles_in(results: Iterable[Container[str]]) -> list[Role]:
     """The roles to be shown beside each other: the self-trained student where there is one."""
     every = list(results)
     return [role for role in ROLES if role != "self-trained" or any(role in each for each in every)]

@@ -160,7 +160,10 @@ def role_table(results: dict[str, Any]) -> Table:
     """
     data = results["data"]
     title = f"{one_line(results['exp_name'])}: {one_line(data['name'])}, {data['test_rows']:,} test rows"
-    headings = ("Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier")
+    headings = ["Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier"]
+    dropped = any("projector_parameters" in results.get(role, {}) for role in ROLES)
+    if dropped:
+        headings.insert(3, "Projector,\ndropped")
     timed = "seconds" in results["teacher"]  # an evaluation on other texts trains nothing
     table = _table(title, "Role", *headings, *(["Seconds"] if timed else []))
     for role in (role for role in ROLES if role in results):
@@ -169,6 +172,7 @@ def role_table(results: dict[str, Any]) -> Table:
         table.add_row(
             role,
             *(f"{parameters[part]:,}" if parameters else ABSENT for part in ("total", "lora", "head")),
+            *([f"{facts['projector_parameters']:,}" if "projector_parameters" in facts else ABSENT] if dropped else []),
             *(percent(test[metric]) for metric in ("accuracy", "macro_f1")),
             *(f"{test[metric]:.4f}" for metric in ("nll", "ece", "brier")),
             *([f"{facts['seconds']:,.0f}"] if timed else []),
@@ -207,9 +211,10 @@ def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
 
 def plan_table(plan: "Plan") -> Table:
     """One row for each run that is not finished: which of its roles it trains, and what it takes from others."""
-    table = _table("What would run", "Run", *(role.capitalize() for role in ROLES), "Seconds")
+    roles = roles_in(run.artefacts for run in plan.runs)
+    table = _table("What would run", "Run", *(role.capitalize() for role in roles), "Seconds")
     for run in plan.runs:
-        cells = ("trained" if role in run.trains else "shared" if role in run.artefacts else ABSENT for role in ROLES)
+        cells = ("trained" if role in run.trains else "shared" if role in run.artefacts else ABSENT for role in roles)
         table.add_row(Text(one_line(run.name)), *cells, f"{run.seconds:,.0f}")
     return table
 

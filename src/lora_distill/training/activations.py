@@ -1,10 +1,10 @@
-"""What the frozen layers give for a row: computed once, kept, and found again by the row's tokens."""
+"""What the frozen layers give for a chunk: computed once, kept, and found again by the chunk's tokens."""
 
 import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,17 @@ LEAST_TOKENS_A_THREAD = 16
 
 @dataclass(frozen=True)
 class Activations:
-    """What the frozen layers of a network give for the rows of one split.
+    """What the frozen layers of a network give for the rows of one split, chunk by chunk: mostly a row is one chunk.
 
-    A row's are computed without padding and beside rows of its own length only, so that they are the same whatever it
-    is batched with, now or in another run: kept or not makes no difference.
+    A chunk's are computed without padding and beside chunks of its own length only, so that they are the same whatever
+    it is batched with, now or in another run: kept or not makes no difference.
 
     Attributes:
         network: whose frozen layers.
-        tokens: N rows.
+        tokens: N rows in K chunks.
         kept: mapped arrays of the cache, [tokens, H] each; bfloat16 as uint16.
-        kept_in: int64 [N], which of them holds a row; -1: none.
-        place: int64 [N], where in it the row's tokens begin.
+        kept_in: int64 [K], which of them holds a chunk; -1: none.
+        place: int64 [K], where in it the chunk's tokens begin.
         token_seconds: for each of the arrays, what a token of it took to compute.
     """
 
@@ -56,18 +56,22 @@ class Activations:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """int64 [N], tokens of each row."""
+        """int64 [N], tokens that each row takes in a batch."""
         return self.tokens.lengths
 
-    def seconds(self, rows: NDArray[np.int64] | None = None) -> float:
-        """What it took to compute that which is kept, of these rows or of all: what each reading of it spares."""
-        chosen = slice(None) if rows is None else rows
-        kept_in, lengths = self.kept_in[chosen], self.lengths[chosen]
+    def seconds(self, chunks: NDArray[np.int64] | None = None) -> float:
+        """What it took to compute that which is kept, of these chunks or of all: what each reading of it spares."""
+        chosen = slice(None) if chunks is None else chunks
+        kept_in, lengths = self.kept_in[chosen], self.tokens.chunk_lengths[chosen]
         return float(sum(each * lengths[kept_in == number].sum() for number, each in enumerate(self.token_seconds)))
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The batch of these rows, with what the frozen layers give for each: kept, or computed now."""
-        batch = self.tokens.batch(rows)
+        return self.tokens.arranged(rows, self.chunks)
+
+    def chunks(self, places: NDArray[np.int64]) -> Batch:
+        """The same of these chunks, each as if it were a row."""
+        batch = self.tokens.chunks(places)
         if not self.network.depth:
             return batch
         width = self.network.classifier.config.hidden_size
@@ -75,15 +79,15 @@ class Activations:
         raw = _raw(hidden)
         is_token = batch.attention_mask.numpy().astype(bool)
         for number, array in enumerate(self.kept):
-            here = is_token & (self.kept_in[rows] == number)[:, None]
-            places = self.place[rows][:, None] + np.arange(raw.shape[1])
-            raw[here] = array[places[here]]
-        missing = np.flatnonzero(self.kept_in[rows] < 0)
-        for group in equal_length_groups(self.tokens.lengths[rows[missing]], GROUP_TOKENS):
+            here = is_token & (self.kept_in[places] == number)[:, None]
+            at = self.place[places][:, None] + np.arange(raw.shape[1])
+            raw[here] = array[at[here]]
+        missing = np.flatnonzero(self.kept_in[places] < 0)
+        for group in equal_length_groups(self.tokens.chunk_lengths[places[missing]], GROUP_TOKENS):
             chosen = missing[group]
-            computed = compute(self.network, self.tokens.batch(rows[chosen]))
+            computed = compute(self.network, self.tokens.chunks(places[chosen]))
             raw[chosen, : computed.shape[1]] = _raw(computed)
-        return Batch(batch.rows, batch.input_ids, batch.attention_mask, hidden)
+        return replace(batch, hidden=hidden)
 
 
 def _raw(hidden: torch.Tensor) -> NDArray[Any]:
@@ -95,11 +99,7 @@ def compute(network: SplitClassifier, batch: Batch, start: int = 0) -> torch.Ten
     """The prefix's outputs, [B, L, H] on the CPU, for B rows of one length L; see `SplitClassifier.prefix`."""
     rows, length = batch.input_ids.shape
     repeats = -(-LEAST_TOKENS_A_THREAD * torch.get_num_threads() // (rows * length))
-    if repeats > 1:
-        hidden = None if batch.hidden is None else batch.hidden.repeat(repeats, 1, 1)
-        ids, mask = batch.input_ids.repeat(repeats, 1), batch.attention_mask.repeat(repeats, 1)
-        batch = Batch(np.tile(batch.rows, repeats), ids, mask, hidden)
-    return network.prefix(batch, start)[:rows].cpu()
+    return network.prefix(batch.repeated(repeats) if repeats > 1 else batch, start)[:rows].cpu()
 
 
 def keep_activations(
@@ -116,7 +116,7 @@ def keep_activations(
     """
     if not network.depth:
         return _locate(network, tokens, np.array([], "S32"), [])
-    keys = row_keys(tokens)
+    keys = chunk_keys(tokens)
     recipes = [dict(recipe) | {"depth": depth} for depth in range(network.depth + 1)]
     with cache.lock(KIND, recipes[network.depth]):
         entries = cache.find(KIND, recipes[network.depth])
@@ -136,10 +136,15 @@ def keep_activations(
     return kept
 
 
-def row_keys(tokens: Tokens) -> NDArray[np.bytes_]:
-    """Hashes of each row's tokens, 16 bytes in hex, [N]."""
-    rows = (tokens.flat[start:end] for start, end in itertools.pairwise(tokens.offsets))
-    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows], dtype="S32")
+def chunk_keys(tokens: Tokens) -> NDArray[np.bytes_]:
+    """Hashes of each chunk's tokens and of which text of a pair they are of, 16 bytes in hex, [K]."""
+    keys = []
+    for start, end in itertools.pairwise(tokens.offsets):
+        key = hashlib.blake2b(tokens.flat[start:end].tobytes(), digest_size=16)
+        if tokens.segments is not None:
+            key = hashlib.blake2b(key.digest() + tokens.segments[start:end].tobytes(), digest_size=16)
+        keys.append(key.hexdigest())
+    return np.array(keys, dtype="S32")
 
 
 def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], entries: list[Entry]) -> Activations:
@@ -163,46 +168,47 @@ def _build(
     source: Activations,
     start: int,
     keys: NDArray[np.bytes_],
-    rows: NDArray[np.int64],
+    chunks: NDArray[np.int64],
     cache: Cache,
     recipe: dict[str, Any],
     stage: str,
 ) -> Entry | None:
-    """Compute what is missing, the shortest rows first, for most of them fit where not all do."""
-    network, lengths = source.network, source.tokens.lengths[rows]
+    """Compute what is missing, the shortest chunks first, for most of them fit where not all do."""
+    network, lengths = source.network, source.tokens.chunk_lengths[chunks]
     width, dtype = network.classifier.config.hidden_size, _raw(torch.empty(0, dtype=network.dtype)).dtype
-    row_bytes = keys.itemsize + lengths.itemsize
-    wanted = int(lengths.sum()) * width * dtype.itemsize + len(rows) * row_bytes
-    room = (cache.make_room(min(wanted, cache.limit)) - len(rows) * row_bytes) // (width * dtype.itemsize)
-    groups = [rows[group] for group in equal_length_groups(lengths, GROUP_TOKENS)]
-    sizes = np.cumsum([int(source.tokens.lengths[group].sum()) for group in groups])
+    chunk_bytes = keys.itemsize + lengths.itemsize
+    wanted = int(lengths.sum()) * width * dtype.itemsize + len(chunks) * chunk_bytes
+    room = (cache.make_room(min(wanted, cache.limit)) - len(chunks) * chunk_bytes) // (width * dtype.itemsize)
+    groups = [chunks[group] for group in equal_length_groups(lengths, GROUP_TOKENS)]
+    sizes = np.cumsum([int(source.tokens.chunk_lengths[group].sum()) for group in groups])
     groups = groups[: int(np.searchsorted(sizes, room, side="right"))]
     if not groups:
         logger.warning("%s: the cache %s has no room: the frozen layers run each time", stage, cache.folder)
         return None
     order = np.concatenate(groups)
-    if len(order) < len(rows):
-        left = counted(len(rows) - len(order), "row")
+    noun = "row" if source.tokens.starts is None else "chunk"
+    if len(order) < len(chunks):
+        left = counted(len(chunks) - len(order), noun)
         logger.warning("%s: the cache %s has no room for %s: those run each time", stage, cache.folder, left)
-    total = int(source.tokens.lengths[order].sum())
+    total = int(source.tokens.chunk_lengths[order].sum())
     logger.info(
         "%s: frozen layers %d to %d of %s, computed once and kept in %s (%s)",
-        *(stage, start + 1, network.depth, counted(len(order), "row"), cache.folder),
+        *(stage, start + 1, network.depth, counted(len(order), noun), cache.folder),
         byte_size(total * width * dtype.itemsize),
     )
 
     def pieces() -> Iterator[NDArray[Any]]:
         with track(f"{stage}: frozen layers", len(order)) as advance:
             for group in groups:
-                batch = source.batch(group) if start else source.tokens.batch(group)
+                batch = (source if start else source.tokens).chunks(group)
                 yield _raw(compute(network, batch, start)).reshape(-1, width)
                 advance(len(group))
 
     arrays = {
         "keys": Stream.of(keys[order]),
-        "lengths": Stream.of(source.tokens.lengths[order]),
+        "lengths": Stream.of(source.tokens.chunk_lengths[order]),
         "data": Stream((total, width), dtype, pieces()),
     }
     part = hashlib.blake2b(keys[order].tobytes(), digest_size=8).hexdigest()
-    title = f"{network.classifier.config.model_type} {network.depth} layers deep, {counted(len(order), 'row')}"
+    title = f"{network.classifier.config.model_type} {network.depth} layers deep, {counted(len(order), noun)}"
     return cache.add(KIND, recipe, part, title, arrays, source.seconds(order) if start else 0.0)

@@ -5,14 +5,17 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from lora_distill.data.batches import Batch, Batches, evaluation_order
+from lora_distill.model.pooling import last_hidden, pool
 from lora_distill.progress import track
 
 EVALUATION_TOKENS = 4096  # of a batch, so that long texts take no more memory than short ones
 
-# Token ids, or what frozen layers gave for them, to logits [B, C].
+# Token ids, or what frozen layers gave for them, to logits, float32 [B, C].
 Forward = Callable[[Batch], torch.Tensor]
 
 
@@ -22,15 +25,29 @@ def plain(model: nn.Module) -> Forward:
     device = next(model.parameters()).device
 
     def forward(batch: Batch) -> torch.Tensor:
-        logits: torch.Tensor = model(**batch.to(device).inputs()).logits
-        return logits
+        batch = batch.to(device)
+        return batch.of_rows(model(**batch.inputs()).logits)
+
+    return forward
+
+
+def plain_pooled(model: PreTrainedModel | PeftModel) -> Forward:
+    """The pooled vectors [B, H] of such a model, in place of its logits."""
+    classifier: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    answer = plain(model)
+
+    def forward(batch: Batch) -> torch.Tensor:
+        with last_hidden(classifier) as seen:
+            answer(batch)
+        batch = batch.to(seen[-1].device)
+        return batch.of_rows(pool(classifier.config, seen[-1], batch.attention_mask))
 
     return forward
 
 
 @torch.inference_mode()
 def predict_logits(forward: Forward, batches: Batches, stage: str = "") -> NDArray[np.float32]:
-    """The logits of every row, float32 [N, C], in the rows' order.
+    """The logits of every row, float32 [N, C], in the rows' order; or what else a forward gives, as pooled vectors.
 
     Args:
         forward: of one batch.
@@ -41,7 +58,7 @@ def predict_logits(forward: Forward, batches: Batches, stage: str = "") -> NDArr
     lengths = batches.lengths
     with track(stage, len(lengths)) as advance:
         for rows in evaluation_order(lengths, EVALUATION_TOKENS):
-            out = forward(batches.batch(rows)).float().cpu().numpy()
+            out = forward(batches.batch(rows)).cpu().numpy()
             if logits is None:
                 logits = np.empty((len(lengths), out.shape[1]), np.float32)
             logits[rows] = out

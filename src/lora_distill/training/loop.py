@@ -14,8 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from numpy.typing import NDArray
-from peft import PeftModel
-from transformers import get_scheduler
+from torch import nn
 
 from lora_distill.config import Config, Role
 from lora_distill.data.batches import Batch, Batches, TrainingOrder
@@ -35,6 +34,8 @@ from lora_distill.training.checkpoint import (
 )
 from lora_distill.training.logits import predict_logits
 from lora_distill.training.losses.distillation import distillation_loss
+from lora_distill.training.losses.pooled import PooledMatching
+from lora_distill.training.optimizer import make_optimizer
 from lora_distill.training.plan import ExecutionPlan
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class TrainingSettings:
     class_weights: str
     label_smoothing: float
     labelled_per_batch: int
+    lora_plus_ratio: float
 
     @classmethod
     def of(cls, config: Config, role: Role) -> "TrainingSettings":
@@ -76,9 +78,7 @@ class TrainingSettings:
         recipe = {name: getattr(config, name) for name in cls.__dataclass_fields__}
         if role in ("teacher", "control"):
             recipe["labelled_per_batch"] = 0  # it reads no others
-            own = {name: getattr(config, f"{role}_{name}") for name in ("learning_rate", "num_epochs")}
-            recipe |= {name: value for name, value in own.items() if value is not None}
-        return cls(**recipe)
+        return cls(**recipe | {name: config.own(name, role) for name in ("learning_rate", "num_epochs")})
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,13 @@ class Split:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """What a student learns from: float32 [N, C] teacher logits by training row, and how they are weighed."""
+    """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors."""
 
     logits: NDArray[np.float32]
     alpha: float
     temperature: float
     loss: str = "kl"
+    matching: PooledMatching | None = None
 
 
 def train(
@@ -143,7 +144,7 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    model, order = network.model, training.order(settings)
+    model, order = _learner(network, soft_labels), training.order(settings)
     descent = _Descent.of(model, plan.accelerator(), settings, order.steps)
     # On a processor the thread would take its time from those that compute.
     ahead = descent.accelerator.device.type != "cpu" and training.rows.at_hand
@@ -173,6 +174,14 @@ def train(
     return progress
 
 
+def _learner(network: SplitClassifier, soft_labels: SoftLabels | None) -> nn.Module:
+    """All that is trained: the model, and beside it the projector of a student that matches pooled vectors."""
+    model: nn.Module = network.model
+    if soft_labels is None or soft_labels.matching is None:
+        return model
+    return nn.ModuleDict({"model": model, "projector": soft_labels.matching.projector})
+
+
 @dataclass(frozen=True)
 class _Descent:
     """What moves the weights."""
@@ -181,15 +190,15 @@ class _Descent:
     optimizer: torch.optim.AdamW
     prepared: AcceleratedOptimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
-    parameters: list[torch.nn.Parameter]
+    parameters: list[nn.Parameter]
     settings: TrainingSettings
     steps_per_epoch: int
 
     @classmethod
     def of(
-        cls, model: PeftModel, accelerator: Accelerator, settings: TrainingSettings, steps_per_epoch: int
+        cls, model: nn.Module, accelerator: Accelerator, settings: TrainingSettings, steps_per_epoch: int
     ) -> "_Descent":
-        optimizer, scheduler = _optimizer(model, settings, steps_per_epoch * settings.num_epochs)
+        optimizer, scheduler = make_optimizer(model, settings, steps_per_epoch * settings.num_epochs)
         prepared, parameters = accelerator.prepare_optimizer(optimizer), list(trainable(model).values())
         return cls(accelerator, optimizer, prepared, scheduler, parameters, settings, steps_per_epoch)
 
@@ -216,22 +225,6 @@ class _Descent:
             self.scheduler.step()
 
 
-def _optimizer(
-    model: PeftModel, settings: TrainingSettings, steps: int
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    parameters = list(trainable(model).values())
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
-    warmup = min(math.ceil(settings.warmup_ratio * steps), steps - 1)  # a run of one step trains, too
-    name = "constant_with_warmup" if settings.lr_schedule == "constant" else settings.lr_schedule
-    return optimizer, get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
-
-
 def _batches(
     training: Split, order: TrainingOrder, seed: int, role: str, epoch: int, epochs: int, *, ahead: bool
 ) -> Iterator[Batch]:
@@ -254,7 +247,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 def _batch_loss(
     network: SplitClassifier, batch: Batch, training: Split, settings: TrainingSettings, soft_labels: SoftLabels | None
 ) -> torch.Tensor:
-    logits = network.logits(batch)
+    logits, pooled = network.logits_and_pooled(batch)
     weights = training.class_weights
     hard: dict[str, Any] = {
         "class_weights": None if weights is None else weights.to(logits),
@@ -263,7 +256,7 @@ def _batch_loss(
     targets = torch.from_numpy(training.labels[batch.rows]).to(logits.device)
     if soft_labels is None:
         return distillation_loss(logits, targets, **hard)
-    return distillation_loss(
+    loss = distillation_loss(
         logits,
         targets,
         torch.from_numpy(soft_labels.logits[batch.rows]).to(logits.device),
@@ -272,6 +265,7 @@ def _batch_loss(
         soft_loss=soft_labels.loss,
         **hard,
     )
+    return loss + soft_labels.matching.loss(pooled, batch.rows) if soft_labels.matching else loss
 
 
 def _log_step(progress: Progress, role: str, losses: list[torch.Tensor], norm: torch.Tensor, rate: float) -> None:

@@ -19,6 +19,7 @@ import lora_distill
 from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl, write_whole
 
 LOGITS = "logits.safetensors"
+POOLED = "pooled.safetensors"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ def add_test_logits(artefact: Artefact, logits: NDArray[np.float32]) -> None:
     path = artefact.folder / LOGITS
     together = load_file(path) | {"test": logits}
     write_whole(path, lambda beside: save_file(together, beside))
+
+
+def is_pooled(artefact: Artefact) -> bool:
+    """Whether a finished artefact holds pooled vectors."""
+    return (artefact.folder / POOLED).is_file()
+
+
+def add_pooled(artefact: Artefact, vectors: dict[str, NDArray[np.float32]]) -> None:
+    """Put pooled vectors, float32 [N, H] of each split that another learns from, into a finished artefact."""
+    write_whole(artefact.folder / POOLED, lambda beside: save_file(vectors, beside))
+
+
+def read_pooled(artefact: Artefact) -> dict[str, NDArray[np.float32]]:
+    """Those of a finished artefact."""
+    return load_file(artefact.folder / POOLED)
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from peft import PeftModel
 
 from lora_distill.cache import Cache
 from lora_distill.config import Role
+from lora_distill.data.batches import Batch
 from lora_distill.data.tokens import Tokens
 from lora_distill.model.base import BaseModel
 from lora_distill.model.split import SplitClassifier
@@ -75,6 +76,16 @@ class Reading:
             network.forget()  # both at once would not be needed by anyone
             logits["test"] = self.test_logits(network.model, test)
         return logits
+
+    def pooled(self, network: SplitClassifier, rows: dict[str, Activations]) -> dict[str, NDArray[np.float32]]:
+        """A finished network's pooled vectors, float32 [N, H] for each split, in the precision of the training."""
+        network.eval()
+
+        def forward(batch: Batch) -> torch.Tensor:
+            return network.logits_and_pooled(batch)[1]
+
+        with stage(f"{self.role}: logits"):
+            return {name: predict_logits(forward, each, f"{self.role}: pooled vectors") for name, each in rows.items()}
 
     def test_logits(self, model: PeftModel, test: Tokens) -> NDArray[np.float32]:
         """A finished model's, float32 [N, C], in fp32: as a stranger would get them."""

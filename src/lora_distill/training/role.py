@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peft import PeftModel
 from safetensors.numpy import save_file
 
 from lora_distill.cache import Cache
@@ -24,7 +25,18 @@ from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.loop import Observer, SoftLabels, Split, TrainingSettings, Unwanted, nobody, train
 from lora_distill.training.losses.distillation import balanced_weights
-from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, versions
+from lora_distill.training.losses.pooled import PooledMatching
+from lora_distill.training.outcome import (
+    LOGITS,
+    Outcome,
+    add_pooled,
+    add_test_logits,
+    is_judged,
+    is_pooled,
+    read_outcome,
+    read_pooled,
+    versions,
+)
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
 
@@ -78,6 +90,10 @@ class RoleTraining:
         splits = self.dataset.splits()
         return np.concatenate([splits[name].labels for name in self.learned])
 
+    def _of_learned(self, by_split: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What a teacher gave for the rows that it is trained on, in their order."""
+        return np.concatenate([by_split[name] for name in self.learned])
+
     def reads(self, splits: dict[str, Tokens]) -> dict[str, Tokens]:
         """What is read in the precision of its training: as train all that it is trained on, and what it answers."""
         learned = reduce(Tokens.followed_by, (splits[name] for name in self.learned))
@@ -91,6 +107,8 @@ class RoleTraining:
             soft_labels = {"teacher": self.teacher.key, "alpha": config.alpha, "loss": config.soft_loss}
             if config.soft_loss == "kl":
                 soft_labels |= {"temperature": config.temperature}
+            if config.pooled_weight:
+                soft_labels |= {"pooled_weight": config.pooled_weight}
         recipe = {
             "role": self.role,
             "teaches": self.teaches,
@@ -98,6 +116,7 @@ class RoleTraining:
             "base": [self.base.reference, self.base.fingerprint],
             "data": self.dataset.fingerprint,
             "max_length": config.max_length,
+            "long_text": config.long_text,
             "adapter": asdict(AdapterSettings.of(config, self.role)),
             "training": asdict(self.settings),
             "seed": config.seed,
@@ -129,14 +148,27 @@ class RoleTraining:
                     raise
             if "test" in splits and not is_judged(artefact):
                 self._judge(artefact, splits["test"])
+            if self.teaches and self.config.pooled_weight and not is_pooled(artefact):
+                self._pool(artefact, {name: splits[name] for name in self.answered if name != "validation"})
             return read_outcome(artefact, reused=reused)
 
     def _judge(self, artefact: Artefact, test: Tokens) -> None:
         """Let a model answer the test split that was trained where nobody was to see its answers."""
+        add_test_logits(artefact, self._reading.test_logits(self._reopened(artefact), test))
+
+    def _pool(self, artefact: Artefact, taught: dict[str, Tokens]) -> None:
+        """Let a model give its pooled vectors for what another learns from; one may be trained before any asks."""
+        network = SplitClassifier(self._reopened(artefact), self.plan.dtype)
+        add_pooled(artefact, self._reading.pooled(network, self._reading.rows(network, taught)))
+
+    def _reopened(self, artefact: Artefact) -> PeftModel:
         with stage(f"{self.role}: load"):
             model = load_adapter(self.base, self.dataset.label_names, artefact.folder / "adapter")
-        reading = Reading(self.role, self.base, self.plan, self.cache)
-        add_test_logits(artefact, reading.test_logits(model.to(self.plan.device), test))
+        return model.to(self.plan.device)
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.role, self.base, self.plan, self.cache)
 
     def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
         config, role = self.config, self.role
@@ -151,13 +183,19 @@ class RoleTraining:
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
             logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
-        reading = Reading(role, self.base, self.plan, self.cache)
+        reading = self._reading
         rows = reading.rows(network, self.reads(splits))
-        soft_labels, weights = None, None
+        soft_labels, matching, weights = None, None, None
         if self.teacher:
-            taught = read_outcome(self.teacher, reused=True).logits
-            soft = np.concatenate([taught[name] for name in self.learned])
-            soft_labels = SoftLabels(soft, config.alpha, config.temperature, config.soft_loss)
+            if config.pooled_weight:
+                vectors = self._of_learned(read_pooled(self.teacher))
+                width = int(model.config.hidden_size)
+                matching = PooledMatching.of(vectors, config.pooled_weight, width, seed).to(self.plan.device)
+                logger.info(
+                    "%s: trains a projector beside it, to be dropped: %s parameters", role, f"{matching.size:,}"
+                )
+            soft = self._of_learned(read_outcome(self.teacher, reused=True).logits)
+            soft_labels = SoftLabels(soft, config.alpha, config.temperature, config.soft_loss, matching)
         if config.class_weights == "balanced":
             weights = balanced_weights(self.dataset.train.labels, len(self.dataset.label_names))
         training = Split(rows["train"], self.labels, weights)
@@ -182,6 +220,7 @@ class RoleTraining:
                 folder / "facts.json",
                 {
                     "trainable_parameters": count.as_dict(),
+                    **({"projector_parameters": matching.size} if matching else {}),
                     "total_parameters": total,
                     "seconds": progress.seconds,
                     "spared_seconds": progress.epoch * sum(each.seconds() for each in rows.values()),

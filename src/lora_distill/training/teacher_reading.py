@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors.numpy import save_file
 from torch import nn
+from transformers import AutoConfig, PreTrainedModel
 
 from lora_distill.cache import Cache
 from lora_distill.config import Config
@@ -18,11 +20,21 @@ from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
 from lora_distill.errors import UserError
 from lora_distill.model.given_teacher import GivenTeacher, check_order
+from lora_distill.model.pooling import check_pools
 from lora_distill.model.split import SplitClassifier, is_plain_lora
 from lora_distill.profiling import stage
 from lora_distill.store import Artefact, write_json, write_jsonl
-from lora_distill.training.logits import plain, predict_logits
-from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, versions
+from lora_distill.training.logits import plain, plain_pooled, predict_logits
+from lora_distill.training.outcome import (
+    LOGITS,
+    Outcome,
+    add_pooled,
+    add_test_logits,
+    is_judged,
+    is_pooled,
+    read_outcome,
+    versions,
+)
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
 
@@ -56,6 +68,7 @@ class TeacherReading:
             "columns": self.given.columns.tolist(),
             "data": self.dataset.fingerprint,
             "max_length": self.config.max_length,
+            "long_text": self.config.long_text,
             "plan": self.plan.as_dict(),
         }
         return Artefact(Path(self.config.output_dir), "given-teacher", recipe)
@@ -67,8 +80,11 @@ class TeacherReading:
             validation: the split as its own tokenizer reads it.
 
         Raises:
-            UserError: its weights are not whole, or its labels had no names and their order shows to be wrong.
+            UserError: its weights are not whole, its labels had no names and their order shows to be wrong, or a
+                student is to match its pooled vectors, which cannot be had.
         """
+        if self.config.pooled_weight:
+            check_pools(AutoConfig.from_pretrained(self.given.tokenizer_folder))
         artefact = self.artefact()
         if artefact.finished:
             logits = read_outcome(artefact, reused=True).logits["validation"]
@@ -116,6 +132,15 @@ class TeacherReading:
         with stage("teacher: test in fp32"):
             return predict_logits(plain(model), test, "teacher: test, in fp32")
 
+    def _pooled(self, model: nn.Module, splits: dict[str, Tokens]) -> dict[str, NDArray[np.float32]]:
+        if adapted := self._adapted(model):
+            reading, adapter = adapted
+            network = SplitClassifier(adapter, self.plan.dtype)
+            return reading.pooled(network, reading.rows(network, splits))
+        forward = plain_pooled(cast("PreTrainedModel | PeftModel", model))
+        with stage("teacher: logits"), self.plan.autocast():
+            return {name: predict_logits(forward, each, "teacher: pooled vectors") for name, each in splits.items()}
+
     def _adapted(self, model: nn.Module) -> tuple[Reading, PeftModel] | None:
         """Where its layers below an adapter are a base model's, they are read as those of a trained role."""
         if self.given.base and isinstance(model, PeftModel) and is_plain_lora(model):
@@ -148,6 +173,9 @@ class TeacherReading:
                 self._read(artefact, splits)
             if "test" in splits and not is_judged(artefact):
                 add_test_logits(artefact, self._ours({"test": self._test_logits(self._load(), splits["test"])})["test"])
+            if self.config.pooled_weight and not is_pooled(artefact):
+                taught = {name: each for name, each in splits.items() if name not in ("validation", "test")}
+                add_pooled(artefact, self._pooled(self._load(), taught))
             outcome = read_outcome(artefact, reused=reused)
         return replace(outcome, facts=outcome.facts | {"checkpoint": self.given.location})
 

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
+from lora_distill.data.types import UNLABELLED
 from lora_distill.training.losses.distillation import SOFT_LOSSES, balanced_weights, distillation_loss
 
 LOGITS = arrays(np.float64, (3, 4), elements=st.floats(-20, 20))
@@ -73,6 +74,16 @@ def test_literal_values() -> None:
     assert soft.item() == pytest.approx(0.327813, abs=1e-5)
     soft = distillation_loss(student, label, teacher, alpha=1.0, temperature=2.0)
     assert soft.item() == pytest.approx(0.443776, abs=1e-5)
+
+
+def test_rows_without_a_label_count_in_the_soft_loss_only() -> None:
+    student, teacher = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([2, UNLABELLED, 0, UNLABELLED])
+    hard = distillation_loss(student[[0, 2]], labels[[0, 2]])
+    soft = distillation_loss(student, torch.zeros(4, dtype=torch.int64), teacher, alpha=1.0, temperature=2.0)
+    loss = distillation_loss(student, labels, teacher, alpha=0.3, temperature=2.0)
+    assert loss.item() == pytest.approx(0.7 * hard.item() + 0.3 * soft.item(), rel=1e-6)
+    assert distillation_loss(student, labels).item() == pytest.approx(hard.item(), rel=1e-6)
 
 
 def test_alpha_0_is_the_hard_loss_to_the_bit() -> None:

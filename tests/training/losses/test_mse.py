@@ -19,3 +19,10 @@ def test_the_divergence_comes_near_half_of_it_as_the_temperature_grows() -> None
     student, teacher = (torch.randn(5, 4, dtype=torch.float64, generator=draw) for _ in range(2))
     student, teacher = (each - each.mean(dim=1, keepdim=True) for each in (student, teacher))
     assert kl(student, teacher, 1e4).item() == pytest.approx(mse(student, teacher, 1e4).item() / 2, rel=1e-3)
+
+
+def test_gradient() -> None:
+    draw = torch.Generator().manual_seed(1)
+    student = torch.randn(4, 3, dtype=torch.float64, generator=draw, requires_grad=True)
+    teacher = torch.randn(4, 3, dtype=torch.float64, generator=draw)
+    assert torch.autograd.gradcheck(lambda z: mse(z, teacher, 2.0), (student,))
