@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_distill.commands_on_runs import compare, evaluate, report, show, speed
+from lora_distill.commands_on_runs import compare, evaluate, predict, report, show, speed
 from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
@@ -245,6 +245,7 @@ COMMANDS = {
     "suite": suite,
     "tune": tune,
     "evaluate": evaluate,
+    "predict": predict,
     "speed": speed,
     "show": show,
     "compare": compare,

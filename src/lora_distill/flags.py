@@ -6,6 +6,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from lora_distill import __version__
 from lora_distill.config import Config, suggest
+from lora_distill.data.formats import INPUT_FORMATS
 from lora_distill.errors import UserError
 from lora_distill.program import program
 
@@ -106,6 +107,8 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     _add_config_flag(speed, "device")
     speed.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
+    _add_predict(commands)
+
     show = commands.add_parser("show", help="the results of a finished run, or of several")
     show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
 
@@ -122,6 +125,31 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
     report.add_argument("--output", metavar="FILE", type=Path, help="the page; DIR/report.html when not given")
     report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG and PNG files")
+
+
+def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
+    predict = commands.add_parser("predict", help="label the texts of a file; called again after a kill it goes on")
+    predict.add_argument(
+        "model", metavar="MODEL", type=Path, help="the folder of an exported model, a run, an adapter or a classifier"
+    )
+    predict.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - (standard input)",
+    )
+    predict.add_argument(
+        "--output", metavar="OUT", required=True, help="a .csv, .tsv, .jsonl or .parquet file, or - (standard output)"
+    )
+    predict.add_argument("--format", choices=INPUT_FORMATS, help="of INPUT, where its name does not say it")
+    _add_config_flag(predict, "text_column")
+    predict.add_argument(
+        "--threshold", metavar="…", type=float, help="mark rows of less confidence (0 to 1), for a person to read"
+    )
+    predict.add_argument(
+        "--prefix", metavar="…", default="", help="of the names of the columns that are added, where INPUT has such"
+    )
+    predict.add_argument("--overwrite", action="store_true", help="replace OUT, and what was begun of it")
+    predict.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
 
 def _add_running_flags(parser: argparse.ArgumentParser, overwriting: argparse._ActionsContainer) -> None:

@@ -69,6 +69,50 @@ def _plain_lines(stage: str, total: int) -> Callable[[int], None]:
     return advance
 
 
+@contextmanager
+def track_source(source: str, whole: int | None, done: int) -> Iterator[Callable[[int, int], None]]:
+    """As `track`, where nobody has counted the rows: yields the function that takes the rows just done, and their size.
+
+    Args:
+        source: what the rows are read from.
+        whole: its size, in bytes or whatever the rows' is in; None where it has no end that is known.
+        done: of that size, before.
+    """
+    started = last = time.monotonic()
+    rows = read = 0
+
+    def pace(more: int, size: int) -> str:
+        nonlocal rows, read
+        rows, read = rows + more, read + size
+        return f"{rows:,} rows, {rows / (time.monotonic() - started):,.0f} rows/s"
+
+    def plain_lines(more: int, size: int) -> None:
+        nonlocal last
+        told, now = pace(more, size), time.monotonic()
+        if now - last >= PLAIN_LINE_SECONDS and (whole is None or done + read < whole):
+            last = now
+            if whole is not None:
+                left = (whole - done - read) * (now - started) / read
+                told += f", {(done + read) / whole:.0%} done, {left:.0f} s left"
+            logger.info("%s: %s", source, told)
+
+    if _is_quiet():
+        yield lambda _rows, _size: None
+    elif console := terminal():
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("" if whole is None else "{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[pace]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(source, total=whole, completed=done, pace="")
+            yield lambda more, size: bar.update(task, advance=size, pace=pace(more, size))
+    else:
+        yield plain_lines
+
+
 ONCE = {"once": True}  # `extra` of a message that the experiments of a suite share
 
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 _SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons"}
+HALF_A_PAIR = "half of a surrogate pair (\\ud800 to \\udfff) stands alone"
+
+
+class RowError(Exception):
+    """A row cannot be read; the message says why."""
 
 
 class Columns(NamedTuple):
@@ -101,7 +106,7 @@ def read_raw(path: Path, columns: Columns | None) -> Raw:
         raw = _read_jsonl(path, _decode(path, data), columns)
     else:
         separator = b"\t" if suffix == ".tsv" else b","
-        _check_separator(path, data, separator)
+        check_separator(path, data, separator)
         raw = _read_delimited(path, _decode(path, data), columns, separator.decode())
     return replace(raw, revision=hashlib.sha256(data).hexdigest())
 
@@ -122,7 +127,7 @@ def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
     return check_table(where, _arrow_values(where, table, columns), columns)
 
 
-def _check_separator(path: Path, data: bytes, separator: bytes) -> None:
+def check_separator(path: Path, data: bytes, separator: bytes) -> None:
     """Refuse another separator. Before the bytes are decoded: a spreadsheet's file may be wrong in both."""
     header = data.partition(b"\n")[0]
     found = [name for other, name in _SEPARATORS.items() if other in header]
@@ -159,7 +164,7 @@ def _read_delimited(path: Path, text: str, columns: Columns | None, delimiter: s
             if len(row) > 1 or (row and row[0].strip()):  # else the line is empty
                 if not header:
                     header = [name.strip() for name in row]
-                    positions = _find_columns(f"{path}, line {first_line}", header, columns)
+                    positions = find_columns(f"{path}, line {first_line}", header, columns)
                     values = {kind: [] for kind in positions}
                 elif len(row) != len(header):
                     raise UserError(
@@ -172,15 +177,19 @@ def _read_delimited(path: Path, text: str, columns: Columns | None, delimiter: s
                     lines.append(first_line)
             first_line = reader.line_num + 1
     except csv.Error as error:
-        if "unexpected end" in str(error):
-            reason = "a quote is opened in the row that begins here and never closed"
-        else:
-            reason = f"broken quotes in the row that begins here: {error} (in line {reader.line_num})"
+        reason = quotes_fault(error, reader.line_num)
         raise UserError(f"{path}, line {first_line}: {reason}.\nWrite a quote inside a quoted text twice.") from None
     return Raw(values, lines, "line")
 
 
-def _find_columns(where: str, found: list[str], columns: Columns | None) -> dict[str, int]:
+def quotes_fault(error: csv.Error, line: int) -> str:
+    """What is wrong with a row that csv refuses, having read to this line."""
+    if "unexpected end" in str(error):
+        return "a quote is opened in the row that begins here and never closed"
+    return f"broken quotes in the row that begins here: {error} (in line {line})"
+
+
+def find_columns(where: str, found: list[str], columns: Columns | None) -> dict[str, int]:
     """The position of each column that is read."""
     repeated = sorted({name for name in found if found.count(name) > 1})
     if repeated:
@@ -207,27 +216,41 @@ def _read_jsonl(path: Path, text: str, columns: Columns | None) -> Raw:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON: {error.msg} (column {error.colno}).") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not JSON that can be read: {error}.") from None
-        if not isinstance(row, dict):
-            keys = f", with the keys {listing(wanted.values())}" if wanted else ""
-            raise UserError(f"{where}: a JSON object is expected{keys}; found {type(row).__name__}.")
+            row = json_object(line, columns)
+        except RowError as error:
+            raise UserError(f"{where}: {error}.") from None
         wanted = wanted or {name: name for name in row}
         if missing := [name for name in wanted.values() if name not in row]:
-            _find_columns(where, list(row), columns)
+            find_columns(where, list(row), columns)
             raise UserError(f"{where}: no key {missing[0]!r}, which the first object has.")
-        if not all(_is_unicode(row[name]) for name in wanted.values()):
-            raise UserError(f"{where}: half of a surrogate pair (\\ud800 to \\udfff) stands alone.")
+        if not all(is_unicode(row[name]) for name in wanted.values()):
+            raise UserError(f"{where}: {HALF_A_PAIR}.")
         for kind, name in wanted.items():
             values.setdefault(kind, []).append(row[name])
         lines.append(number)
     return Raw(values, lines, "line")
 
 
-def _is_unicode(value: object) -> bool:
+def json_object(line: str, columns: Columns | None) -> dict[str, object]:
+    """The JSON object of a line.
+
+    Raises:
+        RowError: there is none.
+    """
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RowError(f"not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"not JSON that can be read: {error}") from None
+    if not isinstance(row, dict):
+        keys = f", with the keys {listing(columns.wanted().values())}" if columns else ""
+        raise RowError(f"a JSON object is expected{keys}; found {type(row).__name__}")
+    return row
+
+
+def is_unicode(value: object) -> bool:
+    """Whether it holds no half of a surrogate pair, as escapes in JSON can."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -242,7 +265,7 @@ def _read_parquet(path: Path, data: bytes, columns: Columns | None) -> Raw:
 
     try:
         file = parquet.ParquetFile(pa.BufferReader(data))
-        _find_columns(str(path), file.schema_arrow.names, columns)
+        find_columns(str(path), file.schema_arrow.names, columns)
         table = file.read(columns=list(columns.wanted().values()) if columns else None)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -251,7 +274,7 @@ def _read_parquet(path: Path, data: bytes, columns: Columns | None) -> Raw:
 
 
 def _arrow_values(where: str, table: "pa.Table", columns: Columns | None) -> Raw:
-    positions = _find_columns(where, table.column_names, columns)
+    positions = find_columns(where, table.column_names, columns)
     try:
         values = {kind: table.column(position).to_pylist() for kind, position in positions.items()}
     except UnicodeDecodeError:

@@ -106,13 +106,13 @@ class GivenTeacher:
 
 
 def open_teacher(
-    location: str, label_names: list[str], label_map: Mapping[str, str], revision: str | None = None
+    location: str, label_names: list[str] | None, label_map: Mapping[str, str], revision: str | None = None
 ) -> GivenTeacher:
     """Find a teacher and fit its labels to the data's, by name.
 
     Args:
         location: a run's folder, a PEFT adapter, a whole sequence classification model, or one on the hub.
-        label_names: the data's, in the order of its classes.
+        label_names: the data's, in the order of its classes; None takes the teacher's own.
         label_map: the teacher's names for the data's, where they differ.
         revision: of the hub; None is the main branch.
 
@@ -129,7 +129,7 @@ def open_teacher(
         contents = hash_files(model_files(f"{FLAG} {location}", folder, any_classifier=True))
     else:
         raise UserError(f"{FLAG} {location}: holds neither {ADAPTER_CONFIG} nor config.json. {WHAT_WORKS}")
-    columns, by_index = match_labels(labels, label_names, label_map)
+    columns, by_index = match_labels(labels, labels if label_names is None else label_names, label_map)
     reference = location if revision else str(folder)
     return GivenTeacher(location, reference, revision, folder, base, labels, columns, by_index, contents)
 

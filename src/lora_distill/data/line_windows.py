@@ -1,0 +1,206 @@
+"""CSV, TSV, JSON lines and plain lines, read a window at a time."""
+
+import codecs
+import csv
+import io
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from lora_distill.data.files import (
+    HALF_A_PAIR,
+    RowError,
+    check_separator,
+    find_columns,
+    is_unicode,
+    json_object,
+    quotes_fault,
+)
+from lora_distill.data.lines import MOST_BYTES, Lines, Place, TooLongError
+from lora_distill.data.rows import JsonRows, Rows, TextRows
+from lora_distill.data.windows import SHOWN, WINDOW_BYTES, WINDOW_ROWS, Source, State, Window, checked_text
+from lora_distill.data.wording import listing
+from lora_distill.errors import UserError
+
+
+class LinesReader(ABC):
+    """What the formats that are made of lines have in common."""
+
+    def __init__(self, source: Source, state: State | None) -> None:
+        self._source = source
+        file, self.whole = _open(source)
+        self._lines = Lines(file)
+        self.columns: list[str] | None = None
+        if not state:
+            self._begin()
+        elif self._lines.skip_to(Place(**state["place"])):
+            self.columns = state["columns"]
+        else:
+            raise source.changed()
+        self.done = self._lines.place.bytes
+
+    def windows(self) -> Iterator[Window]:
+        """Window after window, to the end."""
+        begin, more = self.done, True
+        while more:
+            found: list[Any] = []
+            texts: list[str] = []
+            bad: list[dict[str, Any]] = []
+            while more and len(texts) + len(bad) < WINDOW_ROWS and self._lines.bytes - begin < WINDOW_BYTES:
+                try:
+                    if taken := self._take_checked():
+                        found.append(taken[0])
+                        texts.append(taken[1])
+                except RowError as error:
+                    bad.append({"line": self._lines.number, "reason": str(error), "content": self._shown()})
+                except StopIteration:
+                    more = False
+                self._lines.done()
+            place = self._lines.place
+            if texts or bad:
+                state = {"place": asdict(place), "columns": self.columns}
+                yield Window(self._rows(found), texts, bad, place.bytes - begin, state)
+            begin = place.bytes
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Read what comes before the rows."""
+
+    @abstractmethod
+    def _take(self) -> tuple[Any, object] | None:
+        """The next row and its text; None where there is none in a line. Raises RowError, StopIteration."""
+
+    @abstractmethod
+    def _rows(self, found: list[Any]) -> Rows:
+        """What `_take` gave of each row."""
+
+    def _take_checked(self) -> tuple[Any, str] | None:
+        try:
+            taken = self._take()
+        except TooLongError:
+            self._lines.give_back()
+            raise RowError(f"a row that begins here is longer than {MOST_BYTES:,} bytes") from None
+        if taken is None:
+            return None
+        row, text = taken
+        try:
+            self._lines.taken.decode()
+        except UnicodeDecodeError as error:
+            raise RowError(f"byte 0x{error.object[error.start]:02x} is not UTF-8") from None
+        return row, checked_text(text)
+
+    def _shown(self) -> str:
+        return self._lines.taken[:SHOWN].decode("utf-8", "replace")
+
+
+class DelimitedReader(LinesReader):
+    """CSV and TSV. A row with broken quotes ends with its line, so that it takes no other row along."""
+
+    def __init__(self, source: Source, state: State | None) -> None:
+        csv.field_size_limit(2**31 - 1)  # Lines has a limit of its own
+        self._separator = "\t" if source.format == "tsv" else ","
+        super().__init__(source, state)
+        # The columns are known by now.
+        self._place = (self.columns or []).index(source.text_column)
+
+    def _begin(self) -> None:
+        try:
+            while not (header := self._parse()):
+                self._lines.done()
+        except StopIteration:
+            raise UserError(f"{self._source}: the file is empty.") from None
+        except (RowError, TooLongError) as error:
+            raise UserError(f"{self._source}, line {self._lines.number}: {error}.") from None
+        where = f"{self._source}, line {self._lines.number}"
+        check_separator(Path(str(self._source)), self._lines.taken, self._separator.encode())
+        self.columns = [name.strip() for name in header]
+        find_columns(where, self.columns, self._source.columns)
+        self._source.refuse_names(self.columns)
+        self._lines.done()
+
+    def _parse(self) -> list[str] | None:
+        reader = csv.reader(self._lines, delimiter=self._separator, strict=True)
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            self._lines.give_back()
+            raise RowError(quotes_fault(error, self._lines.number + reader.line_num - 1)) from None
+        return row if len(row) > 1 or (row and row[0].strip()) else None
+
+    def _take(self) -> tuple[list[str], str] | None:
+        row = self._parse()
+        expected = len(self.columns or [])
+        if row and len(row) != expected:
+            raise RowError(f"{len(row)} columns found, {expected} expected")
+        return (row, row[self._place]) if row else None
+
+    def _rows(self, found: list[list[str]]) -> Rows:
+        return TextRows(self.columns or [], found)
+
+
+class PlainReader(LinesReader):
+    """Plain lines, each a text."""
+
+    def _begin(self) -> None:
+        self.columns = [self._source.text_column]
+
+    def _take(self) -> tuple[list[str], str] | None:
+        text = next(self._lines).rstrip("\r\n")
+        return ([text], text) if text.strip() else None
+
+    def _rows(self, found: list[list[str]]) -> Rows:
+        return TextRows([self._source.text_column], found)
+
+
+class JsonReader(LinesReader):
+    """JSON lines. The first row that can be read says which columns there are."""
+
+    def _begin(self) -> None:
+        """There is nothing before the rows."""
+
+    def _take(self) -> tuple[tuple[str, dict[str, object]], object] | None:
+        line = next(self._lines).strip()
+        if not line:
+            return None
+        row = json_object(line, self._source.columns)
+        names = list(row)
+        if self._source.text_column not in row:
+            raise RowError(f"no column {self._source.text_column!r}; the columns are {listing(names)}")
+        self._source.check_names(names)
+        if "\\ud" in line.lower() and not is_unicode(json.dumps(row, ensure_ascii=False)):
+            raise RowError(HALF_A_PAIR)
+        if self.columns is None:
+            self.columns = names
+        if self._source.fixed and (other := [name for name in names if name not in self.columns]):
+            raise RowError(
+                f"a column {other[0]!r} that the first row does not have, for which this format has no place"
+            )
+        return (line, row), row[self._source.text_column]
+
+    def _rows(self, found: list[tuple[str, dict[str, object]]]) -> Rows:
+        return JsonRows(self.columns or [], [line for line, _ in found], [row for _, row in found])
+
+
+LINE_READERS: dict[str, type[LinesReader]] = {
+    "csv": DelimitedReader,
+    "tsv": DelimitedReader,
+    "jsonl": JsonReader,
+    "txt": PlainReader,
+}
+
+
+def _open(source: Source) -> tuple[io.BufferedReader, int | None]:
+    try:
+        file = source.path.open("rb") if source.path else cast("io.BufferedReader", sys.stdin.buffer)
+        size = source.path.stat().st_size if source.path else None
+    except (FileNotFoundError, ValueError):
+        raise UserError(f"{source}: no such file.") from None
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read: {error.strerror}.") from None
+    if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise UserError(f"{source}: is UTF-16. Save it as UTF-8.")
+    return file, size

@@ -1,0 +1,100 @@
+"""Parquet, read a window at a time."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from lora_distill.data.files import RowError, find_columns
+from lora_distill.data.rows import ArrowRows
+from lora_distill.data.windows import WINDOW_BYTES, WINDOW_ROWS, Source, State, Window, checked_text
+from lora_distill.errors import UserError
+
+PIECE_ROWS = 256  # that are read at once: a window ends where such a piece does
+
+
+class ParquetReader:
+    """As `windows.Reader` says."""
+
+    def __init__(self, source: Source, state: State | None) -> None:
+        self._source = source
+        if source.path is None:
+            raise UserError("standard input: Parquet cannot be read from there. Give a file.")
+        if not source.path.is_file():
+            raise UserError(f"{source}: no such file.")
+        with source.path.open("rb") as file:
+            self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if state and state["sha256"] != self._sha256:
+            raise source.changed()
+        try:
+            self._file = parquet.ParquetFile(source.path, pre_buffer=False, buffer_size=2**20)
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from None
+        self.columns: list[str] | None = list(self._file.schema_arrow.names)
+        find_columns(str(source), self.columns, source.columns)
+        source.refuse_names(self.columns)
+        kind = self._file.schema_arrow.field(source.text_column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise UserError(
+                f"{source}: the column {source.text_column!r} holds {kind}, not strings."
+                "\nName the right one with --text_column."
+            )
+        self.whole: int | None = self._file.metadata.num_rows
+        self.done = int(state["rows"]) if state else 0
+
+    def windows(self) -> Iterator[Window]:
+        """Window after window, to the end."""
+        pieces: list[pa.Table] = []
+        done = self.done
+        for piece in self._pieces():
+            pieces.append(piece)
+            rows = sum(map(len, pieces))
+            if rows >= WINDOW_ROWS or sum(piece.nbytes for piece in pieces) >= WINDOW_BYTES:
+                yield self._window(pa.concat_tables(pieces), done)
+                done += rows
+                pieces = []
+        if pieces:
+            yield self._window(pa.concat_tables(pieces), done)
+
+    def _pieces(self) -> Iterator[pa.Table]:
+        """Of each row group, so that they are the same wherever the reading begins."""
+        first = 0
+        try:
+            for group in range(self._file.num_row_groups):
+                behind = first + self._file.metadata.row_group(group).num_rows
+                if behind > self.done:
+                    for batch in self._file.iter_batches(PIECE_ROWS, row_groups=[group]):
+                        if first >= self.done:
+                            yield pa.Table.from_batches([batch])
+                        first += len(batch)
+                first = behind
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from None
+
+    def _window(self, table: pa.Table, before: int) -> Window:
+        texts: list[str] = []
+        bad: list[dict[str, Any]] = []
+        for place, value in enumerate(table.column(self._source.text_column), start=before + 1):
+            try:
+                texts.append(checked_text(_as_string(value)))
+            except RowError as error:
+                bad.append({"row": place, "reason": str(error)})
+        if bad:
+            wrong = {each["row"] for each in bad}
+            table = table.filter(pa.array(place not in wrong for place in range(before + 1, before + 1 + len(table))))
+        state = {"rows": before + len(table) + len(bad), "sha256": self._sha256}
+        return Window(ArrowRows(table), texts, bad, len(table) + len(bad), state)
+
+    def _unreadable(self, error: Exception) -> UserError:
+        reason = str(error).splitlines()[0]
+        return UserError(f"{self._source}: not a Parquet file that can be read: {reason}")
+
+
+def _as_string(value: pa.Scalar) -> object:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        raise RowError(f"byte 0x{error.object[error.start]:02x} is not UTF-8") from None

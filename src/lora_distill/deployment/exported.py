@@ -1,0 +1,146 @@
+"""An exported model, read without torch: onnxruntime, tokenizers and numpy are all that it takes."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_distill.errors import UserError
+from lora_distill.store import read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CLASSIFIER = "classifier.json"
+ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}  # by form
+MERGED = "merged"
+
+# Token ids and attention mask, int64 [B, L], to logits, float32 [B, C].
+Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready to answer.
+
+    Attributes:
+        about: what it says of itself, in the keys of classifier.json.
+        tokenizer: its own.
+        pad_id: token id that padding uses.
+        forward: of one batch; several threads may call it at once.
+        at_once: batches that are answered the fastest side by side.
+        files: all that its answers depend on.
+    """
+
+    about: dict[str, Any]
+    tokenizer: "Tokenizer"
+    pad_id: int
+    forward: Forward
+    at_once: int
+    files: list[Path]
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The classifier.json of an exported folder.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        about: dict[str, Any] = read_json(folder / CLASSIFIER)
+        faults = [
+            name
+            for name, is_whole in {
+                "form": about["form"] in {MERGED, *ONNX_FILES},
+                "labels": len(about["labels"]) > 1 and all(isinstance(label, str) for label in about["labels"]),
+                "max_length": int(about["max_length"]) > 0,
+                "temperature": float(about["temperature"]) > 0,
+            }.items()
+            if not is_whole
+        ]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _damaged(folder, CLASSIFIER, error) from None
+    if faults:
+        raise _damaged(folder, CLASSIFIER, f"{faults[0]} is {json.dumps(about[faults[0]])}")
+    return about
+
+
+def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:
+    """Open an exported ONNX model.
+
+    Args:
+        folder: with tokenizer.json, config.json and the graph.
+        about: its classifier.json.
+        threads: that compute.
+
+    Raises:
+        UserError: a file of it is missing or damaged, or onnxruntime is not installed.
+    """
+    file = ONNX_FILES[about["form"]]
+    forward = _open_graph(folder, file, about["labels"], threads)
+    files = [folder / name for name in (CLASSIFIER, "tokenizer.json", "config.json")]
+    files += sorted((folder / file).parent.glob(f"{Path(file).name}*"))  # a large one's weights lie beside it
+    return Opened(dict(about), _read_tokenizer(folder), _read_pad_id(folder), forward, threads, files)
+
+
+def _damaged(folder: Path, name: str, reason: object) -> UserError:
+    told = f"{type(reason).__name__}: {reason}" if isinstance(reason, LookupError) else str(reason)
+    return UserError(
+        f"model {folder}: its {name} is missing or damaged: {' '.join(told.split())[:200]}.\nExport it again."
+    )
+
+
+def _read_tokenizer(folder: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing more special
+        raise _damaged(folder, "tokenizer.json", error) from None
+
+
+def _read_pad_id(folder: Path) -> int:
+    """The model's own, by which RoBERTa and its kin count positions."""
+    try:
+        return int(read_json(folder / "config.json").get("pad_token_id") or 0)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(folder, "config.json", error) from None
+
+
+def _open_graph(folder: Path, file: str, labels: list[str], threads: int) -> Forward:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise UserError(
+            f"model {folder}: needs the package onnxruntime, which is not installed.\n"
+            "Install it: pip install onnxruntime"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # a plan of memory for each shape, where hardly two batches have the same
+    # Threads that spin while they wait take from those that work, where batches are answered side by side.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a broken file breaks it in many ways
+        raise _damaged(folder, file, error) from None
+    names = [each.name for each in session.get_inputs()]
+    strange = set(names) - {"input_ids", "attention_mask", "token_type_ids"}
+    if strange:
+        raise _damaged(folder, file, f"it asks for {', '.join(sorted(strange))}")
+    classes = session.get_outputs()[0].shape[-1]
+    if isinstance(classes, int) and classes != len(labels):
+        raise _damaged(folder, file, f"it gives {classes} logits for {len(labels)} labels")
+
+    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        given = {"input_ids": ids, "attention_mask": mask}
+        feed = {name: given[name] if name in given else np.zeros_like(ids) for name in names}
+        logits: NDArray[np.float32] = session.run(["logits"], feed)[0]
+        return logits
+
+    return forward

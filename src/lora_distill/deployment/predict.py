@@ -1,0 +1,172 @@
+"""A file of texts, labelled by a classifier: any number of rows, in little memory, and from where a kill left it."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_distill.data.windows import Reader, Source, Window, open_reader
+from lora_distill.data.wording import counted
+from lora_distill.deployment.classifier import Classifier
+from lora_distill.deployment.exported import ONNX_FILES
+from lora_distill.deployment.labelled import WRITERS, Added, Writer
+from lora_distill.deployment.unfinished import Unfinished
+from lora_distill.errors import UserError
+from lora_distill.progress import track_source
+
+logger = logging.getLogger(__name__)
+VERSIONED = ("lora-distill", "numpy", "onnxruntime", "pyarrow", "tokenizers")
+THROUGH_TORCH = ("peft", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What is added to each row.
+
+    Attributes:
+        classifier: that answers.
+        threshold: of the confidence; rows below it are marked. None marks none.
+        prefix: of the names of all columns that are added.
+    """
+
+    classifier: Classifier
+    threshold: float | None = None
+    prefix: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns that are added."""
+        review = () if self.threshold is None else ("review",)
+        classes = (f"probability_{label}" for label in self.classifier.labels)
+        return tuple(f"{self.prefix}{name}" for name in ("label", "confidence", *review, *classes))
+
+    def columns(self, texts: list[str]) -> Added:
+        """These columns, of N rows: label str, confidence float32, review bool, a probability float32 of each class."""
+        probabilities = self.classifier.predict_proba(texts)
+        confidence = probabilities.max(axis=1, initial=0)
+        labels = self.classifier.classes_[probabilities.argmax(axis=1)]
+        review = () if self.threshold is None else (confidence < self.threshold,)
+        return dict(zip(self.names, (labels, confidence, *review, *probabilities.T), strict=True))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows so far.
+
+    Attributes:
+        labelled: that were labelled.
+        review: of these, that a person should read.
+        bad: that could not be read.
+    """
+
+    labelled: int = 0
+    review: int = 0
+    bad: int = 0
+
+
+def label_file(
+    labelling: Labelling, source: Source, target: Path, output_format: str, *, overwrite: bool = False
+) -> Counts:
+    """Label a file's rows into another, in their order; after a kill, another call goes on.
+
+    A row that cannot be read goes to `<target>.bad.jsonl`, with its place and the reason. Until the last row is done
+    all lies in `<target>.unfinished`.
+
+    Args:
+        labelling: what is added.
+        source: what is read.
+        target: what is written.
+        output_format: one of `formats.OUTPUT_FORMATS`.
+        overwrite: replace the target, and what was begun of it.
+
+    Raises:
+        UserError: the source cannot be read, or not one of its first rows; the target is there, or cannot be written;
+            or what was begun was begun with another model, rows or settings.
+    """
+    if source.path and target.exists() and source.path.exists() and target.samefile(source.path):
+        raise UserError(f"{target}: is the input. Give another --output.")
+    source = replace(source, added=labelling.names, fixed=output_format != "jsonl")
+    job = _job(labelling, source, output_format)
+    output, writer = Unfinished(target), WRITERS[output_format]
+    with output.open(overwrite=overwrite):
+        journal = output.journal or {"job": job, "state": None, "counts": asdict(Counts())}
+        _check_job(target, journal["job"], job)
+        counts = before = Counts(**journal["counts"])
+        if not journal.get("finished"):
+            reader = open_reader(source, journal["state"])
+            if journal["state"]:
+                logger.info("%s: goes on after %s", target, counted(before.labelled + before.bad, "row"))
+            for window, rows, counts in _label(labelling, reader, writer, source, before):
+                bad = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in window.bad)
+                journal |= {"state": window.state, "counts": asdict(counts)}
+                output.append(rows, bad.encode(), journal)
+            output.append(b"", b"", journal | {"finished": True})
+        output.finish(writer.whole)
+    if counts.bad:
+        logger.warning("%s could not be read: %s says which, and why.", counted(counts.bad, "row"), output.bad)
+    return counts
+
+
+def label_stream(labelling: Labelling, source: Source, output_format: str) -> None:
+    """Label a source's rows onto standard output, and tell those that cannot be read as warnings.
+
+    Raises:
+        UserError: the source cannot be read, or not one of its first rows.
+    """
+    source = replace(source, added=labelling.names, fixed=output_format != "jsonl")
+    reader, writer = open_reader(source, None), WRITERS[output_format]
+    for window, rows, _ in _label(labelling, reader, writer, source, Counts()):
+        for each in window.bad:
+            logger.warning("%s", _told(source, each))
+        sys.stdout.buffer.write(rows)
+        sys.stdout.buffer.flush()
+
+
+def _label(
+    labelling: Labelling, reader: Reader, writer: Writer, source: Source, before: Counts
+) -> Iterator[tuple[Window, bytes, Counts]]:
+    """Each window, its rows as they are written (the first behind the header), and the counts behind it."""
+    counts, is_first = before, before == Counts()
+    with track_source(str(source), reader.whole, reader.done) as advance:
+        for window in reader.windows():
+            if is_first and not window.texts:
+                raise UserError(f"{_told(source, window.bad[0])}\nNor can any of the first {len(window.bad):,} rows.")
+            added = labelling.columns(window.texts)
+            header = writer.header([*(reader.columns or []), *labelling.names]) if is_first else b""
+            review = 0 if labelling.threshold is None else int(np.sum(added[labelling.names[2]]))
+            counts = Counts(counts.labelled + len(window.texts), counts.review + review, counts.bad + len(window.bad))
+            yield window, header + writer.rows(window.rows, added), counts
+            advance(len(window.texts) + len(window.bad), window.size)
+            is_first = False
+    if is_first:
+        raise UserError(f"{source}: no rows.")
+
+
+def _told(source: Source, bad: dict[str, Any]) -> str:
+    unit = "line" if "line" in bad else "row"
+    return f"{source}, {unit} {bad[unit]}: {bad['reason']}."
+
+
+def _job(labelling: Labelling, source: Source, output_format: str) -> dict[str, Any]:
+    """All that must be the same for two processes to write one file."""
+    is_onnx = labelling.classifier.about["form"] in ONNX_FILES
+    return {
+        "model": labelling.classifier.fingerprint(),
+        "threshold": labelling.threshold,
+        "columns": [source.text_column, *labelling.names],
+        "formats": [source.format, output_format],
+        "versions": {name: version(name) for name in VERSIONED + (() if is_onnx else THROUGH_TORCH)},
+    }
+
+
+def _check_job(target: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    if differing := [name for name in now if begun.get(name) != now[name]]:
+        raise UserError(
+            f"{target}: was begun with another {differing[0]}. Put it back, or label all rows anew with --overwrite."
+        )

@@ -1,0 +1,244 @@
+"""Rows in windows: every row once, in order, the bad ones apart, and from any window on the same."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from lora_distill.data import line_windows, lines, parquet_windows
+from lora_distill.data.windows import Source, Window, open_reader
+from lora_distill.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (line_windows, parquet_windows):
+        monkeypatch.setattr(module, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(parquet_windows, "PIECE_ROWS", 2)
+
+
+def source_of(path: Path, data: bytes | str = "", **settings: Any) -> Source:  # noqa: ANN401 - any of Source's
+    if data:
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return Source(path, path.suffix[1:], "text", **settings)
+
+
+def read(source: Source, state: dict[str, Any] | None = None) -> list[Window]:
+    return list(open_reader(source, json.loads(json.dumps(state))).windows())
+
+
+def values(windows: list[Window]) -> list[list[str]]:
+    return [list(row) for window in windows for row in window.rows.values()]
+
+
+def bad(windows: list[Window]) -> list[tuple[int, str]]:
+    return [(each["line" if "line" in each else "row"], each["reason"]) for window in windows for each in window.bad]
+
+
+def assert_goes_on_from_anywhere(source: Source) -> None:
+    windows = read(source)
+    for number, window in enumerate(windows, start=1):
+        rest = read(source, window.state)
+        assert values(rest) == values(windows[number:])
+        assert bad(rest) == bad(windows[number:])
+        assert [each.state for each in rest] == [each.state for each in windows[number:]]
+
+
+ROWS = [f"text {number}" for number in range(10)]
+
+
+def write(path: Path) -> Source:
+    match path.suffix:
+        case ".parquet":
+            table = pa.table({"id": list(map(str, range(10))), "text": ROWS})
+            parquet.write_table(table, path, row_group_size=5)
+            return source_of(path)
+        case ".jsonl":
+            return source_of(path, "".join(f'{{"id": "{n}", "text": "{t}"}}\n' for n, t in enumerate(ROWS)))
+        case ".txt":
+            return source_of(path, "\n".join(ROWS))
+        case _:
+            mark = "\t" if path.suffix == ".tsv" else ","
+            return source_of(path, f"id{mark}text\n" + "".join(f"{n}{mark}{t}\n" for n, t in enumerate(ROWS)))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "txt"])
+def test_every_row_once_in_its_order(suffix: str, tmp_path: Path) -> None:
+    source = write(tmp_path / f"rows.{suffix}")
+    windows = read(source)
+    assert [text for window in windows for text in window.texts] == ROWS
+    assert len(windows) == (3 if suffix == "parquet" else 4)  # pieces of 2, 2 and 1 in each of its row groups
+    whole = [[text] if suffix == "txt" else [str(number), text] for number, text in enumerate(ROWS)]
+    assert values(windows) == whole
+    assert [list(row.values()) for window in windows for row in window.rows.table().to_pylist()] == whole
+    assert [list(json.loads(row).values()) for window in windows for row in window.rows.objects()] == whole
+    reader = open_reader(source, None)
+    assert reader.done + sum(window.size for window in windows) == reader.whole
+    assert_goes_on_from_anywhere(source)
+
+
+def test_a_window_ends_where_its_bytes_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_windows, "WINDOW_BYTES", 15)
+    assert [len(window.texts) for window in read(write(tmp_path / "rows.csv"))] == [2] * 5
+
+
+def test_bad_rows_of_csv_stand_alone(tmp_path: Path) -> None:
+    source = source_of(
+        tmp_path / "rows.csv",
+        b"\xef\xbb\xbfid, text \r\n"
+        b'1,"two lines,\r\nand ""quotes"""\r\n'
+        b"\r\n"
+        b"3\r\n"
+        b"4,  \r\n"
+        b'5,"broken" quotes\r\n'
+        b"6,caf\xe9\r\n"
+        b'7,"opened\r\n'
+        b'8,"good"\r\n'
+        b"9,last",
+    )
+    windows = read(source)
+    assert values(windows) == [["1", 'two lines,\r\nand "quotes"'], ["8", "good"], ["9", "last"]]
+    assert bad(windows) == [
+        (5, "1 columns found, 2 expected"),
+        (6, "no text"),
+        (7, "broken quotes in the row that begins here: ',' expected after '\"' (in line 7)"),
+        (8, "byte 0xe9 is not UTF-8"),
+        (9, "broken quotes in the row that begins here: ',' expected after '\"' (in line 10)"),
+    ]
+    assert windows[0].bad[0] == {"line": 5, "reason": "1 columns found, 2 expected", "content": "3\r\n"}
+    assert_goes_on_from_anywhere(source)
+
+
+def test_a_quote_that_is_never_closed_takes_no_other_row_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(tmp_path / "rows.csv", 'text\n"opened\n' + "row\n" * 5)
+    assert values(read(source)) == [["row"]] * 5
+    assert bad(read(source)) == [(2, "a quote is opened in the row that begins here and never closed")]
+    for module in (lines, line_windows):
+        monkeypatch.setattr(module, "MOST_BYTES", 16)
+    assert values(read(source)) == [["row"]] * 5
+    assert bad(read(source)) == [(2, "a row that begins here is longer than 16 bytes")]
+    assert_goes_on_from_anywhere(source)
+
+
+def test_bad_rows_of_json_lines(tmp_path: Path) -> None:
+    rows = [
+        b'{"text": "one", "n": 1.50}',
+        b"{",
+        b"[1]",
+        b'{"n": 1}',
+        b'{"text": 5}',
+        b'{"text": null}',
+        b'{"text": "\\ud800"}',
+        b'{"text": "a", "n": "\\uDC00"}',
+        b'{"text": "caf\xe9"}',
+        b'{"text": "a", "label": "b"}',
+        b'{"text": "two", "more": [1]}',
+        b"",
+        b'{"text": "three"}',
+    ]
+    free = source_of(tmp_path / "rows.jsonl", b"\n".join(rows), added=("label",), fixed=False)
+    windows = read(free)
+    assert [row for window in windows for row in window.rows.objects()] == [rows[each].decode() for each in (0, 10, 12)]
+    half = "half of a surrogate pair (\\ud800 to \\udfff) stands alone"
+    reasons = [
+        (2, "not JSON: Expecting property name enclosed in double quotes (column 2)"),
+        (3, "a JSON object is expected, with the keys 'text'; found list"),
+        (4, "no column 'text'; the columns are 'n'"),
+        (5, "the text is '5' (int), not a string"),
+        (6, "no text"),
+        (7, half),
+        (8, half),
+        (9, "byte 0xe9 is not UTF-8"),
+        (10, "there is a column 'label' already; --prefix gives what is added other names"),
+    ]
+    assert bad(windows) == reasons
+    assert_goes_on_from_anywhere(free)
+
+    fixed = read(Source(free.path, "jsonl", "text", ("label",), fixed=True))
+    assert values(fixed) == [["one", "1.5"], ["three", ""]]
+    assert fixed[-1].rows.table().to_pylist() == [{"text": "three", "n": None}]
+    assert bad(fixed)[-1][0] == 11
+    assert "'more'" in bad(fixed)[-1][1]
+
+
+def test_bad_rows_of_parquet_and_types_that_stay(tmp_path: Path) -> None:
+    texts = pa.array([b"one", None, b"\xff", b" ", b"five"]).view(pa.string())
+    table = pa.table({"text": texts, "n": [1, 2, 3, 4, 5], "many": pa.array([[1.5], None, [], [2], [3]])})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    windows = read(source_of(tmp_path / "rows.parquet"))
+    assert bad(windows) == [(2, "no text"), (3, "byte 0xff is not UTF-8"), (4, "no text")]
+    assert pa.concat_tables(window.rows.table() for window in windows).equals(table.take([0, 4]))
+    assert values(windows) == [["one", "1", "[1.5]"], ["five", "5", "[3.0]"]]
+
+
+def test_standard_input_goes_on_where_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def feed(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+
+    source = Source(None, "txt", "text")
+    feed(b"a\nb\nc\nd\n")
+    first, _ = read(source)
+    assert open_reader(source, None).whole is None
+    feed(b"a\nb\nc\ne\n")
+    assert values(read(source, first.state)) == [["e"]]
+    feed(b"a\nb\nC\nd\n")
+    with pytest.raises(UserError, match="standard input: has changed"):
+        read(source, first.state)
+
+
+def test_rows_that_changed_are_not_gone_on_with(tmp_path: Path) -> None:
+    for suffix in ("csv", "parquet"):
+        source = write(tmp_path / f"rows.{suffix}")
+        state = read(source)[0].state
+        assert source.path is not None
+        source.path.write_bytes(source.path.read_bytes().replace(b"text 0", b"text x"))
+        with pytest.raises(UserError, match="has changed since its first rows were labelled"):
+            read(source, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.csv", None, "no such file"),
+        ("a.parquet", None, "no such file"),
+        ("a.csv", "\n\n", "the file is empty"),
+        ("a.csv", "words,id\n", "line 1: no column 'text'"),
+        ("a.csv", "text;id\n", "separated by semicolons"),
+        ("a.csv", "text,text\n", "columns with the same name"),
+        ("a.csv", "text,label\n", "there is a column 'label' already"),
+        ("a.csv", '"text\n', "never closed"),
+        ("a.csv", "text\n".encode("utf-16"), "is UTF-16"),
+        ("a.parquet", "PAR1", "not a Parquet file"),
+    ],
+)
+def test_what_cannot_be_begun(name: str, data: bytes | str | None, told: str, tmp_path: Path) -> None:
+    source = source_of(tmp_path / name, data or "", added=("label",))
+    with pytest.raises(UserError, match=told) as error:
+        open_reader(source, None)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_parquet_from_standard_input_or_without_strings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="standard input: Parquet cannot"):
+        open_reader(Source(None, "parquet", "text"), None)
+    parquet.write_table(pa.table({"text": [1]}), tmp_path / "n.parquet")
+    with pytest.raises(UserError, match="holds int64, not strings"):
+        open_reader(source_of(tmp_path / "n.parquet"), None)
+
+
+@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=2), max_size=9))
+def test_whatever_csv_writes_is_read(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
+    written = io.StringIO(newline="")
+    csv.writer(written).writerows([["text", "other"], *rows])
+    source = source_of(tmp_path_factory.mktemp("any") / "rows.csv", written.getvalue())
+    windows = read(source)
+    assert values(windows) == [row for row in rows if row[0].strip()]
+    assert len(bad(windows)) == sum(not row[0].strip() for row in rows)

@@ -1,0 +1,72 @@
+"""An exported folder, written by hand in a moment: a bag of words as a real ONNX graph, with a real tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+LABELS = ("garden", "kitchen", "space")
+WORDS = ("tulip", "hedge", "oven", "butter", "orbit", "comet", "the", "a", "of")
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+MAX_LENGTH, TEMPERATURE = 16, 1.5
+# By word; two of them speak for each label. Sums of these are exact in any order, so that every batch gives the same.
+WEIGHTS = np.zeros((len(SPECIALS) + len(WORDS), len(LABELS)), np.float32)
+WEIGHTS[len(SPECIALS) + np.arange(6), np.arange(6) // 2] = [1, 2, 1, 2, 1, 2]
+WEIGHTS[0] = 64.0  # padding that is read as text would show
+
+
+def write_exported(folder: Path, form: str = "onnx", **about: Any) -> Path:  # noqa: ANN401 - any key of classifier.json
+    """Write it; its logits are the sums of WEIGHTS over the tokens that the mask lets through."""
+    (folder / "onnx").mkdir(parents=True)
+    onnx.save(_graph(), folder / "onnx" / {"onnx": "model.onnx", "onnx-int8": "model_quantized.onnx"}[form])
+    _tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "pad_token_id": 0}))
+    told = {"form": form, "labels": LABELS, "max_length": MAX_LENGTH, "temperature": TEMPERATURE}
+    (folder / "classifier.json").write_text(json.dumps(told | {"made_from": {}, "made_with": {}} | about))
+    return folder
+
+
+def expected_logits(texts: list[str]) -> NDArray[np.float32]:
+    """What the model of `write_exported` says."""
+    known = {word: index for index, word in enumerate([*SPECIALS, *WORDS])}
+    rows = [[known.get(word, 1) for word in text.split()][: MAX_LENGTH - 2] for text in texts]
+    return np.array([WEIGHTS[row].sum(axis=0) for row in rows], np.float32).reshape(-1, len(LABELS))
+
+
+def _graph() -> onnx.ModelProto:
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    ]
+    nodes = [
+        helper.make_node("Gather", ["weights", "input_ids"], ["each"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["token_type_ids"], ["types"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["mask", "types"], ["read"]),
+        helper.make_node("Unsqueeze", ["read", "last"], ["wide"]),
+        helper.make_node("Mul", ["each", "wide"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "middle"], ["logits"], keepdims=0),
+    ]
+    constants = [
+        numpy_helper.from_array(WEIGHTS, "weights"),
+        numpy_helper.from_array(np.array([2]), "last"),
+        numpy_helper.from_array(np.array([1]), "middle"),
+    ]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)])
+    graph = helper.make_graph(nodes, "bag of words", inputs, [logits], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _tokenizer() -> Tokenizer:
+    vocabulary = {word: index for index, word in enumerate([*SPECIALS, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer

@@ -1,0 +1,135 @@
+"""What was written is there after a kill, wherever that came: all steps that were done, and no part of another."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lora_distill.deployment.unfinished import Unfinished
+from lora_distill.errors import UserError
+
+
+def steps(path: Path, *, overwrite: bool = False) -> None:
+    """Write three steps and finish, from where it is."""
+    output = Unfinished(path)
+    with output.open(overwrite=overwrite):
+        for number in range(len((output.journal or {"steps": []})["steps"]), 3):
+            output.append(f"row {number}\n".encode(), b"bad\n" * (number == 1), {"steps": [0] * (number + 1)})
+        if not (output.journal or {}).get("finished"):
+            output.append(b"", b"", {"steps": [0] * 3, "finished": True})
+        output.finish(lambda rows: rows)
+
+
+def test_steps_make_a_file(tmp_path: Path) -> None:
+    steps(tmp_path / "out" / "rows.csv")
+    assert (tmp_path / "out" / "rows.csv").read_text() == "row 0\nrow 1\nrow 2\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["rows.csv", "rows.csv.bad.jsonl"]
+
+
+def killed_at(call: int, path: Path) -> bool:
+    """Write the steps in another process, killed before its call of that number, of those that change the disk."""
+    child = os.fork()
+    if child:
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    calls = count(1)
+
+    def guard(function: Callable[..., object]) -> Callable[..., object]:
+        def guarded(*arguments: object, **named: object) -> object:
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return guarded
+
+    for name in ("fsync", "truncate", "rename", "unlink", "rmdir"):
+        setattr(os, name, guard(getattr(os, name)))
+    for name in ("open", "replace", "unlink", "mkdir"):
+        setattr(Path, name, guard(getattr(Path, name)))
+    try:
+        steps(path)
+    finally:
+        os._exit(0)
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same(tmp_path: Path) -> None:
+    for call in count(1):
+        path = tmp_path / str(call) / "rows.csv"
+        was_killed = killed_at(call, path)
+        if not path.exists() or path.with_name("rows.csv.unfinished").exists():
+            steps(path)
+        assert path.read_text() == "row 0\nrow 1\nrow 2\n"
+        assert path.with_name("rows.csv.bad.jsonl").read_text() == "bad\n"
+        assert not path.with_name("rows.csv.unfinished").exists()
+        if not was_killed:
+            break
+    assert call > 20
+
+
+def test_half_a_step_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with Unfinished(path).open(overwrite=False):
+        pass
+    output = Unfinished(path)
+    with output.open(overwrite=False):
+        output.append(b"row 0\n", b"", {"steps": [0]})
+    with (tmp_path / "rows.csv.unfinished" / "rows").open("ab") as rows:
+        rows.write(b"row 1 and ha")
+    steps(path)
+    assert path.read_text() == "row 0\nrow 1\nrow 2\n"
+
+
+def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("old")
+    with pytest.raises(UserError, match=r"rows.csv: exists. Give another --output, or replace it with --overwrite"):
+        steps(path)
+    steps(path, overwrite=True)
+    assert path.read_text().startswith("row 0")
+    path.unlink()
+    with pytest.raises(UserError, match=r"rows.csv.bad.jsonl: exists"):
+        steps(path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"folder: exists. Give another --output\.$"):
+        steps(tmp_path / "folder", overwrite=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "rows.csv.bad.jsonl"]
+
+
+def test_old_bad_rows_go_where_there_are_none_now(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    steps(path)
+    output = Unfinished(path)
+    with output.open(overwrite=True):
+        output.append(b"good\n", b"", {"finished": True})
+        output.finish(lambda rows: rows)
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_without_a_step_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no rows"), Unfinished(tmp_path / "a" / "rows.csv").open(overwrite=False):
+        raise ValueError("no rows")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with Unfinished(path).open(overwrite=False), pytest.raises(UserError, match="another process is writing it"):
+        steps(path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written: Not a directory. Give another --output"):
+        steps(tmp_path / "file" / "rows.csv")
+
+
+def test_rows_that_somebody_cut_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    output = Unfinished(path)
+    with output.open(overwrite=False):
+        output.append(b"row 0\n", b"", {"steps": [0]})
+    folder = tmp_path / "rows.csv.unfinished"
+    assert json.loads((folder / "journal.json").read_text()) == {"steps": [0], "bytes": [6, 0]}
+    (folder / "rows").write_bytes(b"row")
+    with pytest.raises(UserError, match="is shorter than it was"):
+        steps(path)

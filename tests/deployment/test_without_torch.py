@@ -1,0 +1,104 @@
+"""An exported model is used where there is no torch: nothing that only training needs is loaded, or even there."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.deployment.exported import write_exported
+
+REPOSITORY = Path(__file__).parents[2]
+# Importing one of these fails, as where they are not installed.
+ABSENT = """
+import sys
+
+class Absent:
+    names = {"accelerate", "datasets", "jinja2", "optuna", "pandas", "peft", "safetensors", "scipy", "sklearn", "torch",
+             "transformers"}
+
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+THREE_LINES = """
+from lora_distill import Classifier
+c = Classifier.load("model")
+print(*c.predict(["a tulip", "the comet"]), c.predict_proba(["oven"]).shape)
+"""
+COMMAND = """
+from lora_distill.__main__ import main
+sys.argv[1:] = ["predict", "model", "rows.csv", "--output", "out.parquet", "--quiet"]
+code = main()
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_exported(tmp_path / "model")
+    (tmp_path / "rows.csv").write_text("text\na tulip\nthe comet\n")
+    return tmp_path
+
+
+def python(code: str, folder: Path, program: str = sys.executable, **env: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | env
+    return subprocess.run(
+        [program, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def test_three_lines_of_python(folder: Path) -> None:
+    done = python(ABSENT + THREE_LINES, folder)
+    assert (done.stdout, done.stderr) == ("garden space (1, 3)\n", "")
+
+
+def test_the_command(folder: Path) -> None:
+    done = python(ABSENT + COMMAND, folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 rows labelled: out.parquet\n", "")
+
+
+def test_what_needs_torch_says_how_to_get_it(folder: Path) -> None:
+    about = folder / "model" / "classifier.json"
+    about.write_text(about.read_text().replace('"onnx"', '"merged"'))
+    done = python(ABSENT + COMMAND, folder)
+    assert done.returncode == 2
+    assert done.stderr.endswith("is not installed. Install it: pip install 'lora-distill[train]'\n")
+
+
+def test_without_onnxruntime_it_says_how_to_get_it(folder: Path) -> None:
+    done = python(ABSENT + "Absent.names.add('onnxruntime')" + COMMAND, folder)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: model model: needs the package onnxruntime, which is not installed.",
+        "Install it: pip install onnxruntime",
+    ]
+
+
+def test_importing_the_package_loads_next_to_nothing(folder: Path) -> None:
+    code = "import sys, lora_distill; assert 'numpy' not in sys.modules; lora_distill.Classifier; lora_distill.nothing"
+    done = python(code, folder)
+    assert done.stderr.endswith("AttributeError: module 'lora_distill' has no attribute 'nothing'\n")
+
+
+@pytest.mark.slow
+def test_in_an_environment_that_holds_the_core_only(folder: Path) -> None:
+    venv.create(folder / "env", with_pip=True)
+    program = str(folder / "env" / "bin" / "python")
+    install = [program, "-m", "pip", "install", "--quiet", "--retries", "0", "--timeout", "20"]
+    done = subprocess.run(
+        [*install, "-c", REPOSITORY / "constraints.txt", REPOSITORY], capture_output=True, text=True, check=False
+    )
+    if done.returncode and "No matching distribution" in done.stderr:
+        pytest.skip("no index of packages in reach")
+    assert done.returncode == 0, done.stderr
+    found = python("from importlib.metadata import distributions as d; print(*(x.name for x in d()))", folder, program)
+    assert not {"torch", "transformers", "peft", "scipy", "scikit-learn", "datasets"} & set(found.stdout.split())
+    for code in (THREE_LINES, f"import sys\n{COMMAND}"):
+        done = python(code, folder, program, PYTHONPATH="")
+        assert done.returncode == 0, done.stderr
