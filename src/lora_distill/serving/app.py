@@ -1,0 +1,142 @@
+"""The web application: which path leads where."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+import lora_distill
+from lora_distill.serving.gate import Gate
+from lora_distill.serving.schemas import Answers, HubLabel, ModelInfo, Problem, State
+from lora_distill.serving.service import Answering, Service, describe_fault
+from lora_distill.serving.settings import ServeSettings
+
+PAGES = Path(__file__).parent / "page"
+COLOURS = Path(lora_distill.__file__).parent / "reporting" / "colours.css"
+OPEN = {"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/colours.css"}  # a GET of these needs no key
+OPEN_FOLDERS = ("/page/", "/swagger/")
+REASONS = {
+    400: "The body is not JSON in UTF-8.",
+    401: "The key is missing or wrong.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    422: "Something in the request is wrong, or too much.",
+    429: "Too many texts wait already; Retry-After says when to ask again.",
+    503: "There was no answer in time, or the server is stopping.",
+}
+
+
+def create_app(classifier: Answering, settings: ServeSettings, *, key: str = "", card: str = "") -> FastAPI:
+    """The application that serves a classifier.
+
+    Args:
+        classifier: that answers.
+        settings: its limits, and which other sites may ask.
+        key: that requests must bear; none if empty.
+        card: the model card, in Markdown.
+    """
+    service = Service(classifier, settings, card)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="lora-distill",
+        version=lora_distill.__version__,
+        summary="A text classifier.",
+        docs_url=None,  # /docs is ours: FastAPI's asks another machine for its parts
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    _add_api(app, service)
+    _add_pages(app)
+    app.add_exception_handler(HTTPException, _say_problem)
+    app.add_exception_handler(RequestValidationError, _say_faults)
+    app.add_middleware(
+        Gate,
+        key=key,
+        is_open=lambda path: path in OPEN or path.startswith(OPEN_FOLDERS),
+        max_body=int(settings.max_body),
+        timeout=settings.timeout,
+        observe=service.metrics.request,
+    )
+    if settings.allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allow_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After"],
+        )
+    if key:
+        app.openapi = lambda: _with_key(app)  # type: ignore[method-assign] # how FastAPI's documentation does it
+    return app
+
+
+def _add_api(app: FastAPI, service: Service) -> None:
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem, "description": reason} for status, reason in REASONS.items()
+    }
+    plain = {"content": {"text/plain": {}}}
+    app.post("/v1/classify", response_model=Answers, responses=problems)(service.classify)
+    app.post("/", response_model=list[list[HubLabel]], responses=problems)(service.classify_as_hub)
+    app.get("/v1/model", response_model=ModelInfo, responses={401: problems[401]})(service.model)
+    app.get("/healthz", response_model=State)(service.health)
+    app.get("/readyz", response_model=State, responses={503: {"model": State}})(service.readiness)
+    app.get("/metrics", responses={200: plain, 401: problems[401]})(service.prometheus)
+
+
+def _add_pages(app: FastAPI) -> None:
+    files = {"/": PAGES / "index.html", "/docs": PAGES / "docs.html", "/colours.css": COLOURS}
+    for path, file in files.items():
+        app.get(path, include_in_schema=False)(_file(file))
+    app.mount("/page", StaticFiles(directory=PAGES))
+    app.mount("/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _file(path: Path) -> Any:  # noqa: ANN401 - a coroutine function, as FastAPI takes it
+    async def answer() -> FileResponse:
+        return FileResponse(path)
+
+    return answer
+
+
+async def _say_problem(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    reason = REASONS[400] if error.status_code == 400 else error.detail  # FastAPI's own says less
+    return JSONResponse({"error": reason}, error.status_code, error.headers)
+
+
+async def _say_faults(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, bytes):  # else it was read as JSON
+        return JSONResponse({"error": "Send JSON, with the header 'Content-Type: application/json'."}, 422)
+    faults = [describe_fault(fault) for fault in error.errors()]
+    return JSONResponse({"error": "; ".join(faults[:3])}, 422)
+
+
+def _with_key(app: FastAPI) -> dict[str, Any]:
+    """The API's description, saying which of it needs the key."""
+    if not app.openapi_schema:
+        schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in schema["paths"].items():
+            for method, operation in methods.items():
+                if method != "get" or path not in OPEN:
+                    operation["security"] = [{"key": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema
