@@ -16,7 +16,9 @@ def serve(arguments: argparse.Namespace) -> int:
     try:
         from lora_distill.serving.server import serve
     except ModuleNotFoundError as error:
-        raise UserError(f"the package {error.name} is not installed. Install it: pip install 'lora-distill[serve]'") from None
+        raise UserError(
+            f"the package {error.name} is not installed. Install it: pip install 'lora-distill[serve]'"
+        ) from None
 
     def announce(url: str) -> None:
         print_lines(f"Serving {arguments.model} at {url}   (Ctrl-C stops it)")

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from lora_distill import __version__
 from pydantic import BaseModel
 
+from lora_distill import __version__
 from lora_distill.config import Config, suggest
 from lora_distill.data.formats import INPUT_FORMATS
 from lora_distill.errors import UserError
@@ -26,9 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See {self.prog} --help.")
 
 
-def given(
-    arguments: argparse.Namespace, kind: type[BaseModel] = Config
-) -> tuple[dict[str, Any], dict[str, str]]:
+def given(arguments: argparse.Namespace, kind: type[BaseModel] = Config) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings that flags give, and where each stands."""
     values = {name: value for name, value in vars(arguments).items() if name in kind.model_fields}
     return values, {name: f"--{name}" for name in values}

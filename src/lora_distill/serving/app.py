@@ -8,8 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.routing import APIRoute
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -48,9 +47,9 @@ def create_app(classifier: Answering, settings: ServeSettings, *, key: str = "",
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        service.batcher.start()
         yield
-        await service.stop()
+        await service.batcher.close()
 
     app = FastAPI(
         title="lora-distill",
@@ -64,8 +63,8 @@ def create_app(classifier: Answering, settings: ServeSettings, *, key: str = "",
     )
     _add_api(app, service)
     _add_pages(app)
-    app.add_exception_handler(HTTPException, _say_problem)
-    app.add_exception_handler(RequestValidationError, _say_faults)
+    app.exception_handler(HTTPException)(_say_problem)
+    app.exception_handler(RequestValidationError)(_say_faults)
     app.add_middleware(
         Gate,
         key=key,
@@ -91,13 +90,15 @@ def _add_api(app: FastAPI, service: Service) -> None:
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": reason} for status, reason in REASONS.items()
     }
-    plain = {"content": {"text/plain": {}}}
-    app.post("/v1/classify", response_model=Answers, responses=problems)(service.classify)
-    app.post("/", response_model=list[list[HubLabel]], responses=problems)(service.classify_as_hub)
-    app.get("/v1/model", response_model=ModelInfo, responses={401: problems[401]})(service.model)
-    app.get("/healthz", response_model=State)(service.health)
-    app.get("/readyz", response_model=State, responses={503: {"model": State}})(service.readiness)
-    app.get("/metrics", responses={200: plain, 401: problems[401]})(service.prometheus)
+    refused: dict[int | str, dict[str, Any]] = {401: problems[401]}
+    app.post("/v1/classify", tags=["classify"], response_model=Answers, responses=problems)(service.classify)
+    app.get("/v1/model", tags=["classify"], response_model=ModelInfo, responses=refused)(service.model)
+    app.post("/", tags=["Hugging Face's clients"], response_model=list[list[HubLabel]], responses=problems)(
+        service.classify_as_hub
+    )
+    app.get("/healthz", tags=["server"], response_model=State)(service.health)
+    app.get("/readyz", tags=["server"], response_model=State, responses={503: {"model": State}})(service.readiness)
+    app.get("/metrics", tags=["server"], response_class=PlainTextResponse, responses=refused)(service.prometheus)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -115,14 +116,12 @@ def _file(path: Path) -> Any:  # noqa: ANN401 - a coroutine function, as FastAPI
     return answer
 
 
-async def _say_problem(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+async def _say_problem(_request: Request, error: HTTPException) -> JSONResponse:
     reason = REASONS[400] if error.status_code == 400 else error.detail  # FastAPI's own says less
     return JSONResponse({"error": reason}, error.status_code, error.headers)
 
 
-async def _say_faults(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+async def _say_faults(_request: Request, error: RequestValidationError) -> JSONResponse:
     if isinstance(error.body, bytes):  # else it was read as JSON
         return JSONResponse({"error": "Send JSON, with the header 'Content-Type: application/json'."}, 422)
     faults = [describe_fault(fault) for fault in error.errors()]

@@ -70,6 +70,9 @@ class Batcher:
         self._seconds = 0.0  # that a text takes, on average over the last batches
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
         self._thread.start()
 
     @property

@@ -9,13 +9,9 @@ TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """A server's own counts, and its process' memory and seconds.
+    """A server's own counts, and its process' memory and seconds."""
 
-    Args:
-        waiting: texts that wait now.
-    """
-
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -34,8 +30,11 @@ class Metrics:
         self._computing = Counter(
             "lora_distill_computing_seconds", "Seconds in which a batch was computed.", registry=self._registry
         )
-        gauge = Gauge("lora_distill_waiting_texts", "Texts that wait for their turn.", registry=self._registry)
-        gauge.set_function(waiting)
+        self._waiting = Gauge("lora_distill_waiting_texts", "Texts that wait for their turn.", registry=self._registry)
+
+    def watch(self, waiting: Callable[[], int]) -> None:
+        """Ask this how many texts wait, whenever that is told."""
+        self._waiting.set_function(waiting)
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a request: by its route, so that no client can make up new names."""

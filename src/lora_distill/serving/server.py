@@ -6,6 +6,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -59,10 +60,8 @@ def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]
         )
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        try:
+        with suppress(KeyboardInterrupt):  # the signal that stopped it, which uvicorn raises again when all is done
             _Server(config, lambda: announce(url)).run(sockets=[listener])
-        except KeyboardInterrupt:
-            pass  # the signal that stopped it, which uvicorn raises again when all is done
 
 
 def read_key(file: str | None) -> str:
@@ -84,7 +83,9 @@ def read_key(file: str | None) -> str:
             return ""
         key = os.environ[KEY].strip()
     if not key or not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(f"{origin}: holds no key. It is a word of printable ASCII, such as `openssl rand -hex 32` gives.")
+        raise UserError(
+            f"{origin}: holds no key. It is a word of printable ASCII, such as `openssl rand -hex 32` gives."
+        )
     return key
 
 

@@ -42,22 +42,14 @@ class Service:
 
     def __init__(self, classifier: Answering, settings: ServeSettings, card: str) -> None:
         self._classifier, self._settings, self._card = classifier, settings, card
-        self._batcher: Batcher | None = None
-        self.metrics = Metrics(lambda: self._batcher.waiting if self._batcher else 0)
-
-    def start(self) -> None:
-        """Take requests."""
-        self._batcher = Batcher(
-            lambda texts: self._classifier.logits(texts),
-            most=self._settings.max_batch,
-            room=max(self._settings.max_queue, self._settings.max_texts),
+        self.metrics = Metrics()
+        self.batcher = Batcher(
+            classifier.logits,
+            most=settings.max_batch,
+            room=max(settings.max_queue, settings.max_texts),
             observe=self.metrics.batch,
         )
-
-    async def stop(self) -> None:
-        """Take none any more, and answer those that were taken."""
-        if self._batcher:
-            await self._batcher.close()
+        self.metrics.watch(lambda: self.batcher.waiting)
 
     async def classify(self, asked: Asked, request: Request) -> Response:
         """The label of each text, its probability, and those of the other labels."""
@@ -103,7 +95,7 @@ class Service:
 
     async def readiness(self) -> JSONResponse:
         """Whether texts are classified."""
-        if self._batcher and self._batcher.alive:
+        if self.batcher.alive:
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "not ready"}, 503)
 
@@ -114,10 +106,9 @@ class Service:
     async def _logits(self, texts: list[str], request: Request) -> NDArray[np.float32]:
         self._check(texts)
         request.state.texts = len(texts)
-        assert self._batcher, "requests come after the start"
         try:
             async with asyncio.timeout(self._settings.timeout):
-                return await self._batcher.answer(texts)
+                return await self.batcher.answer(texts)
         except FullError as full:
             reason = f"Too many texts wait already. Ask again in {counted(full.seconds, 'second')}."
             raise HTTPException(429, reason, {"Retry-After": str(full.seconds)}) from None
@@ -153,7 +144,7 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
     """Where a request is wrong and how, without what it holds."""
     if fault["type"] == "json_invalid":
         return f"The body is not JSON: {fault['ctx']['error']}, at character {fault['loc'][1]}."
-    where = [str(part) for part in fault["loc"]]
+    where = [str(part) for part in fault["loc"] if "[" not in str(part)]  # pydantic's names of what might stand there
     if where[:2] in (["body", "text"], ["body", "texts"]):
         del where[1]  # which of the two kinds of request it was taken for
     return f"{'.'.join(where)}: {fault['msg'].removeprefix('Value error, ')}"

@@ -14,7 +14,9 @@ class ServeSettings(BaseModel):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for one that is free")
     threads: PositiveInt | None = Field(None, description="threads that compute; all cores when empty")
     key_file: str | None = Field(
-        None, min_length=1, description="file with the key that requests must bear; else $LORA_DISTILL_KEY, if it is set"
+        None,
+        min_length=1,
+        description="file with the key that requests must bear; $LORA_DISTILL_KEY when not given",
     )
     allow_origins: Names = Field(
         (), description="other sites whose pages may ask, as https://a.org,https://b.org; * for any"

@@ -112,8 +112,8 @@ const label = () => trying(async () => {
   const name = chosen.file.name.replace(/\.\w+$/, "");
   Object.assign($("download"), { href: link, download: `${name}-labelled.csv`, textContent: `Save ${name}-labelled.csv` });
   $("result").hidden = !rows;
-  say("file-status", `${failed ? "Ended early: " : ""}${counted(rows, "row")} labelled`
-    + `${problems ? `, ${problems.toLocaleString("en")} of them not, for the reason in their last column` : ""}.`);
+  say("file-status", `${failed ? "Ended early: " : ""}${counted(rows - problems, "row")} labelled`
+    + `${problems ? `, ${problems.toLocaleString("en")} not, for the reason in the last column` : ""}.`);
   if (failed) throw failed;
   $("download").focus();
 });
