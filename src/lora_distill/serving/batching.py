@@ -115,7 +115,8 @@ class Batcher:
             started = time.perf_counter()
             self._compute(batch)
             texts, seconds = sum(len(request.texts) for request in batch), time.perf_counter() - started
-            self._seconds += 0.2 * (seconds / max(texts, 1) - self._seconds)
+            each = seconds / max(texts, 1)
+            self._seconds += 0.2 * (each - self._seconds) if self._seconds else each
             self._observe(texts, seconds)
 
     def _next(self) -> list[_Request]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lora_distill.deployment.classifier import Classifier
@@ -39,29 +40,34 @@ def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]
         UserError: the model cannot be used, the address cannot be had, or the key cannot be read.
     """
     key = read_key(settings.key_file)
-    with _listen(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port) as listener:
         classifier = Classifier.load(folder, threads=settings.threads)
         classifier.logits(["The first text takes longer than those after it."])
         log_as_json()
         if not key and not settings.host.startswith(LOOPBACK):
             logger.warning("Whoever can reach this server can use it: it has no key.")
-        config = uvicorn.Config(
-            create_app(classifier, settings, key=key, card=read_card(folder)),
-            http=_Protocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=MOST_CONNECTIONS,
-            timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=math.ceil(2 * settings.timeout) + 1,
-        )
+        app = create_app(classifier, settings, key=key, card=read_card(folder))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         with suppress(KeyboardInterrupt):  # the signal that stopped it, which uvicorn raises again when all is done
-            _Server(config, lambda: announce(url)).run(sockets=[listener])
+            Server(configure(app, settings), lambda: announce(url)).run(sockets=[listener])
+
+
+def configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(2 * settings.timeout) + 1,
+    )
 
 
 def read_key(file: str | None) -> str:
@@ -97,7 +103,12 @@ def read_card(folder: Path) -> str:
     return ""
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        UserError: the address is taken, or not this machine's.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
@@ -107,14 +118,15 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-class _Server(uvicorn.Server):
-    """Says when it answers."""
+class Server(uvicorn.Server):
+    """Uvicorn's, which says when it answers."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
         await super().startup(sockets)
         self._announce()
 
