@@ -2,7 +2,8 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,6 +60,14 @@ def logits_of(texts: Sequence[str]) -> NDArray[np.float32]:
 def label_of(text: str) -> str:
     """The label that the fake gives."""
     return LABELS[int(logits_of([text])[0].argmax())]
+
+
+def until(reached: Callable[[], object]) -> None:
+    """Wait for it, a minute at most."""
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -177,7 +177,9 @@ def test_the_worker_outlives_a_loop_that_was_closed() -> None:
 
 def test_each_batch_is_counted() -> None:
     async def ask() -> None:
-        batcher = Batcher(classifier.logits, most=4, room=9, observe=lambda texts, seconds: told.append((texts, seconds)))
+        batcher = Batcher(
+            classifier.logits, most=4, room=9, observe=lambda texts, seconds: told.append((texts, seconds))
+        )
         batcher.start()
         await batcher.answer(["a", "b", "c"])
         await batcher.close()

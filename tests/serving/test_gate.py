@@ -12,11 +12,19 @@ from tests.serving.fake import POISON
 KEY = "s3cret"
 
 
-@pytest.mark.parametrize("given", [None, "", KEY, f"bearer {KEY}", "Bearer", f"Bearer {KEY}x", f"Bearer  {KEY}", "Bearer é"])
+@pytest.mark.parametrize(
+    "given", [None, "", KEY, f"bearer {KEY}", "Bearer", f"Bearer {KEY}x", f"Bearer  {KEY}", "Bearer é"]
+)
 def test_without_the_key_there_is_no_answer(client: Client, given: str | None) -> None:
     headers = {} if given is None else {"Authorization": given.encode()}
     opened = client(key=KEY)
-    for method, path in (("POST", "/"), ("POST", "/v1/classify"), ("GET", "/v1/model"), ("GET", "/metrics"), ("GET", "/x")):
+    for method, path in (
+        ("POST", "/"),
+        ("POST", "/v1/classify"),
+        ("GET", "/v1/model"),
+        ("GET", "/metrics"),
+        ("GET", "/x"),
+    ):
         answered = opened.request(method, path, headers=headers)
         assert answered.status_code == 401
         assert answered.headers["WWW-Authenticate"] == "Bearer"

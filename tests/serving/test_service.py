@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving.conftest import Client
-from tests.serving.fake import LABELS, POISON, FakeClassifier, label_of, logits_of
+from tests.serving.fake import LABELS, POISON, FakeClassifier, label_of, logits_of, until
 
 
 def probabilities_of(text: str) -> dict[str, float]:
@@ -32,7 +32,9 @@ def test_texts_are_answered_in_their_order_and_top_k_says_how_fully(client: Clie
     results = client().post("/v1/classify", json={"texts": texts, "top_k": 2}).json()["results"]
     assert [result["label"] for result in results] == [label_of(text) for text in texts]
     assert {len(result["probabilities"]) for result in results} == {2}
-    assert client().post("/v1/classify", json={"texts": texts[:1], "top_k": 99}).json()["results"][0]["probabilities"][2]
+    assert (
+        client().post("/v1/classify", json={"texts": texts[:1], "top_k": 99}).json()["results"][0]["probabilities"][2]
+    )
 
 
 def test_nothing_to_answer(client: Client) -> None:
@@ -137,8 +139,7 @@ def test_a_full_queue_is_a_429_and_none_of_the_accepted_is_lost(client: Client, 
         first = pool.submit(ask, opened, "first")
         classifier.begun.wait()
         others = [pool.submit(ask, opened, f"{number} a", f"{number} b") for number in range(2)]
-        while sum("waiting_texts 4.0" in line for line in opened.get("/metrics").text.splitlines()) != 1:
-            pass
+        until(lambda: "waiting_texts 4.0" in opened.get("/metrics").text)
         assert ask(opened, "late") == (429, "1", "Too many texts wait already. Ask again in 1 second.")
         classifier.go.set()
         assert [each.result()[0] for each in (first, *others)] == [200] * 3

@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -102,23 +103,36 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    files = {"/": PAGES / "index.html", "/docs": PAGES / "docs.html", "/colours.css": COLOURS}
-    for path, file in files.items():
-        app.get(path, include_in_schema=False)(_file(file))
+    @app.get("/", tags=["server"], response_class=HTMLResponse)
+    async def page() -> FileResponse:
+        """A page to try the classifier."""
+        return FileResponse(PAGES / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(PAGES / "docs.html")
+
+    @app.get("/colours.css", include_in_schema=False)
+    async def colours() -> FileResponse:
+        return FileResponse(COLOURS)
+
     app.mount("/page", StaticFiles(directory=PAGES))
     app.mount("/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
 
 
-def _file(path: Path) -> Any:  # noqa: ANN401 - a coroutine function, as FastAPI takes it
-    async def answer() -> FileResponse:
-        return FileResponse(path)
-
-    return answer
-
-
-async def _say_problem(_request: Request, error: HTTPException) -> JSONResponse:
+async def _say_problem(request: Request, error: HTTPException) -> JSONResponse:
     reason = REASONS[400] if error.status_code == 400 else error.detail  # FastAPI's own says less
-    return JSONResponse({"error": reason}, error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of one route only, and a path may have two
+        headers["Allow"] = ", ".join(
+            sorted(
+                method
+                for route in request.app.routes
+                if isinstance(route, APIRoute) and route.path == request.scope["path"]
+                for method in route.methods
+            )
+        )
+    return JSONResponse({"error": reason}, error.status_code, headers)
 
 
 async def _say_faults(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 
 def _of_characters(text: str) -> str:
@@ -13,8 +13,14 @@ def _of_characters(text: str) -> str:
     return text
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 3.0 is an integer in JSON Schema
+
+
 Text = Annotated[str, AfterValidator(_of_characters)]
-TopK = Annotated[int, Field(ge=1, description="Of each text, only so many labels, the likeliest first.")]
+TopK = Annotated[
+    int, Field(ge=1, description="Of each text, only so many labels, the likeliest first."), BeforeValidator(_whole)
+]
 
 
 class _Asked(BaseModel):

@@ -113,8 +113,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
     except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # the rest says again which address
         raise UserError(
-            f"--host {host} --port {port}: {error.strerror}. Give another; --port 0 takes one that is free."
+            f"--host {host} --port {port}: {reason}. Give another; --port 0 takes one that is free."
         ) from None
 
 
