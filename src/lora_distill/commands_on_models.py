@@ -1,6 +1,7 @@
 """The commands that take a finished model: to serve it."""
 
 import argparse
+import sys
 
 from lora_distill.config import make_settings
 from lora_distill.errors import UserError
@@ -22,6 +23,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
     def announce(url: str) -> None:
         print_lines(f"Serving {arguments.model} at {url}   (Ctrl-C stops it)")
+        sys.stdout.flush()  # whoever reads a pipe waits for it
 
     try:
         serve(arguments.model, settings, announce)
