@@ -27,7 +27,7 @@ class FakeClassifier:
         begun: set when a batch was begun.
     """
 
-    labels = LABELS
+    labels: tuple[str, ...] = LABELS
     temperature = 2.0
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """The API against its own description: requests that are made from it, good ones and bad."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -37,14 +38,14 @@ def made(number: int) -> hypothesis.settings:
 
 @api.parametrize()
 @made(120)
-def test_the_api_keeps_its_description(case: schemathesis.Case, url: str) -> None:
+def test_the_api_keeps_its_description(case: schemathesis.Case[Any], url: str) -> None:
     case.call_and_validate(base_url=url)
 
 
 @pytest.mark.benchmark
 @api.parametrize()
 @made(10_000)
-def test_the_api_keeps_its_description_for_long(case: schemathesis.Case, url: str) -> None:
+def test_the_api_keeps_its_description_for_long(case: schemathesis.Case[Any], url: str) -> None:
     case.call_and_validate(base_url=url)
 
 
