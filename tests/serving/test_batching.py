@@ -136,7 +136,7 @@ def test_texts_that_break_the_classifier_cost_their_own_request_only() -> None:
 
     classifier = FakeClassifier()
     _, a, poisoned, b = asyncio.run(ask())
-    assert np.array_equal(np.concatenate([a, b]), logits_of(["a", "b"]))  # type: ignore[arg-type] # the rows
+    assert np.array_equal(np.concatenate([a, b]), logits_of(["a", "b"]))
     assert isinstance(poisoned, ValueError)
 
 

@@ -16,7 +16,7 @@ KEY = "s3cret"
     "given", [None, "", KEY, f"bearer {KEY}", "Bearer", f"Bearer {KEY}x", f"Bearer  {KEY}", "Bearer é"]
 )
 def test_without_the_key_there_is_no_answer(client: Client, given: str | None) -> None:
-    headers = {} if given is None else {"Authorization": given.encode()}
+    headers = {} if given is None else {b"Authorization": given.encode()}
     opened = client(key=KEY)
     for method, path in (
         ("POST", "/"),
@@ -74,7 +74,7 @@ def test_a_body_that_is_too_large_is_a_413_told_or_not(client: Client) -> None:
 
 def test_a_length_that_is_no_number_is_the_server_s_to_judge(client: Client) -> None:
     for length in ("-1", "1e9", "٣", "9" * 500):
-        answered = client().post("/v1/classify", content=b"{}", headers={"Content-Length": length.encode()})
+        answered = client().post("/v1/classify", content=b"{}", headers={b"Content-Length": length.encode()})
         assert answered.status_code in {413, 422}
 
 

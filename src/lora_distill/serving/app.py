@@ -129,7 +129,7 @@ async def _say_problem(request: Request, error: HTTPException) -> JSONResponse:
                 method
                 for route in request.app.routes
                 if isinstance(route, APIRoute) and route.path == request.scope["path"]
-                for method in route.methods
+                for method in route.methods or ()
             )
         )
     return JSONResponse({"error": reason}, error.status_code, headers)
