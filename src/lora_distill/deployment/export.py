@@ -165,6 +165,8 @@ class _Exporting:
         tokenizer.save_pretrained(folder)
         if form == MERGED:
             self.model.save_pretrained(folder)
+            for weights in folder.glob("*.safetensors"):  # which safetensors lets nobody else read
+                weights.chmod((folder / "config.json").stat().st_mode)
             return
         self.model.config.save_pretrained(folder)
         if self.graph is None:

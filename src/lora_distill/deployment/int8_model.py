@@ -17,13 +17,14 @@ from onnx import helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
 MOST, ZERO = 127, 128  # of an eight-bit number without its sign, and what stands for zero in one of 0 to 255
+LEAST_ROWS = 256  # of a table of embeddings: smaller ones weigh little, and what all tokens share must be exact
 TINY = 1e-12  # more than the scale of a token that is all zeros
 
 
 def quantise(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in eight bits: its products with weights, and its tables of embeddings.
+    """The same graph in eight bits: its products of tokens with weights, and its tables of embeddings.
 
-    Products of few rows, such as the head's on one vector a text, stay in fp32, and so does all else.
+    All else stays in fp32, the head's products on one vector a text too, which are `Gemm` in a graph of `convert`.
 
     Args:
         graph: of `convert`.
@@ -46,7 +47,7 @@ class _Quantiser:
         for node in inside.node:
             if node.op_type == "MatMul" and self._is_matrix(node.input[1]):
                 self._product(*node.input, node.output[0])
-            elif node.op_type == "Gather" and self._is_matrix(node.input[0]):
+            elif node.op_type == "Gather" and self._is_matrix(node.input[0], LEAST_ROWS):
                 self._embedding(*node.input, node.output[0])
             elif node.op_type == "LayerNormalization":
                 self._normalisation(node)
@@ -128,9 +129,11 @@ class _Quantiser:
         found = self._weights.get(name)
         return found is not None and not found.dims and isclose(numpy_helper.to_array(found), value, rel_tol=1e-6)
 
-    def _is_matrix(self, name: str) -> bool:
+    def _is_matrix(self, name: str, least_rows: int = 1) -> bool:
         found = self._weights.get(name)
-        return found is not None and found.data_type == onnx.TensorProto.FLOAT and len(found.dims) == 2
+        if found is None or found.data_type != onnx.TensorProto.FLOAT or len(found.dims) != 2:
+            return False
+        return bool(found.dims[0] >= least_rows)
 
     def _reshape_as(self, of: str, flat: str, output: str, width: int) -> None:
         """Give rows back the leading axes of `of`, and a name."""

@@ -14,7 +14,7 @@ from lora_distill.deployment.exported import Opened
 from lora_distill.evaluation.significance import paired_difference
 
 BATCH = 32
-MOST_ALONE = 256  # rows that are also asked about one at a time
+MOST_AGAIN = 256  # rows that are also asked about in batches and one at a time, and timed
 SIGNIFICANT = 0.05
 
 
@@ -33,7 +33,7 @@ class Bar:
     batchmates: float
 
 
-BARS = {"merged": Bar(1.0, 1e-4, 1e-4), "onnx": Bar(1.0, 1e-4, 1e-4), "onnx-int8": Bar(0.99, None, 0.05)}
+BARS = {"merged": Bar(1.0, 1e-4, 1e-4), "onnx": Bar(1.0, 1e-4, 1e-4), "onnx-int8": Bar(0.99, None, 1e-3)}
 
 
 def verify(
@@ -58,7 +58,7 @@ def verify(
           often (see `paired_difference`).
         - `batchmates`: of `rows` of them, asked in batches of 32 as they come and one at a time, the
           `largest_difference` of any logit and how many get an `other_class`.
-        - `texts_per_second`: in batches of 32, sorted by length, from token ids to logits.
+        - `texts_per_second`: of those rows in batches of 32, sorted by length, from token ids to logits.
         - `faults`: sentences on what it was asked and does not keep.
     """
     found = Classifier(opened).logits(texts)
@@ -66,7 +66,8 @@ def verify(
     compared = paired_difference(first == labels, second == labels)
     other, difference = int((first != second).sum()), float(np.abs(found - before).max())
     tokens = [encoding.ids for encoding in opened.tokenizer.encode_batch_fast(list(texts))]
-    alone = _with_and_without_batchmates(opened, tokens)
+    again = tokens[:: -(-len(tokens) // MOST_AGAIN)]
+    alone = _with_and_without_batchmates(opened, again)
     faults = []
     if 1 - other / len(texts) < bar.same_class:
         faults.append(f"{counted(other, 'row')} of {len(texts):,} get another class")
@@ -89,13 +90,12 @@ def verify(
         "accuracy_before": float(np.mean(second == labels)),
         "mcnemar_p": compared.p_value,
         "batchmates": alone,
-        "texts_per_second": _rate(opened, tokens),
+        "texts_per_second": _rate(opened, again),
         "faults": faults,
     }
 
 
-def _with_and_without_batchmates(opened: Opened, tokens: list[list[int]]) -> dict[str, Any]:
-    rows = tokens[:: -(-len(tokens) // MOST_ALONE)]
+def _with_and_without_batchmates(opened: Opened, rows: list[list[int]]) -> dict[str, Any]:
     together = np.concatenate([_logits(opened, rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)])
     alone = np.concatenate([_logits(opened, [row]) for row in rows])
     return {
