@@ -34,7 +34,7 @@ def test_it_answers_nearly_as_before_and_each_text_by_itself(family: str, tiny: 
     operators = [node.op_type for node in small.graph.node]
     assert not [node for node in small.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     assert "Erf" not in operators
-    assert "Gelu" in operators
+    assert ("Gelu" in operators) is (family != "albert")  # whose activation is another
     parameters = sum(each.numel() for each in model.parameters())
     floats = sum(np.prod(each.dims) for each in weights.values() if each.data_type == onnx.TensorProto.FLOAT)
     assert floats < 0.2 * parameters
