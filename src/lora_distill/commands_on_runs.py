@@ -63,7 +63,7 @@ def export(arguments: argparse.Namespace) -> int:
         say_error(str(error))
         return SOME_FAILED
     console().print(exported_table(written))
-    print_lines("", *(f"Written to {folders[form]}" for form in written))
+    print_lines("", *(f"Written to {folder}" for folder in folders.values()))
     for form, each in written.items():
         for fault in each["faults"]:
             say_error(f"{form}: kept by force: {fault}.")

@@ -58,7 +58,9 @@ def test_logits_that_are_no_numbers_pass_nowhere(opened: Opened) -> None:
         assert verify(broken, TEXTS, BEFORE, LABELS, bar)["faults"]
 
 
-@pytest.mark.parametrize(("others", "form", "passes"), [(1, "onnx", False), (4, "onnx-int8", True), (5, "onnx-int8", False)])
+@pytest.mark.parametrize(
+    ("others", "form", "passes"), [(1, "onnx", False), (4, "onnx-int8", True), (5, "onnx-int8", False)]
+)
 def test_few_rows_may_change_their_class_in_eight_bits_and_none_else(
     opened: Opened, others: int, form: str, passes: bool
 ) -> None:
@@ -83,7 +85,4 @@ def test_an_answer_that_depends_on_batchmates_fails(opened: Opened) -> None:
         return opened.forward(ids, mask) + np.float32(2e-3) * np.float32(len(ids) > 16)
 
     (fault,) = verify(through(opened, leaning), TEXTS, BEFORE, LABELS, BARS["onnx-int8"])["faults"]
-    assert fault == (
-        "an answer depends on the other texts of its batch: a logit by 0.002, the class of 0 rows of 200"
-    )
-
+    assert fault == ("an answer depends on the other texts of its batch: a logit by 0.002, the class of 0 rows of 200")

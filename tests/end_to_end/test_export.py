@@ -17,6 +17,7 @@ from transformers import pipeline
 
 from lora_distill.deployment import export
 from lora_distill.deployment.classifier import Classifier
+from lora_distill.deployment.verification import BARS
 from lora_distill.evidence import Predictions, read_predictions
 from lora_distill.run_folder import RunFolder
 from tests.end_to_end.conftest import Command, metrics_of
@@ -54,7 +55,11 @@ def test_a_folder_holds_all_that_it_takes(form: export.Form, exported: Path, sma
     folder = exported / form
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert found == FILES | {WEIGHTS[form]}
-    about, config, student = read(folder / "classifier.json"), read(folder / "config.json"), metrics_of(small_run)["student"]
+    about, config, student = (
+        read(folder / "classifier.json"),
+        read(folder / "config.json"),
+        metrics_of(small_run)["student"],
+    )
     assert (about["form"], about["labels"], about["max_length"]) == (form, LABELS, 32)
     assert about["temperature"] == student["temperature_scaling"]["temperature"]
     assert about["made_from"]["metrics"]["accuracy"] == student["test"]["accuracy"]
@@ -114,7 +119,9 @@ def test_the_graphs_say_nothing_of_this_machine(exported: Path) -> None:
         contents = (exported / form / WEIGHTS[form]).read_bytes()
         assert b"site-packages" not in contents
         graph = onnx.load_from_string(contents).graph
-        shapes = [[axis.dim_param or axis.dim_value for axis in each.type.tensor_type.shape.dim] for each in graph.input]
+        shapes = [
+            [axis.dim_param or axis.dim_value for axis in each.type.tensor_type.shape.dim] for each in graph.input
+        ]
         assert shapes == [["batch", "length"], ["batch", "length"]]
 
 
@@ -122,7 +129,7 @@ def test_what_is_not_faithful_is_not_kept_but_by_force(
     call: Command, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, place = shutil.copytree(small_run, tmp_path / "small"), tmp_path / "out"
-    monkeypatch.setitem(export.BARS, "merged", replace(export.BARS["merged"], same_class=1.1))
+    monkeypatch.setitem(BARS, "merged", replace(BARS["merged"], same_class=1.1))
     done = call("export", run, "--to", "merged", "--output", place)
     assert done.returncode == 1
     assert done.stderr == (
@@ -153,7 +160,10 @@ def test_an_earlier_export_is_replaced_and_nothing_else(call: Command, small_run
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--to", "merged", "--role", "self-trained"], "--role self-trained: this run has none. It has: teacher, student, control."),
+        (
+            ["--to", "merged", "--role", "self-trained"],
+            "--role self-trained: this run has none. It has: teacher, student, control.",
+        ),
         (["--to", "pickle"], "invalid choice: 'pickle'"),
         ([], "the following arguments are required: --to"),
     ],

@@ -45,7 +45,7 @@ def places(run: RunFolder, role: Role, forms: tuple[Form, ...], output: Path | N
 @remembering()
 def export_role(
     run: RunFolder, role: Role, folders: Mapping[Form, Path], *, force: bool = False
-) -> dict[Form, dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:
     """Write a role's model in some forms, each verified on the run's test rows before it is put in place.
 
     Args:
@@ -69,7 +69,8 @@ def export_role(
         if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
     exporting = _Exporting.of(run, role, results)
-    written, faults = {}, []
+    written: dict[str, dict[str, Any]] = {}
+    faults = []
     for form, folder in folders.items():
         try:
             written[form] = exporting.write(form, folder, force=force)

@@ -1,14 +1,17 @@
 """An ONNX graph with weights of eight bits, and activations that are rounded to eight, each token by itself.
 
 The usual dynamic quantisation takes one scale for a whole batch, so that an answer depends on the other texts in it; a
-static one takes a scale from other texts, which the few large activations of an encoder make coarse. Here each token has
-a scale of its own, and each column of a weight (Yao et al., ZeroQuant, NeurIPS 2022). The products are ONNX Runtime's own
-on integers: `MatMulIntegerToFloat` of its domain com.microsoft, which its builds for browsers and Node have, too.
+static one takes a scale from other texts, which the few large activations of an encoder make coarse. Here each token
+has a scale of its own, and each column of a weight (Yao et al., ZeroQuant, NeurIPS 2022). The products are ONNX
+Runtime's own on integers: `MatMulIntegerToFloat` of its domain com.microsoft, which its builds for browsers and Node
+have, too. Processors that multiply unsigned by signed bytes without VNNI may saturate; there ONNX Runtime's option
+`session.x64quantprecision` is to be 1.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from math import isclose, sqrt
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,9 +49,9 @@ class _Quantiser:
         inside = self._before.graph
         for node in inside.node:
             if node.op_type == "MatMul" and self._is_matrix(node.input[1]):
-                self._product(*node.input, node.output[0])
+                self._product(node.input[0], node.input[1], node.output[0])
             elif node.op_type == "Gather" and self._is_matrix(node.input[0], LEAST_ROWS):
-                self._embedding(*node.input, node.output[0])
+                self._embedding(node.input[0], node.input[1], node.output[0])
             elif node.op_type == "LayerNormalization":
                 self._normalisation(node)
             elif of := self._gelu_of(node):
@@ -64,9 +67,9 @@ class _Quantiser:
     def _product(self, of: str, weight: str, output: str) -> None:
         columns = f"{weight}_int8", f"{weight}_scale"
         if columns[0] not in self._new:
-            matrix = numpy_helper.to_array(self._weights[weight])
-            for name, array in zip(columns, _round(matrix, axis=0), strict=True):
-                self._constant(name, array)
+            values, scales = _round(numpy_helper.to_array(self._weights[weight]), axis=0)
+            self._constant(columns[0], values)
+            self._constant(columns[1], scales)
         rounded = self._rounded_by_token(of, self._weights[weight].dims[0])
         zero, one = self._constant("zero_uint8", np.uint8(ZERO)), self._constant("one", np.float32(1))
         product = [rounded, columns[0], one, columns[1], zero]
@@ -103,7 +106,7 @@ class _Quantiser:
         self._add("Mul", [found, self._add("Gather", [scale, ids], f"{output}_scale")], output)
 
     def _normalisation(self, node: onnx.NodeProto) -> None:
-        """On a matrix: ONNX Runtime would put the sum before it into the same operator, which is many times as slow."""
+        """On a matrix: ONNX Runtime would join it with the sum before it, in an operator that is many times as slow."""
         width = self._weights[node.input[1]].dims[0]
         rows = self._constant(f"rows_of_{width}", np.array([-1, width]))
         flat = self._add("Reshape", [node.input[0], rows], f"{node.output[0]}_rows")
@@ -112,7 +115,7 @@ class _Quantiser:
         self._reshape_as(node.input[0], normal, node.output[0], width)
 
     def _gelu_of(self, node: onnx.NodeProto) -> str | None:
-        """What a node takes the GELU of, if it is the last of x * (0.5 * (1 + erf(x / sqrt(2)))), which is not fused."""
+        """What a node takes the GELU of, if it ends x * (0.5 * (1 + erf(x / sqrt(2)))), which nobody fuses."""
         half = self._made(node.input[1], "Mul") if node.op_type == "Mul" else None
         one_more = self._made(half.input[1], "Add") if half and self._is(half.input[0], 0.5) else None
         erf = self._made(one_more.input[0], "Erf") if one_more and self._is(one_more.input[1], 1) else None
@@ -143,7 +146,7 @@ class _Quantiser:
         )
         self._add("Reshape", [flat, shape], output)
 
-    def _add(self, operator: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+    def _add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:  # noqa: ANN401 - ONNX's own
         self._nodes.append(helper.make_node(operator, inputs, [output], name=f"{operator} {output}", **attributes))
         return output
 

@@ -78,8 +78,8 @@ def verify(
         faults.append(f"accuracy falls from {accuracies} (McNemar's exact test, p = {compared.p_value:.2g})")
     if alone["other_class"] or not alone["largest_difference"] <= bar.batchmates:
         faults.append(
-            f"an answer depends on the other texts of its batch: a logit by {alone['largest_difference']:.2g}, the class"
-            f" of {counted(alone['other_class'], 'row')} of {alone['rows']:,}"
+            f"an answer depends on the other texts of its batch: a logit by {alone['largest_difference']:.2g},"
+            f" the class of {counted(alone['other_class'], 'row')} of {alone['rows']:,}"
         )
     return {
         "rows": len(texts),

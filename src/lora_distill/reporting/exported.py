@@ -11,9 +11,9 @@ from lora_distill.reporting.sentences import percent
 FORMS = {
     "merged": "The adapter has been added to the weights of its base model: a plain folder of transformers, in fp32.",
     "onnx": "This is the model as an ONNX graph in fp32, the adapter added to the weights of its base model.",
-    "onnx-int8": "This is the model as an ONNX graph in eight bits, the adapter added to the weights of its base model: "
-    "weights rounded with a scale for each column, activations with one for each token, so that an answer does not "
-    "depend on the other texts of its batch.",
+    "onnx-int8": "This is the model as an ONNX graph in eight bits, the adapter added to the weights of its base "
+    "model: weights rounded with a scale for each column, activations with one for each token, so that an answer does "
+    "not depend on the other texts of its batch.",
 }
 
 
@@ -55,8 +55,8 @@ print([answer["label"] for answer in classify(texts, truncation=True, max_length
 def _with_onnxruntime(file: str, form: str) -> str:
     return f"""## How to load it
 
-It takes `input_ids` and `attention_mask`, int64 [batch, length], and gives `logits`, float32 [batch, classes]. In Python, \
-`pip install onnxruntime tokenizers`:
+It takes `input_ids` and `attention_mask`, int64 [batch, length], and gives `logits`, float32 [batch, classes]. In \
+Python, `pip install onnxruntime tokenizers`:
 
 ```python
 import json
@@ -95,21 +95,20 @@ console.log(await classify(["A first text.", "A second one."]));
 
 def _verified(verification: dict[str, Any]) -> str:
     batchmates, size = verification["batchmates"], verification["bytes"] / 1e6
+    share, differ = verification["bytes"] / verification["bytes_merged"], "the logits differ by"
     lines = [
-        f"Same class as before on {percent(verification['same_class'])} of the {verification['rows']:,} test rows; the "
-        f"logits differ by {verification['largest_difference']:.2g} at most",
-        f"Accuracy {percent(verification['accuracy'])}, before {percent(verification['accuracy_before'])} (McNemar's exact "
-        f"test, p = {verification['mcnemar_p']:.2g})",
-        f"In batches of 32 and one at a time, {batchmates['rows']:,} rows: {batchmates['other_class']:,} get another class; "
-        f"the logits differ by {batchmates['largest_difference']:.2g} at most",
-        f"{size:,.1f} MB of weights, {verification['bytes'] / verification['bytes_merged']:.2f} of what they take in fp32",
-        f"{verification['texts_per_second']:,.0f} texts a second in batches of 32, from token ids to logits, where it was "
-        f"exported, on {verification['threads']} threads",
-        *(
-            f"**It does not keep what was asked of it, and was exported by force**: {each}"
-            for each in verification["faults"]
-        ),
+        f"Same class as before on {percent(verification['same_class'])} of the {verification['rows']:,} test rows; "
+        f"{differ} {verification['largest_difference']:.2g} at most",
+        f"Accuracy {percent(verification['accuracy'])}, before {percent(verification['accuracy_before'])} "
+        f"(McNemar's exact test, p = {verification['mcnemar_p']:.2g})",
+        f"In batches of 32 and one at a time, {batchmates['rows']:,} rows: {batchmates['other_class']:,} get another "
+        f"class; {differ} {batchmates['largest_difference']:.2g} at most",
+        f"{size:,.1f} MB of weights, {share:.2f} of what they take in fp32",
+        f"{verification['texts_per_second']:,.0f} texts a second in batches of 32, from token ids to logits, where it "
+        f"was exported, on {verification['threads']} threads",
     ]
+    forced = "**It does not keep what was asked of it, and was exported by force**"
+    lines += [f"{forced}: {each}" for each in verification["faults"]]
     return "\n".join(f"- {line}" for line in lines)
 
 
