@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_distill.commands_on_models import serve
-from lora_distill.commands_on_runs import compare, evaluate, predict, report, show, speed
+from lora_distill.commands_on_runs import compare, evaluate, export, predict, report, show, speed
 from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
@@ -248,6 +248,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "speed": speed,
+    "export": export,
     "show": show,
     "compare": compare,
     "report": report,

@@ -14,7 +14,7 @@ from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.flags import given
 from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on, say_error
-from lora_distill.program import INTERRUPTED, OK
+from lora_distill.program import INTERRUPTED, OK, SOME_FAILED
 from lora_distill.run_folder import REPORT, SPEED, RunFolder, group_by_seed, runs_in
 from lora_distill.store import write_json
 
@@ -46,6 +46,27 @@ def speed(arguments: argparse.Namespace) -> int:
     console().print(speed_table(measured))
     print_lines("", *explain_speed(measured, run.results()))
     _keep(run.path / SPEED, measured)
+    return OK
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """A run's model as folders that open elsewhere."""
+    from lora_distill.deployment.export import FORMS, UnfaithfulError, export_role, places
+    from lora_distill.reporting.exported import exported_table
+
+    run = RunFolder(arguments.run)
+    folders = places(run, arguments.role, FORMS if arguments.to == "all" else (arguments.to,), arguments.output)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            written = export_role(run, arguments.role, folders, force=arguments.force)
+    except UnfaithfulError as error:
+        say_error(str(error))
+        return SOME_FAILED
+    console().print(exported_table(written))
+    print_lines("", *(f"Written to {folder}" for folder in folders.values()))
+    for form, each in written.items():
+        for fault in each["faults"]:
+            say_error(f"{form}: kept by force: {fault}.")
     return OK
 
 

@@ -7,8 +7,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import BaseModel
 
 from lora_distill import __version__
-from lora_distill.config import Config, suggest
+from lora_distill.config import ROLES, Config, suggest
 from lora_distill.data.formats import INPUT_FORMATS
+from lora_distill.deployment.exported import MERGED, ONNX_FILES
 from lora_distill.errors import UserError
 from lora_distill.program import program
 from lora_distill.serving.settings import ServeSettings
@@ -112,6 +113,21 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     speed.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
     _add_predict(commands)
+
+    export = commands.add_parser("export", help="a finished run's model as a folder that opens elsewhere, and verified")
+    export.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=(MERGED, *ONNX_FILES, "all"),
+        help="merged: a plain folder of transformers; onnx: an ONNX graph; onnx-int8: the same in eight bits",
+    )
+    export.add_argument("--role", choices=ROLES, default="student", help="which of the run's models (default: student)")
+    export.add_argument(
+        "--output", metavar="DIR", type=Path, help="where to, with a folder in it for each of all; else RUN/exported"
+    )
+    export.add_argument("--force", action="store_true", help="keep also what does not answer as the run's model did")
+    export.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
     show = commands.add_parser("show", help="the results of a finished run, or of several")
     show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")

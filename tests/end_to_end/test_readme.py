@@ -44,6 +44,7 @@ COMMANDS = {
     ".venv/bin/lora-distill plan --base_model minilm --classes 4 --student_budget 1000000": "",
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,
+    ".venv/bin/lora-distill export outputs/lora_distillation/mine --to onnx-int8": "--force",  # of a model so untrained
     "python scripts/train_distillation.py --resume --exp_name mine": "",
 }
 NOT_RUN = ["./scripts/run_tests.sh"]  # it would run this test

@@ -46,8 +46,8 @@ def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int 
     return replace(opened, about=dict(about or opened.about), files=files)
 
 
-def _open_role(run: RunFolder, role: Role) -> Opened:
-    results, environment = run.results(), run.environment()
+def check_reading(run: RunFolder) -> None:
+    """Refuse a run whose models read more than the beginning of single texts."""
     config = run.resolved()
     if config.text_pair_column or config.long_text != "truncate":
         name = "text_pair_column" if config.text_pair_column else "long_text"
@@ -55,6 +55,11 @@ def _open_role(run: RunFolder, role: Role) -> Opened:
             f"model {run.path}: was trained with --{name} {getattr(config, name)}, which is not to be had here yet:"
             " a classifier reads the beginning of single texts."
         )
+
+
+def _open_role(run: RunFolder, role: Role) -> Opened:
+    results, environment = run.results(), run.environment()
+    check_reading(run)
     opened = open_role(run, role)
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]

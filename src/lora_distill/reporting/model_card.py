@@ -1,9 +1,9 @@
-"""The README.md of an adapter's folder: a model card in the hub's format."""
+"""The README.md of a model's folder: a model card in the hub's format."""
 
 import re
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -24,7 +24,26 @@ from lora_distill.reporting.sentences import (
 )
 
 
-def model_card(*, role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
+class Opening(NamedTuple):
+    """How a model opens that is no adapter.
+
+    Attributes:
+        library: that opens it, by the hub's name for it.
+        section: Markdown on that.
+    """
+
+    library: str
+    section: str
+
+
+def model_card(
+    *,
+    role: str,
+    results: dict[str, Any],
+    config: dict[str, Any],
+    base: dict[str, str],
+    opening: Opening | None = None,
+) -> str:
     """Write the card of one role of a finished run.
 
     Args:
@@ -33,33 +52,38 @@ def model_card(*, role: str, results: dict[str, Any], config: dict[str, Any], ba
         config: the resolved config.
         base: of the base model `name`, `kind` (hub, packaged or folder), `revision` and `reference` (the hub's
             name, or the folder).
+        opening: of a model that is no adapter.
 
     Returns:
         Markdown with the hub's metadata as YAML at its head.
     """
     facts, card = results[role], [_results(role, results, config), _data(results)]
     if facts["trainable_parameters"] is None:
-        card = [_about_given(results, config), *card]
+        card = [_about_given(results, config, opening), *card]
     else:
         card = [
             _about(role, results, config, base),
-            loading(role, results, config, base),
+            opening.section if opening else loading(role, results, config, base),
             *card,
             _settings(role, results, config),
         ]
-    metadata = yaml.safe_dump(_metadata(role, results, base), sort_keys=False, allow_unicode=True)
+    metadata = yaml.safe_dump(_metadata(role, results, base, opening), sort_keys=False, allow_unicode=True)
     heading = f"# {_md(results['exp_name'])}: the {role}"
     return f"---\n{metadata}---\n\n" + "\n\n".join([heading, *card, _limits(role, results, config)]) + "\n"
 
 
-def _metadata(role: str, results: dict[str, Any], base: dict[str, str]) -> dict[str, Any]:
+def _metadata(role: str, results: dict[str, Any], base: dict[str, str], opening: Opening | None) -> dict[str, Any]:
     """The hub's fields. What has no id on the hub is left out, and so is the licence, which is not known."""
     metadata: dict[str, Any] = {"pipeline_tag": "text-classification", "tags": ["lora-distill"]}
+    if opening:
+        metadata["library_name"] = opening.library
     if results[role]["trainable_parameters"] is not None:
-        metadata["library_name"] = "peft"
+        metadata.setdefault("library_name", "peft")
         metadata["tags"].append("lora")
         if base["kind"] == "hub":
             metadata["base_model"] = base["reference"]
+            if opening:
+                metadata["base_model_relation"] = "finetune"
     if role == "student":
         metadata["tags"].append("knowledge-distillation")
     data, test = results["data"], results[role]["test"]
@@ -138,11 +162,11 @@ _PURPOSE = {
 }
 
 
-def _about_given(results: dict[str, Any], config: dict[str, Any]) -> str:
-    return (
-        f"This teacher was not trained here: it was {_given(results, config)}. This folder holds no weights, only this"
-        " card on how it did."
-    )
+def _about_given(results: dict[str, Any], config: dict[str, Any], opening: Opening | None) -> str:
+    about = f"This teacher was not trained here: it was {_given(results, config)}."
+    if opening:
+        return f"{about}\n\n{opening.section}"
+    return f"{about} This folder holds no weights, only this card on how it did."
 
 
 def _given(results: dict[str, Any], config: dict[str, Any]) -> str:

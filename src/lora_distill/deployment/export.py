@@ -1,0 +1,200 @@
+"""A finished run's model as a folder that opens elsewhere, with proof that it answers as it did."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+from transformers import AutoTokenizer, PreTrainedModel
+
+from lora_distill.config import Role
+from lora_distill.data.types import parts
+from lora_distill.deployment.classifier import cores
+from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, open_onnx
+from lora_distill.deployment.finished import FinishedModel, open_role
+from lora_distill.deployment.int8_model import quantise
+from lora_distill.deployment.onnx_model import convert, save
+from lora_distill.deployment.through_torch import check_reading, open_with_torch
+from lora_distill.deployment.verification import BARS, verify
+from lora_distill.errors import UserError
+from lora_distill.evidence import read_predictions
+from lora_distill.made_with import made_with
+from lora_distill.remembering import remembering
+from lora_distill.reporting.exported import opening_of
+from lora_distill.reporting.model_card import model_card
+from lora_distill.run_folder import RunFolder
+from lora_distill.store import whole_folder, write_json
+
+Form = Literal["merged", "onnx", "onnx-int8"]
+FORMS: tuple[Form, ...] = get_args(Form)
+VERIFICATION = "verification.json"
+
+
+class UnfaithfulError(UserError):
+    """An exported model does not answer as the one that it was made from, and was not kept."""
+
+
+def places(run: RunFolder, role: Role, forms: tuple[Form, ...], output: Path | None) -> dict[Form, Path]:
+    """Where each form goes: what was asked for, with a folder for each of several forms, or a place in the run's."""
+    if output is None:
+        return {form: run.path / "exported" / f"{role}-{form}" for form in forms}
+    return {form: output / form if len(forms) > 1 else output for form in forms}
+
+
+@remembering()
+def export_role(
+    run: RunFolder, role: Role, folders: Mapping[Form, Path], *, force: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Write a role's model in some forms, each verified on the run's test rows before it is put in place.
+
+    Args:
+        run: finished.
+        role: one that the run has.
+        folders: by form, where it goes; an earlier export there is replaced.
+        force: keep also what does not answer as it did.
+
+    Returns:
+        By form what its verification.json holds.
+
+    Raises:
+        UnfaithfulError: a form does not answer as the run's model did. It was not kept; the others were.
+        UserError: there is no such model, it cannot be had in this form, or a folder holds something else.
+    """
+    results = run.results()
+    if role not in results:
+        there = ", ".join(name for name in ("teacher", "student", "control", "self-trained") if name in results)
+        raise UserError(f"--role {role}: this run has none. It has: {there}.")
+    for folder in folders.values():
+        if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
+    check_reading(run)
+    exporting = _Exporting.of(run, role, results)
+    written: dict[str, dict[str, Any]] = {}
+    faults = []
+    for form, folder in folders.items():
+        try:
+            written[form] = exporting.write(form, folder, force=force)
+        except UnfaithfulError as error:
+            faults.append(str(error))
+    if faults:
+        raise UnfaithfulError("\n".join([*faults, "Nothing of it was kept. --force keeps it all the same."]))
+    return written
+
+
+@dataclass
+class _Exporting:
+    """A model on its way out.
+
+    Attributes:
+        model: merged.
+        names: of its labels, in the order of its logits.
+    """
+
+    run: RunFolder
+    role: Role
+    results: dict[str, Any]
+    opened: FinishedModel
+    model: PreTrainedModel
+    names: list[str]
+    graph: onnx.ModelProto | None = None
+
+    @classmethod
+    def of(cls, run: RunFolder, role: Role, results: dict[str, Any]) -> "_Exporting":
+        opened = open_role(run, role)
+        model, names = opened.merged(), results["data"]["label_names"]
+        order = np.argsort(opened.columns)  # a given teacher may have its labels in another order
+        names = [names[index] for index in order]
+        config = model.config
+        config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
+        config.architectures = [type(model).__name__]
+        if config.pad_token_id is None:
+            config.pad_token_id = AutoTokenizer.from_pretrained(opened.tokenizer_folder).pad_token_id or 0
+        return cls(run, role, results, opened, model, names)
+
+    def write(self, form: Form, place: Path, *, force: bool) -> dict[str, Any]:
+        """One form, whole or not at all."""
+        try:
+            with whole_folder(place) as folder:
+                about = self._about(form)
+                self._save(form, folder)
+                write_json(folder / CLASSIFIER, about)
+                verification = self._verify(form, folder, about)
+                if verification["faults"] and not force:
+                    raise UnfaithfulError(f"{form}: {'; '.join(verification['faults'])}.")
+                write_json(folder / VERIFICATION, verification)
+                (folder / "README.md").write_text(self._card(about, verification), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{place}: {error.strerror}.\nGive another folder with --output.") from error
+        return verification
+
+    def _card(self, about: dict[str, Any], verification: dict[str, Any]) -> str:
+        return model_card(
+            role=self.role,
+            results=self.results,
+            config=self.run.resolved().model_dump(mode="json"),
+            base=self._base(),
+            opening=opening_of(about, ONNX_FILES.get(about["form"], ""), verification),
+        )
+
+    def _base(self) -> dict[str, str]:
+        """What environment.json says of the base model."""
+        recorded: dict[str, str] = self.run.environment()[
+            "base_model" if self.role == "teacher" else "student_base_model"
+        ]
+        return recorded
+
+    def _about(self, form: Form) -> dict[str, Any]:
+        facts = self.results[self.role]
+        metrics = {name: facts["test"][name] for name in ("rows", "accuracy", "macro_f1", "nll", "ece")}
+        return {
+            "form": form,
+            "labels": self.names,
+            "max_length": self.opened.max_length,
+            "temperature": facts["temperature_scaling"]["temperature"],
+            "made_from": {
+                "run": self.results["exp_name"],
+                "role": self.role,
+                "base_model": facts.get("checkpoint", self._base()["name"]),
+                "metrics": metrics,
+            },
+            "made_with": made_with(),
+        }
+
+    def _save(self, form: Form, folder: Path) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(self.opened.tokenizer_folder)
+        tokenizer.model_max_length = self.opened.max_length  # so that whoever truncates does so where we did
+        tokenizer.save_pretrained(folder)
+        if form == MERGED:
+            self.model.save_pretrained(folder)
+            for weights in folder.glob("*.safetensors"):  # which safetensors lets nobody else read
+                weights.chmod((folder / "config.json").stat().st_mode)
+            return
+        self.model.config.save_pretrained(folder)
+        if self.graph is None:
+            self.graph = convert(self.model)
+        save(self.graph if form == "onnx" else quantise(self.graph), folder / ONNX_FILES[form])
+
+    def _verify(self, form: Form, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+        rows = read_predictions(self.run)
+        place = np.argsort(np.argsort(self.opened.columns))
+        found = verify(
+            _open(folder, about),
+            [first for first, *_ in map(parts, rows.texts)],  # none is a pair
+            rows.logits[self.role][:, np.argsort(self.opened.columns)],
+            place[rows.labels],
+            BARS[form],
+        )
+        weights = [*folder.glob("*.safetensors"), *folder.glob("onnx/*")]
+        sizes = {
+            "bytes": sum(file.stat().st_size for file in weights),
+            "bytes_merged": sum(weight.numel() * weight.element_size() for weight in self.model.parameters()),
+        }
+        return {"form": form} | found | sizes | {"threads": cores(), "made_with": about["made_with"]}
+
+
+def _open(folder: Path, about: dict[str, Any]) -> Opened:
+    if about["form"] == MERGED:
+        return open_with_torch(folder, about, cores())
+    return open_onnx(folder, about, cores())

@@ -1,0 +1,91 @@
+"""A classifier as an ONNX graph."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from lora_distill.errors import UserError
+from lora_distill.model.base import brief
+
+INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
+OPSET = 18
+MOST_BYTES = 2**31 - 2**24  # of one protobuf message; what weighs more lies beside the graph
+
+
+class _Logits(nn.Module):
+    """A classifier that takes and gives tensors, not a library's own classes."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+def convert(model: PreTrainedModel) -> onnx.ModelProto:
+    """A classifier as a graph, by torch's exporter.
+
+    Args:
+        model: in fp32, on the CPU, in eval mode; its attention is set to the plain form, which gives the fewest nodes.
+
+    Returns:
+        A graph that takes `input_ids` and `attention_mask`, int64 [B, L] with any B and L, and gives `logits`,
+        float32 [B, C].
+
+    Raises:
+        UserError: the exporter cannot convert this architecture.
+    """
+    model.set_attn_implementation("eager")
+    # Two rows of more than two tokens, with padding: the exporter takes sizes of 0 and 1 for constants.
+    ids = torch.full((2, 5), int(model.config.pad_token_id))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what the exporter tells those who work on it
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
+            program = torch.onnx.export(
+                _Logits(model),
+                kwargs=dict(zip(INPUTS, (ids, mask), strict=True)),
+                input_names=INPUTS,
+                output_names=[OUTPUT],
+                dynamic_shapes=dict.fromkeys(INPUTS, dynamic),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # an architecture breaks the exporter in many ways
+        raise UserError(
+            f"a {model.config.model_type} cannot be converted to ONNX: {brief(error)}.\nExport it with --to merged."
+        ) from error
+    finally:
+        logging.disable(level)
+    if program is None:
+        raise AssertionError("the exporter gives a program where it writes no file")
+    return _tidy(program.model_proto)
+
+
+def _tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes, which hold the paths of the machine that it ran on."""
+    inside = graph.graph
+    for noted in (graph, inside, *inside.node, *inside.input, *inside.output, *inside.initializer):
+        del noted.metadata_props[:]
+    del inside.value_info[:]
+    for value, axes in [(each, ("batch", "length")) for each in inside.input] + [(inside.output[0], ("batch",))]:
+        for dimension, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
+            dimension.dim_param = name
+    return graph
+
+
+def save(graph: onnx.ModelProto, path: Path) -> None:
+    """Write a graph, the weights of a very large one in a file beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    large = sum(len(weight.raw_data) for weight in graph.graph.initializer) > MOST_BYTES
+    onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data", size_threshold=1024)

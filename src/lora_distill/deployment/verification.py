@@ -1,0 +1,121 @@
+"""Whether an exported model answers as the one that it was made from."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_distill.data.wording import counted
+from lora_distill.deployment.classifier import Classifier
+from lora_distill.deployment.exported import Opened
+from lora_distill.evaluation.significance import paired_difference
+
+BATCH = 32
+MOST_AGAIN = 256  # rows that are also asked about in batches and one at a time, and timed
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What is asked of a form.
+
+    Attributes:
+        same_class: least share of the test rows that get the class that they got before.
+        difference: most that a logit may differ by; None: any.
+        batchmates: most that a logit may differ by with the other texts of its batch.
+    """
+
+    same_class: float
+    difference: float | None
+    batchmates: float
+
+
+BARS = {"merged": Bar(1.0, 1e-4, 1e-4), "onnx": Bar(1.0, 1e-4, 1e-4), "onnx-int8": Bar(0.99, None, 1e-3)}
+
+
+def verify(
+    opened: Opened, texts: Sequence[str], before: NDArray[np.float32], labels: NDArray[np.int64], bar: Bar
+) -> dict[str, Any]:
+    """Ask an exported model about the test rows.
+
+    Args:
+        opened: the model.
+        texts: of the N test rows.
+        before: float32 [N, C], the logits of the model that it was made from, in the same order of labels.
+        labels: int64 [N], the true classes in that order.
+        bar: what is asked of it.
+
+    Returns:
+        For verification.json:
+
+        - `rows`: N.
+        - `same_class`: share of the rows that get the same class as before, and `other_class`, how many do not.
+        - `largest_difference`: of any logit.
+        - `accuracy` and `accuracy_before`: on these rows; `mcnemar_p`: of the hypothesis that both are right equally
+          often (see `paired_difference`).
+        - `batchmates`: of `rows` of them, asked in batches of 32 as they come and one at a time, the
+          `largest_difference` of any logit and how many get an `other_class`.
+        - `texts_per_second`: of those rows in batches of 32, sorted by length, from token ids to logits.
+        - `faults`: sentences on what it was asked and does not keep.
+    """
+    found = Classifier(opened).logits(texts)
+    first, second = found.argmax(axis=1), before.argmax(axis=1)
+    compared = paired_difference(first == labels, second == labels)
+    other, difference = int((first != second).sum()), float(np.abs(found - before).max())
+    tokens = [encoding.ids for encoding in opened.tokenizer.encode_batch_fast(list(texts))]
+    again = tokens[:: -(-len(tokens) // MOST_AGAIN)]
+    alone = _with_and_without_batchmates(opened, again)
+    faults = []
+    if 1 - other / len(texts) < bar.same_class:
+        faults.append(f"{counted(other, 'row')} of {len(texts):,} get another class")
+    if bar.difference is not None and not difference <= bar.difference:
+        faults.append(f"a logit differs by {difference:.2g}, and {bar.difference:g} is allowed")
+    if compared.difference < 0 and compared.p_value < SIGNIFICANT:
+        accuracies = " to ".join(f"{np.mean(each == labels):.2%}" for each in (second, first))
+        faults.append(f"accuracy falls from {accuracies} (McNemar's exact test, p = {compared.p_value:.2g})")
+    if alone["other_class"] or not alone["largest_difference"] <= bar.batchmates:
+        faults.append(
+            f"an answer depends on the other texts of its batch: a logit by {alone['largest_difference']:.2g},"
+            f" the class of {counted(alone['other_class'], 'row')} of {alone['rows']:,}"
+        )
+    return {
+        "rows": len(texts),
+        "same_class": 1 - other / len(texts),
+        "other_class": other,
+        "largest_difference": difference,
+        "accuracy": float(np.mean(first == labels)),
+        "accuracy_before": float(np.mean(second == labels)),
+        "mcnemar_p": compared.p_value,
+        "batchmates": alone,
+        "texts_per_second": _rate(opened, again),
+        "faults": faults,
+    }
+
+
+def _with_and_without_batchmates(opened: Opened, rows: list[list[int]]) -> dict[str, Any]:
+    together = np.concatenate([_logits(opened, rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)])
+    alone = np.concatenate([_logits(opened, [row]) for row in rows])
+    return {
+        "rows": len(rows),
+        "largest_difference": float(np.abs(together - alone).max()),
+        "other_class": int((together.argmax(axis=1) != alone.argmax(axis=1)).sum()),
+    }
+
+
+def _rate(opened: Opened, tokens: list[list[int]]) -> float:
+    rows = sorted(tokens, key=len)
+    _logits(opened, rows[-BATCH:])  # the first call makes room
+    started = time.perf_counter()
+    for at in range(0, len(rows), BATCH):
+        _logits(opened, rows[at : at + BATCH])
+    return len(rows) / (time.perf_counter() - started)
+
+
+def _logits(opened: Opened, rows: list[list[int]]) -> NDArray[np.float32]:
+    is_token = np.arange(max(map(len, rows))) < np.array([len(row) for row in rows])[:, None]
+    ids = np.full(is_token.shape, opened.pad_id, np.int64)
+    ids[is_token] = np.concatenate(rows)
+    return opened.forward(ids, is_token.astype(np.int64))

@@ -1,0 +1,67 @@
+"""In eight bits a graph answers nearly as before, and as before whatever the batchmates."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from onnxruntime import InferenceSession
+
+from lora_distill.deployment.int8_model import _round, quantise
+from lora_distill.deployment.onnx_model import convert
+from tests.deployment.test_onnx_model import answer, batch, classifier
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "deberta-v2", "modernbert"])
+def test_it_answers_nearly_as_before_and_each_text_by_itself(family: str, tiny: Callable[[str], Path]) -> None:
+    model = classifier(tiny(family))
+    graph = convert(model)
+    small = quantise(graph)
+    onnx.checker.check_model(small)
+    given = batch(model, 16, 60)
+    before, after = answer(graph, given), answer(small, given)
+    assert after.dtype == np.float32
+    assert 0 < np.abs(after - before).max() < 0.05 * before.std()
+    session, lengths = InferenceSession(small.SerializeToString()), given["attention_mask"].sum(axis=1)
+    for row in range(16):
+        alone = {name: each[row : row + 1, : lengths[row]] for name, each in given.items()}
+        np.testing.assert_allclose(session.run(["logits"], alone)[0], after[row : row + 1], atol=1e-5)
+
+    # No weight of a product of tokens is left in fp32, and none lies there twice.
+    weights = {each.name: each for each in small.graph.initializer}
+    operators = [node.op_type for node in small.graph.node]
+    assert not [node for node in small.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    assert "Erf" not in operators
+    assert ("Gelu" in operators) is (family != "albert")  # whose activation is another
+    parameters = sum(each.numel() for each in model.parameters())
+    floats = sum(np.prod(each.dims) for each in weights.values() if each.data_type == onnx.TensorProto.FLOAT)
+    assert floats < 0.2 * parameters
+
+
+def test_weights_are_rounded_by_column_and_tables_by_row() -> None:
+    matrix = np.array([[1.0, -0.5], [-2.54, 0.254]], np.float32)
+    values, scales = _round(matrix, axis=0)
+    assert values.tolist() == [[50, -127], [-127, 65]]
+    np.testing.assert_allclose(scales, [0.02, 0.5 / 127], rtol=1e-6)
+    values, scales = _round(matrix, axis=1)
+    assert values.tolist() == [[127, -64], [-127, 13]]
+    zeros, _ = _round(np.zeros((2, 2), np.float32), axis=0)
+    assert not zeros.any()
+
+
+def test_a_product_is_exact_where_eight_bits_are_enough() -> None:
+    """By hand: one token all zeros, one that is far larger than the others."""
+    tokens = np.array([[[127, -1, 64], [0, 0, 0]], [[12.7, 12.7, -0.1], [1270, 10, 0]]], np.float32)
+    weight = np.array([[127, 1], [0, -127], [-2, 64]], np.float32)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", "length", 3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", "length", 2])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    found = InferenceSession(quantise(model).SerializeToString()).run(["y"], {"x": tokens})[0]
+    np.testing.assert_allclose(found, tokens @ weight, rtol=1e-6, atol=1e-4)
