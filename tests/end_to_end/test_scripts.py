@@ -281,9 +281,10 @@ def test_the_plain_torch_where_a_cpu_build_is_unwanted_or_out_of_reach(
 def test_constraints_pin_every_requirement_within_its_bounds() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    # The trackers come with dev.
-    required = [*project["dependencies"], *extras["train"], *extras["trackers"], *extras["dev"][1:]]
-    assert extras["dev"][0] == "lora-distill[trackers]"
+    # The server and the trackers come with dev.
+    assert extras["dev"][:2] == ["lora-distill[serve]", "lora-distill[trackers]"]
+    required = [*project["dependencies"], *(each for name in ("train", "serve", "trackers") for each in extras[name])]
+    required += extras["dev"][2:]
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     versions = {canonicalize_name(name): version for name, version in pinned.items()}
