@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from transformers import AutoTokenizer, PreTrainedModel
 
-from lora_distill.config import Role
+from lora_distill.config import ROLES, Role
 from lora_distill.data.types import parts
 from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, open_onnx
@@ -64,7 +64,7 @@ def export_role(
     """
     results = run.results()
     if role not in results:
-        there = ", ".join(name for name in ("teacher", "student", "control", "self-trained") if name in results)
+        there = ", ".join(name for name in ROLES if name in results)
         raise UserError(f"--role {role}: this run has none. It has: {there}.")
     for folder in folders.values():
         if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
