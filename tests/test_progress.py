@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_distill import progress
-from lora_distill.progress import log_to_terminal, run_log, track
+from lora_distill.progress import log_to_terminal, run_log, track, track_source
 
 logger = logging.getLogger("lora_distill.anything")
 
@@ -76,6 +76,29 @@ def test_without_a_terminal_progress_is_plain_lines_with_rate_and_time_left(
     assert line.startswith("teacher: epoch 1 of 2: 1,000 of 2,000 rows, ")
     assert "rows/s" in line
     assert line.endswith("s left\n")
+    assert capsys.readouterr().err == ""
+
+
+def test_of_a_source_whose_rows_nobody_counted_the_size_says_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_to_terminal(quiet=False)
+    with track_source("rows.csv", 1000, 200) as advance:
+        advance(5, 100)
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+        advance(5, 300)
+        line = capsys.readouterr().err
+        advance(2, 400)
+    assert line.startswith("rows.csv: 10 rows, ")
+    assert " rows/s, 60% done, " in line
+    assert line.endswith(" s left\n")
+    with track_source("standard input", None, 0) as advance:
+        advance(5, 100)
+    assert capsys.readouterr().err.startswith("standard input: 5 rows, ")
+    log_to_terminal(quiet=True)
+    with track_source("rows.csv", 1000, 0) as advance:
+        advance(5, 100)
     assert capsys.readouterr().err == ""
 
 
