@@ -91,8 +91,8 @@ def encoder_folder(name: str) -> Path:
 def main() -> None:
     """Write the seconds of importing, of loading and checking, and of tokenising."""
     from lora_distill.config import make_config
-    from lora_distill.experiment import splits_of, trainings
     from lora_distill.preparation import prepare
+    from lora_distill.trainings import splits_of, trainings
 
     seconds = {"import": process_age()}
     out, settings = Path(sys.argv[1]), json.loads(sys.argv[2])

@@ -31,6 +31,7 @@ from lora_distill.run_folder import RunFolder
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import Unwanted, nobody
+from lora_distill.trainings import run_training, trainings
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.tiny import tiny_model
 
@@ -178,12 +179,12 @@ def test_the_self_trained_student_learns_from_the_control_and_the_student_from_t
         raise Unwanted
 
     prepared = prepare(RunFolder(run).resolved())
-    wanted = experiment.trainings(prepared)
+    wanted = trainings(prepared)
     monkeypatch.setattr(role_module, "train", see)
     pairs: list[tuple[Role, Role]] = [("student", "teacher"), ("self-trained", "control")]
     for role, teacher in pairs:
         with pytest.raises(Unwanted):
-            experiment._train(prepared, wanted[role], time.time(), nobody)
+            run_training(prepared, wanted[role], time.time(), nobody)
         said = load_file(wanted[teacher].artefact().folder / "logits.safetensors")
         assert len(said["train"]) == 24
         assert len(said["unlabelled"]) == 60
@@ -314,7 +315,7 @@ def test_a_run_that_goes_on_computes_with_the_threads_of_its_plan(
         threads.append(torch.get_num_threads())
         raise UserError("enough")
 
-    monkeypatch.setattr(experiment, "_train", teach)
+    monkeypatch.setattr(experiment, "run_training", teach)
     with pytest.raises(UserError, match="enough"):
         run_experiment(config, resume=True)
     assert threads == [3]
@@ -329,7 +330,7 @@ def test_a_run_that_goes_on_says_so_and_counts_the_time_of_all_its_sessions(
 
     config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(experiment, "_train", stop)
+        patch.setattr(experiment, "run_training", stop)
         run_experiment(config)
     log, environment = tmp_path / "run" / "train.log", tmp_path / "run" / "environment.json"
     assert ": begun; if it is stopped, go on with: " in log.read_text()
@@ -375,7 +376,7 @@ def test_a_run_that_is_being_trained_is_overwritten_only_when_that_has_ended(
         if message.startswith("waiting"):
             waited_for.set()
 
-    monkeypatch.setattr(experiment, "_train", teach)
+    monkeypatch.setattr(experiment, "run_training", teach)
     monkeypatch.setattr(store.logger, "info", info)
     trainer = threading.Thread(target=train)
     trainer.start()
@@ -432,6 +433,6 @@ def test_a_device_without_room_is_told_in_words(
     def no_room(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(experiment, "_train", no_room)
+    monkeypatch.setattr(experiment, "run_training", no_room)
     with pytest.raises(UserError, match=r"cpu: out of memory\.\nLower --batch_size"):
         run_experiment(config_of(tiny("roberta"), rows, tmp_path, device="cpu"))

@@ -22,7 +22,7 @@ from lora_distill.training.outcome import Outcome
 from tests.end_to_end.conftest import WORDS, small_values, write_rows
 from tests.tiny import tiny_model
 
-NOTHING = Costs({}, None, 0, 0, 0.0, Outcome("", None, {}, [], {}, reused=False))
+NOTHING = Costs({}, None, 0, 0, 0.0, Outcome("", {}, {}, [], {}, reused=False))
 
 
 def suite_of(folder: Path, base: Path, experiments: dict[str, str], **settings: object) -> Suite:
@@ -41,7 +41,7 @@ def whole_classifier(base: Path, folder: Path) -> Path:
 
 
 def trained(plan: Plan) -> list[str]:
-    return [run.artefacts[role] for run in plan.runs for role in run.trains]
+    return [key for run in plan.runs for key in run.leaves]
 
 
 def test_eight_kinds_of_experiment_need_five_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,9 @@ def test_what_is_planned_is_what_happens(
         "base": "",
         "alpha": "alpha: 0.7",
         "deeper": "teacher_target_layers: 2",
+        "several": "teacher_ensemble: 2, no_control: true",
+        "folds": "teacher_fit: crossfit, teacher_folds: 2, no_control: true",
+        "filed": f"teacher_predictions: {tmp_path / 'rows.csv'}, teacher_lora_r: 16, teacher_target_layers: 8",
         "unlabelled": f"unlabelled: {write_rows(tmp_path / 'others.csv', 70, seed=1)}, control_num_epochs: 1",
         "given": f"teacher_checkpoint: {whole_classifier(tiny('roberta'), tmp_path / 'given')}, no_control: true",
     }
@@ -89,7 +92,8 @@ def test_what_is_planned_is_what_happens(
     assert sorted(trained(plan)) == sorted(made)
     for run in plan.runs:
         results = RunFolder.of(suite.runs[run.name]).results()
-        assert [role for role in run.artefacts if not results[role]["reused"]] == run.trains
+        fresh = [role for role, models in run.artefacts.items() if models and not results[role]["reused"]]
+        assert fresh == list(dict.fromkeys(run.trains))
     cache = [entry.size for entry in Cache(tmp_path / "cache").entries() if entry.name in plan.cache_entries]
     assert plan.cache == pytest.approx(sum(cache), rel=0.1)
     taken = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())

@@ -117,7 +117,7 @@ def test_of_each_seed_runs_with_teachers_of_their_own_come_first() -> None:
         "base": {},
         "alpha": {"alpha": 0.7},
         "r32": {"teacher_lora_r": 32},
-        "r4": {"student_lora_r": 4},
+        "r4": {"student_lora_r": 4, "teacher_calibrate": True},
     }
     runs = {
         f"{name}-{seed}": make_config({**change, "seed": seed, "exp_name": f"{name}-{seed}"}, {})

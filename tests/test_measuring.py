@@ -4,7 +4,7 @@ import pytest
 from lora_distill.measuring import Costs, Work, _spread
 from lora_distill.training.outcome import Outcome
 
-NO_OUTCOME = Outcome("", None, {}, [], {}, reused=False)
+NO_OUTCOME = Outcome("", {}, {}, [], {}, reused=False)
 WORK = Work(300, 60, 120, 50, token_layers=7000, exact_token_layers=11_000)
 
 

@@ -16,8 +16,14 @@ from lora_distill.suite import Suite, read_suite
 from tests.reporting.test_tables import render
 
 RUNS = [
-    PlannedRun("one", {"teacher": "teacher-1", "student": "student-1", "control": "control-1"}, ["teacher"], 90.0),
-    PlannedRun("two", {"teacher": "teacher-1", "student": "student-2"}, ["student"], 40.0),
+    PlannedRun(
+        "one",
+        {"teacher": ["teacher-1"], "student": ["student-1"], "control": ["control-1"]},
+        ["teacher"],
+        ["teacher-1"],
+        90.0,
+    ),
+    PlannedRun("two", {"teacher": ["teacher-1"], "student": ["student-2"]}, ["student"], ["student-2"], 40.0),
 ]
 
 
@@ -36,7 +42,7 @@ def finish(suite: Suite, run: str, seconds: float) -> None:
     folder = RunFolder.of(suite.runs[run])
     folder.begin(suite.runs[run], {"requested": {}})
     write_json(folder.path / METRICS, {"exp_name": run, "seconds": seconds})
-    artefact = folder.path.parent / ARTEFACTS / RUNS[run == "two"].artefacts["teacher" if run == "one" else "student"]
+    artefact = folder.path.parent / ARTEFACTS / RUNS[run == "two"].leaves[0]
     artefact.mkdir(parents=True)
     (artefact / "adapter").write_bytes(bytes(1000))
     size = sum(file.stat().st_size for file in folder.path.iterdir())

@@ -30,7 +30,7 @@ def lines(epoch: int) -> list[dict[str, Any]]:
 
 
 def outcome(epochs: list[int], *, reused: bool = False) -> Outcome:
-    return Outcome(TEACHER.key, None, {}, [line for epoch in epochs for line in lines(epoch)], {}, reused=reused)
+    return Outcome(TEACHER.key, {}, {}, [line for epoch in epochs for line in lines(epoch)], {}, reused=reused)
 
 
 def track(config: Config, epochs: list[int], *, resume: bool = False, stop_before_end: bool = False) -> None:

@@ -185,7 +185,27 @@ class Config(BaseModel):
         description="a run, a PEFT adapter or a whole classifier to use as the teacher; none is trained",
     )
     teacher_label_map: Pairs = Field(
-        {}, description="the checkpoint's label names for the data's, as theirs=ours,theirs=ours"
+        {}, description="a given teacher's label names for the data's, as theirs=ours,theirs=ours"
+    )
+    teacher_predictions: str | None = Field(
+        None,
+        min_length=1,
+        description="a CSV/TSV/JSONL/Parquet file of a teacher's answers by text: probabilities, logits or labels;"
+        " none is trained",
+    )
+    teacher_ensemble: PositiveInt = Field(
+        1, description="teachers that differ in their seed alone; a student learns from the mean of their probabilities"
+    )
+    teacher_fit: Literal["whole", "crossfit"] = Field(
+        "whole",
+        description="what a teacher learns from: all training rows, or, once for each fold, those of the others, so"
+        " that it labels rows that it has not seen",
+    )
+    teacher_folds: int = Field(5, ge=2, description="folds of --teacher_fit crossfit")
+    teacher_calibrate: bool = Field(
+        False,
+        description="divide a teacher's logits by the temperature that fits them to validation before a student learns"
+        " from them",
     )
     no_control: bool = Field(False, description="do not train the same student without the teacher")
 

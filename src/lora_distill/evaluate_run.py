@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
-from lora_distill.deployment.finished import open_role
+from lora_distill.deployment.finished import open_models
 from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
@@ -19,6 +19,7 @@ from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import choose_plan
+from lora_distill.training.several import pooled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,11 +65,12 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     device = choose_plan(config.device, "fp32").device
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
     logits: dict[Role, NDArray[np.float32]] = {}
-    for role in (role for role in ROLES if role in original):
-        opened = open_role(run, role)
-        tokens = opened.tokenised(rows.texts)
+    for role in _roles(original, trained):
+        models = open_models(run, role)
+        tokens = models[0].tokenised(rows.texts)
         stage = f"{role}: {len(labels):,} rows, in fp32"
-        logits[role] = predict_logits(plain(opened.model.to(device)), tokens, stage)[:, opened.columns]
+        answers = [predict_logits(plain(each.model.to(device)), tokens, stage)[:, each.columns] for each in models]
+        logits[role] = answers[0] if len(answers) == 1 else pooled(answers)
         facts = {name: value for name, value in original[role].items() if name not in OF_THE_TRAINING}
         temperature = original[role]["temperature_scaling"]["temperature"]
         results[role] = {
@@ -84,6 +86,13 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     stem = re.sub(r"[^\w.-]+", "-", Path(config.dataset).stem or config.dataset)
     file = run.path / f"evaluation-{stem}-{rows.source['revision'][:8]}.json"
     return results, file
+
+
+def _roles(original: dict[str, Any], trained: Config) -> list[Role]:
+    """Those that are models."""
+    if trained.teacher_predictions:
+        logger.info("teacher: is a file of answers, which has none to other texts, and is left out")
+    return [role for role in ROLES if role in original and not (role == "teacher" and trained.teacher_predictions)]
 
 
 def _check_parts(path: Path, trained: Config, config: Config) -> None:

@@ -133,7 +133,11 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
         seeds=[run.resolved().seed for run in runs],
         seed_draws=[what for what, drawn in by_seed.items() if drawn],
         seed_keeps=[what for what, drawn in by_seed.items() if not drawn],
-        accuracy={role: [each[role]["test"]["accuracy"] for each in results] for role in ROLES if role in results[0]},
+        accuracy={
+            role: [each[role]["test"]["accuracy"] for each in results]
+            for role in ROLES
+            if all(role in each for each in results)
+        },
         comparisons=comparisons,
         verdicts={},
         test=str(inputs[0]["test rows"]),
@@ -149,7 +153,7 @@ def _drawn_by_seed(results: dict[str, Any]) -> dict[str, bool]:
 
     return {
         "the training texts": is_drawn("train"),
-        "the teacher": "checkpoint" not in results["teacher"],
+        "the teacher": "teacher" in results and not {"checkpoint", "file"} & results["teacher"].keys(),
         "the student's first weights": True,
         "the order of the rows": True,
         "dropout": True,

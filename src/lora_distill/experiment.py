@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
-from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import as_columns
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
@@ -40,7 +39,6 @@ from lora_distill.run_folder import (
 from lora_distill.seeding import generator
 from lora_distill.store import (
     ARTEFACTS,
-    Artefact,
     lock,
     whole_folder,
     working_seconds,
@@ -51,8 +49,7 @@ from lora_distill.store import (
 from lora_distill.tracking import Tracking
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
-from lora_distill.training.role import RoleTraining
-from lora_distill.training.teacher_reading import TeacherReading
+from lora_distill.trainings import run_training, trainings
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +88,10 @@ def run_experiment(
             with _stopwatch(run, environment, started, spent) as cost:
                 tracking = Tracking(prepared.config, resume=resume)
                 outcomes = {
-                    role: tracking.follow(role, partial(_train, prepared, training, since))
+                    role: tracking.follow(role, partial(run_training, prepared, training, since))
                     for role, training in trainings(prepared).items()
                 }
+                outcomes = judged(outcomes)
                 with stage("judgement"):
                     results = judge(prepared, outcomes, environment["fallbacks"])
                 for role, outcome in outcomes.items():
@@ -197,53 +195,8 @@ def train_student(config: Config, observe: Observer) -> Outcome:
     prepared = prepare(config)
     with prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
         wanted = trainings(prepared)
-        _train(prepared, wanted["teacher"], 0.0, nobody, judged=False)
-        return _train(prepared, wanted["student"], 0.0, observe, judged=False)
-
-
-def trainings(prepared: Prepared) -> dict[Role, RoleTraining | TeacherReading]:
-    """What an experiment trains, or reads of a given teacher, by role and in order."""
-    config, dataset, plan, cache = prepared.config, prepared.dataset, prepared.plan, prepared.cache
-
-    def training(role: Role, teacher: Artefact | None = None, *, teaches: bool = False) -> RoleTraining:
-        return RoleTraining(role, config, dataset, prepared.base_of(role), plan, cache, teacher, teaches)
-
-    given = prepared.given_teacher
-    teacher = TeacherReading(given, config, dataset, plan, cache) if given else training("teacher", teaches=True)
-    roles: dict[Role, RoleTraining | TeacherReading] = {
-        "teacher": teacher,
-        "student": training("student", teacher.artefact()),
-    }
-    if not config.no_control:
-        # Of what the unlabelled texts bring, self-training shows how much needs no teacher.
-        roles["control"] = control = training("control", teaches=dataset.unlabelled is not None)
-        if control.teaches:
-            roles["self-trained"] = training("self-trained", control.artefact())
-    return roles
-
-
-def _train(
-    prepared: Prepared,
-    training: RoleTraining | TeacherReading,
-    since: float,
-    observe: Observer,
-    *,
-    judged: bool = True,
-) -> Outcome:
-    splits = splits_of(prepared, training)
-    if not judged:
-        splits.pop("test")
-    if isinstance(training, TeacherReading):
-        return training.run(splits, since=since)
-    return training.run(splits, since=since, observe=observe)
-
-
-def splits_of(prepared: Prepared, training: RoleTraining | TeacherReading) -> dict[str, Tokens]:
-    """Every split as a training's own tokenizer reads it."""
-    names = prepared.dataset.splits()
-    if isinstance(training, TeacherReading):
-        return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
-    return prepared.tokenised(training.base.folder, training.base.whole.fingerprint, names)
+        run_training(prepared, wanted["teacher"], 0.0, nobody, judged=False)
+        return run_training(prepared, wanted["student"], 0.0, observe, judged=False)
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
@@ -262,7 +215,13 @@ def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
         "base_model": prepared.base.whole.recorded(),
         "student_base_model": prepared.student_base.whole.recorded(),
         "given_teacher": prepared.given_teacher.recorded() if prepared.given_teacher else None,
+        "answers": {"revision": prepared.answers.revision} if prepared.answers else None,
     }
+
+
+def judged(outcomes: dict[Role, Outcome]) -> dict[Role, Outcome]:
+    """Those of which something can be said: a teacher that is a file may have answered none of the test rows."""
+    return {role: outcome for role, outcome in outcomes.items() if "test" in outcome.logits}
 
 
 def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:
@@ -279,13 +238,14 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
             "temperature_scaling": temperature_scaling(logits, labels, names, temperature),
             "validation": classification_metrics(validation, dataset.validation.labels, names),
             **({} if role == "teacher" else {"budget": config.student_budget}),
-            **({"base_model": prepared.base_of(role).name} if outcome.adapter else {}),
+            **({"base_model": prepared.base_of(role).name} if outcome.adapters else {}),
             **outcome.facts,
             "reused": outcome.reused,
         }
     test = {role: outcome.logits["test"] for role, outcome in outcomes.items()}
     results |= compare_roles(test, labels)
-    results["same_backbone"] = not prepared.given_teacher and prepared.base == prepared.student_base
+    is_trained = not (prepared.given_teacher or prepared.answers)
+    results["same_backbone"] = is_trained and prepared.base == prepared.student_base
     results["data"] = {
         "name": dataset.name,
         **{f"{name}_rows": len(rows) for name, rows in dataset.splits().items()},
@@ -305,9 +265,9 @@ def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], resu
     for role, outcome in outcomes.items():
         card = model_card(role=role, results=results, config=config, base=prepared.base_of(role).recorded())
         with whole_folder(run.path / role) as folder:
-            if outcome.adapter:
+            for place, adapter in outcome.adapters.items():
                 # Not with their modes: safetensors makes files that nobody else may read.
-                shutil.copytree(outcome.adapter, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+                shutil.copytree(adapter, folder / place, dirs_exist_ok=True, copy_function=shutil.copyfile)
             (folder / "README.md").write_text(card, encoding="utf-8")
     columns = {"row_id": dataset.test.ids, **as_columns(dataset.test.texts), "label": dataset.test.labels}
     for role, outcome in outcomes.items():

@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from lora_distill.cache import Cache, entry_name
-from lora_distill.config import Config
+from lora_distill.config import Config, Role
 from lora_distill.data.tokens import Tokens
-from lora_distill.experiment import prepare_run, splits_of, trainings
-from lora_distill.measuring import Activated, Costs, Measurements, Training, Work, read_by
+from lora_distill.experiment import prepare_run
+from lora_distill.measuring import Activated, Costs, Measurements, Work, read_by
 from lora_distill.memory import peak_memory
 from lora_distill.planning import Plan, PlannedRun
 from lora_distill.preparation import Prepared
 from lora_distill.progress import ONCE, warnings_only
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
+from lora_distill.store import Artefact
 from lora_distill.suite import Suite
 from lora_distill.training.activations import KIND, chunk_keys
 from lora_distill.training.role import RoleTraining
+from lora_distill.trainings import Model, models_of, splits_of, trainings
 
 logger = logging.getLogger(__name__)
 
@@ -58,26 +60,41 @@ class _Forecast:
         wanted = trainings(prepared)
         own = self._measurements.run(prepared)
         self.disk += own.run_bytes
-        artefacts = {role: training.artefact() for role, training in wanted.items()}
-        fresh = [role for role, each in artefacts.items() if not each.finished and each.key not in self._taken]
-        self._taken |= {each.key for each in artefacts.values()}
+        artefacts: dict[Role, list[str]] = {role: [] for role in wanted}
+        trains: list[Role] = []
+        leaves: list[str] = []
         seconds = own.seconds
         for role, training in wanted.items():
-            costs = self._measurements.training(prepared, training)
-            splits = splits_of(prepared, training)
-            work = Work.of(training, splits)
-            history = costs.history_bytes * work.trained
-            self.disk += costs.adapter_bytes + history
-            if role in fresh:
-                self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
-                self.disk += costs.pooled_bytes * (work.answered - len(splits["validation"]))
-                token_layers, exact = _frozen(prepared, training, splits, costs, self.cache)
-                seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
-        self.runs.append(PlannedRun(name, {role: each.key for role, each in artefacts.items()}, fresh, seconds))
+            told = 0.0
+            for model, splits in models_of(training, splits_of(prepared, training)):
+                costs = self._measurements.training(model, splits)
+                work = Work.of(model, splits)
+                history = costs.history_bytes * work.trained
+                self.disk += costs.adapter_bytes + history
+                told += history
+                artefacts[role].append(model.artefact().key)
+                if self._is_fresh(model.artefact()):
+                    trains.append(role)
+                    leaves.append(model.artefact().key)
+                    self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
+                    self.disk += costs.pooled_bytes * (work.answered - len(splits["validation"]))
+                    token_layers, exact = _frozen(prepared, model, splits, costs, self.cache)
+                    seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
+            if self._is_fresh(training.artefact()):  # of what is no model: what several, or a file, answer
+                leaves.append(training.artefact().key)
+                rows = sum(map(len, prepared.dataset.splits().values()))
+                self.disk += told + rows * len(prepared.dataset.label_names) * np.dtype(np.float32).itemsize
+        self.runs.append(PlannedRun(name, artefacts, trains, leaves, seconds))
+
+    def _is_fresh(self, artefact: Artefact) -> bool:
+        """Whether it neither lies in the store nor was asked for before."""
+        is_fresh = not artefact.finished and artefact.key not in self._taken
+        self._taken.add(artefact.key)
+        return is_fresh
 
 
 def _frozen(
-    prepared: Prepared, training: Training, splits: dict[str, Tokens], costs: Costs, forecast: "CacheForecast"
+    prepared: Prepared, training: Model, splits: dict[str, Tokens], costs: Costs, forecast: "CacheForecast"
 ) -> tuple[int, int]:
     """Tokens times frozen layers that are still to be computed: in the training's precision, and in fp32."""
     if not costs.activated:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lora_distill.cache import Cache
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
-from lora_distill.experiment import judge, save, splits_of, trainings
+from lora_distill.experiment import judge, judged, save
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stages
 from lora_distill.progress import warnings_only
@@ -22,14 +22,15 @@ from lora_distill.remembering import remembering
 from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
+from lora_distill.training.filed_teacher import FiledTeacher
 from lora_distill.training.logits import EVALUATION_TOKENS
 from lora_distill.training.loop import Split
 from lora_distill.training.outcome import LOGITS, POOLED, Outcome
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
+from lora_distill.trainings import Model, Training, models_of, splits_of, trainings
 
 logger = logging.getLogger(__name__)
-Training = RoleTraining | TeacherReading
 Choice = Callable[[NDArray[np.int64], int, int], NDArray[np.int64]]  # rows by lengths, of so many batches of a size
 
 STEPS = 6  # of a training that are measured
@@ -57,7 +58,7 @@ class Work:
     exact_token_layers: int = 0
 
     @classmethod
-    def of(cls, training: Training, splits: dict[str, Tokens]) -> "Work":
+    def of(cls, training: Model, splits: dict[str, Tokens]) -> "Work":
         """That of a training, but for the frozen layers, of which the cache has some."""
         tested = len(splits["test"])
         if isinstance(training, TeacherReading):
@@ -145,14 +146,14 @@ class Measurements:
         self._trainings: dict[str, Costs] = {}
         self._runs: dict[tuple[str, str, str], RunCosts] = {}
 
-    def training(self, prepared: Prepared, training: Training) -> Costs:
-        """The costs of a training that an experiment asks for."""
+    def training(self, training: Model, splits: dict[str, Tokens]) -> Costs:
+        """The costs of a training that an experiment asks for, with what it reads."""
         kind = _kind(training)
         if kind not in self._trainings:
             if not self._trainings:  # a process is slow at first; and the longest rows say what memory it takes
-                self._measure(training, _few(prepared, training, _longest), "warm")
+                self._measure(training, _few(training, splits, _longest), "warm")
             logger.info("measuring a few steps: training %d", len(self._trainings) + 1)
-            self._trainings[kind] = self._measure(training, _few(prepared, training, _spread), kind)
+            self._trainings[kind] = self._measure(training, _few(training, splits, _spread), kind)
         return self._trainings[kind]
 
     def run(self, prepared: Prepared) -> RunCosts:
@@ -160,21 +161,28 @@ class Measurements:
         config = prepared.config
         kind = config.base_model, str(config.student_base_model), config.dataset
         if kind not in self._runs:
-            outcomes = {
-                role: _as_if_of_all_rows(self.training(prepared, training).outcome, prepared.dataset)
-                for role, training in trainings(prepared).items()
-            }
+            outcomes = judged(
+                {role: self._outcome(prepared, training) for role, training in trainings(prepared).items()}
+            )
             started = time.monotonic()
             with warnings_only(), remembering():  # nothing that is known already
                 prepare(config)
             folder = self._folder / f"run-{len(self._runs)}"
             save(RunFolder(folder), prepared, outcomes, judge(prepared, outcomes, []))
             seconds = time.monotonic() - started
-            adapters = sum(_size(outcome.adapter) for outcome in outcomes.values() if outcome.adapter)
+            adapters = sum(_size(each) for outcome in outcomes.values() for each in outcome.adapters.values())
             self._runs[kind] = RunCosts(seconds, _size(folder, but=(HISTORY,)) - adapters)
         return self._runs[kind]
 
-    def _measure(self, training: Training, few: tuple[Dataset, dict[str, Tokens]], name: str) -> Costs:
+    def _outcome(self, prepared: Prepared, training: Training) -> Outcome:
+        """One of the size that a training's will have."""
+        if isinstance(training, FiledTeacher):
+            facts = {"trainable_parameters": None, "seconds": 0.0}
+            return Outcome("", {}, training.answers.logits, [], facts, reused=False)
+        model, splits = models_of(training, splits_of(prepared, training))[0]
+        return _as_if_of_all_rows(self.training(model, splits).outcome, prepared.dataset)
+
+    def _measure(self, training: Model, few: tuple[Dataset, dict[str, Tokens]], name: str) -> Costs:
         dataset, splits = few
         cache = Cache(self._folder / f"{name}-cache", sys.maxsize)  # what it has room for is forecast, not measured
         once = {"num_epochs": 1, "teacher_num_epochs": None, "control_num_epochs": None}
@@ -182,7 +190,7 @@ class Measurements:
         parts: dict[str, Any] = {"dataset": dataset, "cache": cache, "config": config}
         if isinstance(training, RoleTraining) and training.teacher:  # soft labels cost next to nothing
             parts |= {"role": "control", "teacher": None}
-        small: Training = replace(training, **parts)
+        small: Model = replace(training, **parts)
         started = time.monotonic()
         with warnings_only(), training.plan.with_threads(), stages() as spent:
             outcome = small.run(splits)
@@ -201,7 +209,7 @@ class Measurements:
             {stage: seconds / max(units.get(stage, 1), 1) for stage, seconds in taken.items()},
             activated,
             _size(folder, but=(HISTORY, LOGITS, POOLED)),
-            _size(outcome.adapter) if outcome.adapter else 0,
+            sum(map(_size, outcome.adapters.values())),
             history / max(work.trained, 1),
             outcome,
             pooled / max(work.answered - len(splits["validation"]), 1),
@@ -211,18 +219,22 @@ class Measurements:
 def _as_if_of_all_rows(outcome: Outcome, dataset: Dataset) -> Outcome:
     """With the logits of the few rows again and again: what they say does not change how long judging them takes."""
     rows = dataset.splits()
-    logits = {split: np.resize(each, (len(rows[split]), each.shape[1])) for split, each in outcome.logits.items()}
+    logits = {
+        split: np.resize(each, (len(rows[split]), each.shape[1]))
+        for split, each in outcome.logits.items()
+        if split in rows
+    }
     return replace(outcome, logits=logits)
 
 
-def read_by(training: Training, splits: dict[str, Tokens]) -> dict[str, Tokens]:
+def read_by(training: Model, splits: dict[str, Tokens]) -> dict[str, Tokens]:
     """What a training reads in its own precision."""
     if isinstance(training, TeacherReading):
         return {name: each for name, each in splits.items() if name != "test"}
     return training.reads(splits)
 
 
-def _kind(training: Training) -> str:
+def _kind(training: Model) -> str:
     """Names what decides how long a step takes, and leaves out of a recipe what does not."""
     recipe = training.artefact().recipe | {"data": training.config.dataset, "seed": 0, "soft_labels": None}
     recipe["pools"] = training.config.pooled_weight > 0
@@ -233,13 +245,12 @@ def _kind(training: Training) -> str:
     return fingerprint(recipe)[:16]
 
 
-def _few(prepared: Prepared, training: Training, choose: Choice) -> tuple[Dataset, dict[str, Tokens]]:
+def _few(training: Model, splits: dict[str, Tokens], choose: Choice) -> tuple[Dataset, dict[str, Tokens]]:
     """A few rows of each split, and as the training's own tokenizer reads them."""
-    splits = splits_of(prepared, training)
-    dataset = prepared.dataset
+    dataset, splits = training.dataset, dict(splits)
     for split in dataset.splits():
         lengths = splits[split].lengths
-        batches, size = STEPS, prepared.config.batch_size
+        batches, size = STEPS, training.config.batch_size
         if split in ("validation", "test"):
             batches, size = EVALUATED, max(1, EVALUATION_TOKENS // int(np.median(lengths)))
         rows = choose(lengths, batches, size)
@@ -262,7 +273,7 @@ def _longest(lengths: NDArray[np.int64], _batches: int, size: int) -> NDArray[np
     return np.sort(np.argsort(lengths, kind="stable")[-size:])
 
 
-def _activated(cache: Cache, training: Training) -> tuple[Activated, Activated] | None:
+def _activated(cache: Cache, training: Model) -> tuple[Activated, Activated] | None:
     found = {}
     for entry in cache.entries():
         if entry.about["kind"] == KIND:

@@ -17,14 +17,16 @@ class PlannedRun:
 
     Attributes:
         name: of the run.
-        artefacts: what it is made of, the keys by role.
-        trains: the roles that neither lie in the store nor are trained by a run before it.
+        artefacts: the models that it is made of, their keys by role; none of a teacher that is a file.
+        trains: the role of each of them that neither lies in the store nor is trained by a run before it.
+        leaves: keys of all that it puts into the store.
         seconds: that it takes.
     """
 
     name: str
-    artefacts: dict[Role, str]
+    artefacts: dict[Role, list[str]]
     trains: list[Role]
+    leaves: list[str]
     seconds: float
 
 
@@ -67,7 +69,7 @@ def keep_plan(plan: Plan, suite: Suite) -> None:
 
 def describe_plan(plan: Plan, suite: Suite) -> list[str]:
     """The plan in sentences."""
-    asked = sum(len(run.artefacts) for run in plan.runs)
+    asked = sum(len(keys) for run in plan.runs for keys in run.artefacts.values())
     trained = [role for run in plan.runs for role in run.trains]
     roles = ", ".join(counted(trained.count(role), role_noun(role)) for role in ROLES if role in trained)
     finished = len(suite.runs) - len(plan.runs)
@@ -108,9 +110,9 @@ def _kept_plan(suite: Suite) -> Plan | None:
 
 
 def _folders(run: PlannedRun, config: Config) -> list[Path]:
-    """What a run leaves: its own folder, and those of what it trained."""
+    """What a run leaves: its own folder, and those of what it left in the store."""
     store = Path(config.output_dir) / ARTEFACTS
-    return [RunFolder.of(config).path, *(store / run.artefacts[role] for role in run.trains)]
+    return [RunFolder.of(config).path, *(store / key for key in run.leaves)]
 
 
 def duration(seconds: float) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 
 from lora_distill.cache import Cache, cache_folder
 from lora_distill.config import ROLES, Config, Role
+from lora_distill.data.answers import Answers
 from lora_distill.data.files import SUFFIXES
 from lora_distill.data.long_text import cut_note
 from lora_distill.data.sources import load_dataset
-from lora_distill.data.splits import stand_in
+from lora_distill.data.splits import draw_folds, stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
 from lora_distill.data.types import Dataset, Text
 from lora_distill.data.wording import counted
@@ -31,14 +32,16 @@ from lora_distill.model.adapter import (
 from lora_distill.model.base import BaseModel, resolve_again, resolve_base_model
 from lora_distill.model.budget import check_budget
 from lora_distill.model.cut import Cut, cut_base, cut_config
-from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
+from lora_distill.model.given_teacher import GivenTeacher
 from lora_distill.model.layers import count_layers, layers_note
 from lora_distill.model.pooling import check_pools
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
+from lora_distill.teachers import check_teacher, open_answers, open_given_teacher
 from lora_distill.tracking import check_tracker
 from lora_distill.training.plan import ExecutionPlan, choose_plan
+from lora_distill.training.several import ensemble_seeds
 from lora_distill.training.teacher_reading import TeacherReading
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ class Prepared:
         plan: where and how it computes.
         given_teacher: the teacher that was given, if one was.
         fallbacks: sentences on defaults that could not be had.
+        answers: of a teacher that is a file, if one is.
     """
 
     config: Config
@@ -67,6 +71,7 @@ class Prepared:
     plan: ExecutionPlan
     given_teacher: GivenTeacher | None
     fallbacks: list[str]
+    answers: Answers | None = None
     _tokens: dict[tuple[str, str], Tokens] = field(default_factory=dict, repr=False)
 
     def base_of(self, role: Role) -> BaseModel:
@@ -114,6 +119,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
     check_tracker(config.report_to)
+    check_teacher(config)
     if config.text_pair_column and config.long_text != "truncate":
         raise UserError(
             f"--long_text {config.long_text}: is for single texts. Pairs are truncated, the longer text first: leave it"
@@ -129,19 +135,25 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         config, base = _base_model(config, fallbacks)
         student_base = _resolve(config.student_base_model) if config.student_base_model else base
     config, dataset = _dataset(config, fallbacks)
+    if config.teacher_fit == "crossfit":
+        for seed in ensemble_seeds(config):
+            draw_folds(dataset.train, config.teacher_folds, seed, dataset.label_names)
     config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
     if config.unlabelled:
         reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"
         config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
-    teacher = _given_teacher(config, dataset, begun)
+    teacher, answers = open_given_teacher(config, dataset, begun), open_answers(config, dataset, begun)
+    if answers:
+        dataset = replace(dataset, notes=[*dataset.notes, *answers.notes])
     if teacher:
-        known = known_texts(RunFolder(teacher.folder.parent), dataset.test.texts, dataset.validation.texts)
+        runs = map(RunFolder, teacher.folder.parents[:2])  # it may be one of several
+        known = [note for run in runs for note in known_texts(run, dataset.test.texts, dataset.validation.texts)]
         dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {note}" for note in known)])
     for note in dataset.notes:
-        about_splits = note.startswith(tuple(dataset.splits()))
-        logger.log(logging.INFO if about_splits else logging.WARNING, "%s", note, extra=ONCE)
-    prepared = Prepared(config, dataset, base, student_base, plan, teacher, fallbacks)
+        is_usual = note.startswith((*dataset.splits(), "answers"))
+        logger.log(logging.INFO if is_usual else logging.WARNING, "%s", note, extra=ONCE)
+    prepared = Prepared(config, dataset, base, student_base, plan, teacher, fallbacks, answers)
     if teacher:
         validation = prepared.tokenised(teacher.tokenizer_folder, teacher.fingerprint, ("validation",))
         reading = TeacherReading(teacher, config, dataset, plan, prepared.cache)
@@ -156,21 +168,11 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     return replace(prepared, base=base, student_base=student_base)
 
 
-def _given_teacher(config: Config, dataset: Dataset, begun: Mapping[str, Any] | None) -> GivenTeacher | None:
-    if config.teacher_checkpoint is None:
-        if config.teacher_label_map:
-            raise UserError("--teacher_label_map: is for a --teacher_checkpoint, and none was given.")
-        return None
-    if begun:
-        return open_again(begun["given_teacher"], dataset.label_names, config.teacher_label_map)
-    return open_teacher(config.teacher_checkpoint, dataset.label_names, config.teacher_label_map)
-
-
 def automatic_name(config: Config) -> str:
     """A readable name that no run has yet: model, data, adapters and the time."""
     base, data = _short(config.student_base_model or config.base_model, "model"), _short(config.dataset, "data")
     teacher = f"t{config.teacher_lora_r}x{config.teacher_target_layers}"
-    if config.teacher_checkpoint:
+    if config.teacher_checkpoint or config.teacher_predictions:
         teacher = "given"
     student = f"s{config.student_lora_r}x{config.student_target_layers}"
     if depth := Cut.of(config, "student").depth:
@@ -262,11 +264,7 @@ def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Datase
         raise UserError(
             f"--student_keep {config.student_keep}: says which layers --student_depth keeps. Give that, too."
         )
-    if config.teacher_checkpoint:
-        if config.student_base_model:
-            raise UserError(
-                "--student_base_model: with a --teacher_checkpoint, --base_model is the student's. Give it there."
-            )
+    if config.teacher_checkpoint or config.teacher_predictions:
         bases = {"student": bases["student"]}
     wholes = {base: _outline(base, dataset.label_names) for base in dict.fromkeys(bases.values())}
     for role, base in bases.items():

@@ -34,7 +34,7 @@ PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
 REPORT, SPEED = "report.html", "speed.json"
 DECIDES_NOTHING = ("output_dir", "exp_name", "cache_limit", "report_to")  # where a run lies, and how it is watched
 # Settings that may hold a path.
-PLACES = ("base_model", "student_base_model", "dataset", "unlabelled", "teacher_checkpoint")
+PLACES = ("base_model", "student_base_model", "dataset", "unlabelled", "teacher_checkpoint", "teacher_predictions")
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name
 
 
@@ -110,8 +110,12 @@ class RunFolder:
             for name in ("base_model", "student_base_model", "given_teacher")
         }
         data = self.results()["data"]
-        revisions = {name: (data.get(name) or {}).get("revision") for name in ("source", "unlabelled_source")}
-        return {"data": revisions["source"], "unlabelled texts": revisions["unlabelled_source"], **models}
+        origins = {
+            "data": data.get("source"),
+            "unlabelled texts": data.get("unlabelled_source"),
+            "teacher's answers": environment.get("answers"),
+        }
+        return {what: (origin or {}).get("revision") for what, origin in origins.items()} | models
 
     def _here(self, config: Config) -> Config:
         """The folder says where the run is: it may have been moved since it was begun, or be seen from elsewhere."""

@@ -1,6 +1,7 @@
 """The runs of a suite: one after the other or side by side, resumable, a failure kept apart."""
 
 import errno
+import hashlib
 import logging
 import tempfile
 import traceback
@@ -13,7 +14,7 @@ from typing import Any
 
 from lora_distill.config import Config
 from lora_distill.data.catalogue import open_source
-from lora_distill.data.files import Columns
+from lora_distill.data.files import Columns, read_bytes
 from lora_distill.errors import UserError
 from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
@@ -195,6 +196,11 @@ def _check_unchanged(run: RunFolder) -> None:
             now = once(("source", name, *own_columns), partial(open_source, name, own_columns)).origin
             if now["revision"] != trained_on["revision"]:
                 raise changed_since(run.path, name)
+    answers = config.teacher_predictions
+    if answers and Path(answers).exists():
+        digest = hashlib.sha256(read_bytes(Path(answers))).hexdigest()
+        if digest != environment["answers"]["revision"]:
+            raise changed_since(run.path, answers)
     teacher = environment["given_teacher"]
     models = [environment["base_model"], environment["student_base_model"], *(teacher or {}).get("models", [])]
     for key, recorded in {tuple(each.values()): each for each in models}.items():

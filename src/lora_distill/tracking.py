@@ -204,7 +204,7 @@ def _log(tracker: GeneralTracker, line: dict[str, Any]) -> None:
     values = {
         f"{group}/{name}": value
         for name, value in line.items()
-        if isinstance(value, int | float) and name not in ("step", "epoch")
+        if isinstance(value, int | float) and name not in ("step", "epoch", "member")
     }
     # MLflow would wait for its disk.
     extra = {"synchronous": False} if isinstance(tracker, MLflowTracker) else {}

@@ -24,8 +24,9 @@ from lora_distill.training.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 OF_THE_MODEL = (
-    *("base_model", "student_base_model", "student_depth", "teacher_checkpoint"),
+    *("base_model", "student_base_model", "student_depth", "teacher_checkpoint", "teacher_predictions"),
     *("target_modules", "teacher_rank_pattern", "student_rank_pattern", "max_length", "long_text"),
+    *("teacher_fit", "teacher_folds"),
 )
 
 
@@ -143,12 +144,12 @@ def _inputs(search: Search) -> dict[str, Any]:
     first = {name: dimension.extremes[0] for name, dimension in search.space.items()}
     places = [{name: value} for name in PLACES if name in search.space for value in search.space[name].extremes]
     prepared = [_prepare_quietly(search.config(first | place)) for place in places or [{}]]
-    teachers = [each.given_teacher.fingerprint if each.given_teacher else "" for each in prepared]
+    given = [each.given_teacher or each.answers for each in prepared]
     return {
         "data": prepared[0].dataset.fingerprint,
         "base_model": ",".join(each.base.whole.fingerprint for each in prepared),
         "student_base_model": ",".join(each.student_base.whole.fingerprint for each in prepared),
-        "teacher_checkpoint": ",".join(teachers),
+        "teacher_checkpoint": ",".join(teacher.fingerprint if teacher else "" for teacher in given),
     }
 
 

@@ -8,6 +8,7 @@ from lora_distill.data.splits import (
     carve_test,
     carve_validation,
     count_repeats,
+    draw_folds,
     draw_stratified,
     drop_shared,
     limit_each_class,
@@ -152,3 +153,35 @@ def test_so_many_of_each_class(sizes: list[int], data: st.DataObject, seed: int)
     drawn = limit_each_class(rows, size, seed)
     assert np.bincount(drawn.labels).tolist() == [size] * len(sizes)
     assert np.all(np.diff(drawn.ids) > 0)
+
+
+@given(sizes=st.lists(st.integers(6, 30), min_size=1, max_size=5), folds=st.integers(2, 6), seed=st.integers(0, 9))
+def test_folds_part_the_rows_and_keep_the_shares_of_the_classes(sizes: list[int], folds: int, seed: int) -> None:
+    rows = numbered(shuffled_labels(sizes))
+    parts = draw_folds(rows, folds, seed, [str(label) for label in range(len(sizes))])
+    assert np.sort(np.concatenate(parts)).tolist() == list(range(len(rows)))
+    assert np.ptp([len(part) for part in parts]) <= 1
+    counts = [np.bincount(rows.labels[part], minlength=len(sizes)) for part in parts]
+    assert np.ptp(counts, axis=0).max() <= 1
+    again = draw_folds(rows, folds, seed, [str(label) for label in range(len(sizes))])
+    assert all(one.tolist() == other.tolist() for one, other in zip(parts, again, strict=True))
+
+
+def test_rows_of_one_text_are_in_one_fold() -> None:
+    texts = [f"text  {number % 9}" if number % 2 else f" text {number % 9}" for number in range(36)]
+    parts = draw_folds(Rows(np.arange(36), texts, np.arange(36) % 3), 3, 0, ["a", "b", "c"])
+    in_fold = [{" ".join(texts[row].split()) for row in part} for part in parts]
+    assert sum(map(len, in_fold)) == len(set.union(*in_fold)) == 9
+
+
+def test_seeds_draw_other_folds() -> None:
+    rows = numbered(shuffled_labels([20, 20]))
+    first = [draw_folds(rows, 2, seed, ["a", "b"])[0].tolist() for seed in range(3)]
+    assert len({tuple(each) for each in first}) == 3
+
+
+def test_folds_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--teacher_folds 5: there are 4 different training texts\. Ask for fewer"):
+        draw_folds(numbered(shuffled_labels([2, 2])), 5, 0, ["a", "b"])
+    with pytest.raises(UserError, match=r"one fold holds all rows of 'b', and its teacher would not know it"):
+        draw_folds(numbered(shuffled_labels([9, 1])), 2, 0, ["a", "b"])

@@ -24,7 +24,7 @@ def test_merged_it_answers_as_before_and_has_no_adapter(small_run: Path) -> None
         merged = opened.merged()
         assert torch.allclose(plain(merged)(rows), before, atol=1e-5)
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
-    found = speed._size(merged)
+    found = speed._size([merged])
     # Three layers 32 wide with 64 between: query, key, value, output, and two of the feed-forward.
     assert found["multiply_adds"] == 3 * (4 * 32 * 32 + 2 * 32 * 64)
     assert found["total_parameters"] == metrics_of(small_run)["student"]["total_parameters"]
@@ -56,7 +56,7 @@ def test_a_student_of_fewer_layers_does_less(call: Command, tmp_path: Path, tiny
     settings = [*small_settings(tiny_base, rows_csv), "--num_epochs", 1, "--no_control", "--student_target_layers", 1]
     assert call("train", *settings, "--student_depth", 1, "--exp_name", "one").returncode == 0
     run = RunFolder(tmp_path / "outputs" / "lora_distillation" / "one")
-    teacher, student = (speed._size(open_role(run, role).merged()) for role in speed.TIMED)
+    teacher, student = (speed._size([open_role(run, role).merged()]) for role in speed.TIMED)
     assert teacher["multiply_adds"] == 3 * student["multiply_adds"]
 
 

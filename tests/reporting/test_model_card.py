@@ -214,6 +214,39 @@ def test_a_teacher_that_was_given() -> None:
     assert "as fast as" not in student
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"teacher_ensemble": 3}, "3 of other seeds"),
+        (
+            {"teacher_fit": "crossfit", "teacher_folds": 3},
+            "one for each of 3 folds, which labels the rows that it has not seen",
+        ),
+    ],
+)
+def test_several_teachers(settings: dict[str, object], said: str) -> None:
+    results = sample_results()
+    results["teacher"] |= {"members": 3}
+    for name in ("epochs", "kept_epoch"):
+        del results["teacher"][name]
+    teacher, student = (card(role, results, HUB, num_epochs=4, **settings) for role in ("teacher", "student"))
+    assert (
+        f"3 classifiers of texts into 5 classes that answer together, by the mean of their probabilities ({said})"
+        in (teacher)
+    )
+    assert "folders = ['1', '2', '3']" in code_of(teacher)
+    assert "- 3 trainings of 4 epochs at most, the best of each kept; seed 0" in teacher
+    assert f"; 3 such, {said}: the mean of their probabilities" in student
+    assert "as fast as" not in student
+
+
+def test_a_student_of_calibrated_logits_says_so() -> None:
+    results = sample_results()
+    assert "divided by 1.5" not in card("student", results)
+    results["student"]["teacher_temperature"] = 1.5
+    assert "; its logits divided by 1.500, a temperature fitted on validation" in card("student", results)
+
+
 def test_results_tables() -> None:
     overall, classes = tables_of(card())
     assert overall[0] == ["", "Test (445 rows)", "Validation (60 rows)"]

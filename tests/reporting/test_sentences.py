@@ -101,7 +101,7 @@ def with_confusions(**confusions: list[list[int]]) -> dict[str, Any]:
 
 
 def test_the_baseline_is_the_commonest_class_of_the_test_rows() -> None:
-    assert baseline(with_confusions(teacher=[[1, 0], [2, 28]])) == ("b", 30 / 31)
+    assert baseline(with_confusions(student=[[1, 0], [2, 28]])) == ("b", 30 / 31)
 
 
 def test_models_that_learnt_nothing_are_not_believed() -> None:

@@ -71,7 +71,7 @@ OWN: dict[Role, dict[str, Any]] = {
 }
 ADAPTER = {"lora_r": 7, "lora_alpha": 7, "target_layers": 7, "rank_pattern": {7: 7}}
 STUDENTS, TEACHERS = ({f"{role}_{name}": value for name, value in ADAPTER.items()} for role in ("student", "teacher"))
-SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse", "pooled_weight": 7.0}
+SOFT = {"alpha": 0.7, "temperature": 7.0, "soft_loss": "mse", "pooled_weight": 7.0, "teacher_calibrate": True}
 # What is found in the data's, the base model's or the plan's own fingerprint, and what decides nothing.
 ELSEWHERE = {
     "base_model": "other",
@@ -100,6 +100,10 @@ IDLE = {
     "report_to": "mlflow",
     "teacher_checkpoint": "other",
     "teacher_label_map": {"a": "b"},
+    "teacher_predictions": "other",
+    "teacher_ensemble": 7,  # of whose members each is one
+    "teacher_fit": "crossfit",
+    "teacher_folds": 7,
 }
 
 

@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,18 +59,32 @@ class Table:
 
 
 @dataclass(frozen=True)
-class _Raw:
+class Raw:
     """Values of each column that is read, as a format gives them, and the line or row of each, counted from 1."""
 
     values: Mapping[str, Sequence[object]]
     places: Sequence[int]
     unit: str
+    revision: str = ""
 
 
 def read_table(path: Path, columns: Columns) -> Table:
+    """The texts of a file.
+
+    Raises:
+        UserError: with the file's name, and the line (Parquet: the row) where there is one.
+    """
+    return check_table(str(path), read_raw(path, columns), columns)
+
+
+def read_raw(path: Path, columns: Columns | None) -> Raw:
     """Read a file; the suffix says which format it is in.
 
     Empty lines are skipped. Text files are UTF-8, with or without a byte order mark.
+
+    Args:
+        path: of the file.
+        columns: what is read, by what it holds; None: every column, by its name.
 
     Raises:
         UserError: with the file's name, and the line (Parquet: the row) where there is one.
@@ -94,7 +108,7 @@ def read_table(path: Path, columns: Columns) -> Table:
         separator = b"\t" if suffix == ".tsv" else b","
         check_separator(path, data, separator)
         raw = _read_delimited(path, _decode(path, data), columns, separator.decode())
-    return _check(str(path), raw, columns, hashlib.sha256(data).hexdigest())
+    return replace(raw, revision=hashlib.sha256(data).hexdigest())
 
 
 def read_bytes(path: Path) -> bytes:
@@ -110,7 +124,7 @@ def read_bytes(path: Path) -> bytes:
 
 def read_arrow(where: str, table: "pa.Table", columns: Columns) -> Table:
     """The texts of an Arrow table."""
-    return _check(where, _arrow_values(where, table, columns), columns, "")
+    return check_table(where, _arrow_values(where, table, columns), columns)
 
 
 def check_separator(path: Path, data: bytes, separator: bytes) -> None:
@@ -138,11 +152,11 @@ def _decode(path: Path, data: bytes) -> str:
         ) from None
 
 
-def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> _Raw:
+def _read_delimited(path: Path, text: str, columns: Columns | None, delimiter: str) -> Raw:
     csv.field_size_limit(2**31 - 1)  # as much as every platform takes; the default, 131,072, refuses long texts
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
-    values: dict[str, list[object]] = {kind: [] for kind in columns.wanted()}
+    values: dict[str, list[object]] = {}
     lines: list[int] = []
     first_line = 1
     try:
@@ -151,6 +165,7 @@ def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> 
                 if not header:
                     header = [name.strip() for name in row]
                     positions = find_columns(f"{path}, line {first_line}", header, columns)
+                    values = {kind: [] for kind in positions}
                 elif len(row) != len(header):
                     raise UserError(
                         f"{path}, line {first_line}: {len(row)} columns found, {len(header)} expected.\n"
@@ -164,7 +179,7 @@ def _read_delimited(path: Path, text: str, columns: Columns, delimiter: str) -> 
     except csv.Error as error:
         reason = quotes_fault(error, reader.line_num)
         raise UserError(f"{path}, line {first_line}: {reason}.\nWrite a quote inside a quoted text twice.") from None
-    return _Raw(values, lines, "line")
+    return Raw(values, lines, "line")
 
 
 def quotes_fault(error: csv.Error, line: int) -> str:
@@ -174,12 +189,12 @@ def quotes_fault(error: csv.Error, line: int) -> str:
     return f"broken quotes in the row that begins here: {error} (in line {line})"
 
 
-def find_columns(where: str, found: list[str], columns: Columns) -> dict[str, int]:
+def find_columns(where: str, found: list[str], columns: Columns | None) -> dict[str, int]:
     """The position of each column that is read."""
     repeated = sorted({name for name in found if found.count(name) > 1})
     if repeated:
         raise UserError(f"{where}: columns with the same name: {listing(repeated)}. Rename one of each.")
-    wanted = columns.wanted()
+    wanted = columns.wanted() if columns else {}
     for kind, name in wanted.items():
         alike = [f"--{other}_column" for other in wanted if wanted[other] == name]
         if len(alike) > 1:
@@ -189,12 +204,12 @@ def find_columns(where: str, found: list[str], columns: Columns) -> dict[str, in
                 f"{where}: no column {name!r}; the columns are {listing(found)}.\n"
                 f"Name the right one with --{kind}_column."
             )
-    return {kind: found.index(name) for kind, name in wanted.items()}
+    return {kind: found.index(name) for kind, name in (wanted or dict(zip(found, found, strict=True))).items()}
 
 
-def _read_jsonl(path: Path, text: str, columns: Columns) -> _Raw:
-    wanted = columns.wanted()
-    values: dict[str, list[object]] = {kind: [] for kind in wanted}
+def _read_jsonl(path: Path, text: str, columns: Columns | None) -> Raw:
+    wanted = columns.wanted() if columns else {}
+    values: dict[str, list[object]] = {}
     lines: list[int] = []
     for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if not line.strip():
@@ -204,17 +219,19 @@ def _read_jsonl(path: Path, text: str, columns: Columns) -> _Raw:
             row = json_object(line, columns)
         except RowError as error:
             raise UserError(f"{where}: {error}.") from None
-        if not row.keys() >= set(wanted.values()):
+        wanted = wanted or {name: name for name in row}
+        if missing := [name for name in wanted.values() if name not in row]:
             find_columns(where, list(row), columns)
+            raise UserError(f"{where}: no key {missing[0]!r}, which the first object has.")
         if not all(is_unicode(row[name]) for name in wanted.values()):
             raise UserError(f"{where}: {HALF_A_PAIR}.")
         for kind, name in wanted.items():
-            values[kind].append(row[name])
+            values.setdefault(kind, []).append(row[name])
         lines.append(number)
-    return _Raw(values, lines, "line")
+    return Raw(values, lines, "line")
 
 
-def json_object(line: str, columns: Columns) -> dict[str, object]:
+def json_object(line: str, columns: Columns | None) -> dict[str, object]:
     """The JSON object of a line.
 
     Raises:
@@ -227,8 +244,8 @@ def json_object(line: str, columns: Columns) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise RowError(f"not JSON that can be read: {error}") from None
     if not isinstance(row, dict):
-        names = listing(columns.wanted().values())
-        raise RowError(f"a JSON object is expected, with the keys {names}; found {type(row).__name__}")
+        keys = f", with the keys {listing(columns.wanted().values())}" if columns else ""
+        raise RowError(f"a JSON object is expected{keys}; found {type(row).__name__}")
     return row
 
 
@@ -242,43 +259,48 @@ def is_unicode(value: object) -> bool:
     return True
 
 
-def _read_parquet(path: Path, data: bytes, columns: Columns) -> _Raw:
+def _read_parquet(path: Path, data: bytes, columns: Columns | None) -> Raw:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(pa.BufferReader(data))
         find_columns(str(path), file.schema_arrow.names, columns)
-        table = file.read(columns=list(columns.wanted().values()))
+        table = file.read(columns=list(columns.wanted().values()) if columns else None)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not a Parquet file that can be read: {reason}") from None
     return _arrow_values(str(path), table, columns)
 
 
-def _arrow_values(where: str, table: "pa.Table", columns: Columns) -> _Raw:
-    find_columns(where, table.column_names, columns)
+def _arrow_values(where: str, table: "pa.Table", columns: Columns | None) -> Raw:
+    positions = find_columns(where, table.column_names, columns)
     try:
-        values = {kind: table.column(name).to_pylist() for kind, name in columns.wanted().items()}
+        values = {kind: table.column(position).to_pylist() for kind, position in positions.items()}
     except UnicodeDecodeError:
         raise UserError(f"{where}: a text or label is not UTF-8. Write the data anew as UTF-8.") from None
-    return _Raw(values, range(1, table.num_rows + 1), "row")
+    return Raw(values, range(1, table.num_rows + 1), "row")
 
 
-def _check(where: str, raw: _Raw, columns: Columns, revision: str) -> Table:
+def check_table(where: str, raw: Raw, columns: Columns) -> Table:
+    """The texts, and the labels if they are read, of values by what they hold.
+
+    Raises:
+        UserError: with the place where there is one.
+    """
     if not raw.places:
         raise UserError(f"{where}: no rows: it holds column names at most.")
     texts = _texts(where, raw, columns)
     labels = _labels(where, raw, columns) if columns.label is not None else []
-    return Table(where, texts, labels, revision)
+    return Table(where, texts, labels, raw.revision)
 
 
-def _texts(where: str, raw: _Raw, columns: Columns) -> list[Text]:
+def _texts(where: str, raw: Raw, columns: Columns) -> list[Text]:
     wanted = {kind: column for kind, column in columns.wanted().items() if kind in PARTS}
     return from_columns({kind: _strings(where, kind, raw, column) for kind, column in wanted.items()})
 
 
-def _strings(where: str, kind: str, raw: _Raw, column: str) -> list[str]:
+def _strings(where: str, kind: str, raw: Raw, column: str) -> list[str]:
     what = "text" if kind == "text" else "second text"
     texts: list[str] = []
     for text, place in zip(raw.values[kind], raw.places, strict=True):
@@ -292,7 +314,7 @@ def _strings(where: str, kind: str, raw: _Raw, column: str) -> list[str]:
     return texts
 
 
-def _labels(where: str, raw: _Raw, columns: Columns) -> list[str]:
+def _labels(where: str, raw: Raw, columns: Columns) -> list[str]:
     labels: list[str] = []
     for label, place in zip(raw.values["label"], raw.places, strict=True):
         name = _label_name(label)
@@ -323,7 +345,7 @@ def _label_name(value: object) -> str | None:
     return None
 
 
-def _refuse_blank(where: str, what: str, values: list[str], raw: _Raw) -> None:
+def _refuse_blank(where: str, what: str, values: list[str], raw: Raw) -> None:
     places = [place for value, place in zip(values, raw.places, strict=True) if not value]
     if places:
         lines = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")

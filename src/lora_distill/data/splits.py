@@ -82,8 +82,8 @@ def drop_shared(rows: Rows, *kept: Rows) -> tuple[Rows, int]:
 
 def stand_in(texts: Sequence[Text], *splits: Rows) -> NDArray[np.bool_]:
     """Whether each text stands in one of the splits, bool [N]; white space does not count."""
-    taken = {_collapse(text) for rows in splits for text in rows.texts}
-    return np.array([_collapse(text) in taken for text in texts], dtype=np.bool_)
+    taken = {collapse(text) for rows in splits for text in rows.texts}
+    return np.array([collapse(text) in taken for text in texts], dtype=np.bool_)
 
 
 def limit_each_class(train: Rows, size: int, seed: int) -> Rows:
@@ -113,12 +113,48 @@ def limit_validation(validation: Rows, train_rows: int, fraction: float, seed: i
     return validation.take(draw_stratified(validation.labels, size, generator(seed, "validation rows")))
 
 
+def draw_folds(train: Rows, folds: int, seed: int, label_names: list[str]) -> list[NDArray[np.int64]]:
+    """Parts of the training rows, stratified, and rows of one text in one of them; white space does not count.
+
+    Args:
+        train: the rows.
+        folds: how many.
+        seed: the run's.
+        label_names: for messages.
+
+    Returns:
+        Positions of each part, int64, in rising order; each position is in one part.
+
+    Raises:
+        UserError: there are fewer texts than folds, or without a part there is no row of some class.
+    """
+    numbers: dict[tuple[str, ...], int] = {}
+    text = np.array([numbers.setdefault(collapse(each), len(numbers)) for each in train.texts])
+    if len(numbers) < folds:
+        raise UserError(f"--teacher_folds {folds}: there are {len(numbers)} different training texts. Ask for fewer.")
+    label_of_text = train.labels[np.unique(text, return_index=True)[1]]
+    shuffled = generator(seed, "teacher folds").permutation(len(numbers))
+    dealt = np.empty(len(numbers), dtype=np.int64)
+    dealt[shuffled[np.argsort(label_of_text[shuffled], kind="stable")]] = np.arange(len(numbers)) % folds
+    dealt_rows = [np.flatnonzero(dealt[text] == fold) for fold in range(folds)]
+    for part in dealt_rows:
+        left = np.bincount(np.delete(train.labels, part), minlength=len(label_names))
+        if not left.all():
+            lost = label_names[int(left.argmin())]
+            raise UserError(
+                f"--teacher_fit crossfit: one fold holds all rows of {lost!r}, and its teacher would not know it."
+                "\nAdd rows of this class, or leave it at whole."
+            )
+    return dealt_rows
+
+
 def count_repeats(rows: Rows) -> tuple[int, int]:
     """How many rows repeat an earlier text, and how many texts stand with different labels."""
-    texts = list(map(_collapse, rows.texts))
+    texts = list(map(collapse, rows.texts))
     labels_of_text = Counter(text for text, _ in set(zip(texts, rows.labels.tolist(), strict=True)))
     return len(texts) - len(labels_of_text), sum(count > 1 for count in labels_of_text.values())
 
 
-def _collapse(text: Text) -> tuple[str, ...]:
+def collapse(text: Text) -> tuple[str, ...]:
+    """A text as it is compared with others: of each part its words, a space between two."""
     return tuple(" ".join(part.split()) for part in parts(text))

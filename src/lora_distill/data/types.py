@@ -49,6 +49,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def followed_by(self, others: "Rows") -> "Rows":
+        """These rows, and then those."""
+        ids, labels = (np.concatenate([getattr(self, name), getattr(others, name)]) for name in ("ids", "labels"))
+        return Rows(ids, [*self.texts, *others.texts], labels)
+
     def take(self, positions: NDArray[np.int64]) -> "Rows":
         """The rows at these positions (not ids), in this order."""
         return Rows(self.ids[positions], [self.texts[i] for i in positions], self.labels[positions])

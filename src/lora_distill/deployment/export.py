@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from lora_distill.config import Role
 from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, open_onnx
-from lora_distill.deployment.finished import FinishedModel, open_role
+from lora_distill.deployment.finished import FinishedModel, check_reads_single_texts, open_role
 from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
 from lora_distill.deployment.through_torch import open_with_torch
@@ -65,6 +65,7 @@ def export_role(
     if role not in results:
         there = ", ".join(name for name in ("teacher", "student", "control", "self-trained") if name in results)
         raise UserError(f"--role {role}: this run has none. It has: {there}.")
+    check_reads_single_texts(run)
     for folder in folders.values():
         if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")

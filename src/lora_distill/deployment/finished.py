@@ -11,9 +11,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lora_distill.config import LongText, Role
+from lora_distill.config import Config, LongText, Role
 from lora_distill.data.tokens import Tokens, most_tokens, tokenise
 from lora_distill.data.types import Text
+from lora_distill.errors import UserError
 from lora_distill.model.base import resolve_again
 from lora_distill.model.cut import Cut, cut_base
 from lora_distill.model.given_teacher import open_again
@@ -53,15 +54,56 @@ def open_role(run: RunFolder, role: Role) -> FinishedModel:
     """A role's model, of a run that has this role.
 
     Raises:
-        UserError: the run is not finished, or what it was made from cannot be had as it was.
+        UserError: the run is not finished, what it was made from cannot be had as it was, or its teacher is a file or
+            several models.
+    """
+    first, *others = open_models(run, role)
+    if others:
+        raise UserError(
+            f"{run.path}: its {role} is {1 + len(others)} models, which answer together. Each lies in"
+            f" {run.path / role}, in a folder of its own."
+        )
+    return first
+
+
+def check_reads_single_texts(run: RunFolder) -> None:
+    """Refuse a run whose models read what a classifier in use does not.
+
+    Raises:
+        UserError: it was trained on pairs, or on more of long texts than their beginning.
+    """
+    config = run.resolved()
+    if config.text_pair_column or config.long_text != "truncate":
+        name = "text_pair_column" if config.text_pair_column else "long_text"
+        raise UserError(
+            f"model {run.path}: was trained with --{name} {getattr(config, name)}, which is not to be had here yet:"
+            " a classifier reads the beginning of single texts."
+        )
+
+
+def open_models(run: RunFolder, role: Role) -> list[FinishedModel]:
+    """The models of a role: one, but of several teachers.
+
+    Raises:
+        UserError: as in `open_role`.
     """
     names = run.results()["data"]["label_names"]
     config, environment = run.resolved(), run.environment()
+    if role == "teacher" and config.teacher_predictions:
+        raise UserError(
+            f"{run.path}: its teacher is a file of answers, {config.teacher_predictions}: no model that could answer"
+            " other texts, or be timed."
+        )
     if role == "teacher" and config.teacher_checkpoint:
         given = open_again(environment["given_teacher"], names, config.teacher_label_map)
-        model, folder, columns = given.load(), given.tokenizer_folder, given.columns
-    else:
-        whole = environment["base_model" if role == "teacher" else "student_base_model"]
-        base = cut_base(resolve_again(whole), Cut.of(config, role), run.path.parent)
-        model, folder, columns = load_adapter(base, names, run.path / role), base.folder, np.arange(len(names))
-    return FinishedModel(model, folder, min(config.max_length, most_tokens(folder)), config.long_text, columns)
+        return [_finished(given.load(), given.tokenizer_folder, config, given.columns)]
+    whole = environment["base_model" if role == "teacher" else "student_base_model"]
+    base = cut_base(resolve_again(whole), Cut.of(config, role), run.path.parent)
+    members = run.results()[role].get("members")
+    folders = [run.path / role / str(1 + number) for number in range(members)] if members else [run.path / role]
+    in_order = np.arange(len(names))
+    return [_finished(load_adapter(base, names, folder), base.folder, config, in_order) for folder in folders]
+
+
+def _finished(model: nn.Module, tokenizer: Path, config: Config, columns: NDArray[np.int64]) -> FinishedModel:
+    return FinishedModel(model, tokenizer, min(config.max_length, most_tokens(tokenizer)), config.long_text, columns)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lora_distill.config import Role
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Text, parts
-from lora_distill.deployment.finished import open_role
+from lora_distill.deployment.finished import open_models
 from lora_distill.evidence import read_predictions
 from lora_distill.made_with import made_with
 from lora_distill.model.layers import count_layers, layers_path
@@ -58,11 +58,11 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
     answers: dict[Role, Answer] = {}
     tokens: dict[Role, dict[str, Tokens]] = {}
     for role in TIMED:
-        opened = open_role(run, role)
-        model = opened.merged()
-        models[role] = _size(model)
-        answers[role] = _answer(model.to(plan.device))
-        tokens[role] = {kind: opened.tokenised(each) for kind, each in texts.items()}
+        opened = open_models(run, role)
+        merged = [each.merged() for each in opened]
+        models[role] = _size(merged)
+        answers[role] = _answer([model.to(plan.device) for model in merged])
+        tokens[role] = {kind: opened[0].tokenised(each) for kind, each in texts.items()}
     threads = sorted({1, plan.threads}) if plan.device == "cpu" else [plan.threads]
     cells = [(number, size, kind) for number in threads for size in BATCHES for kind in texts]
     timings = []
@@ -87,22 +87,29 @@ def _texts(texts: Sequence[Text]) -> dict[str, list[Text]]:
     return chosen
 
 
-def _size(model: PreTrainedModel) -> dict[str, int]:
-    layers = model.get_submodule(layers_path(model))
-    matrices = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
+def _size(models: list[PreTrainedModel]) -> dict[str, int]:
+    weights = [weight for model in models for weight in model.parameters()]
     return {
-        "total_parameters": sum(weight.numel() for weight in model.parameters()),
-        "multiply_adds": matrices * int(model.config.num_hidden_layers) // count_layers(model),
-        "bytes": sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+        "total_parameters": sum(weight.numel() for weight in weights),
+        "multiply_adds": sum(map(_multiply_adds, models)),
+        "bytes": sum(weight.numel() * weight.element_size() for weight in weights),
     }
 
 
-def _answer(model: nn.Module) -> Answer:
-    forward = plain(model)
+def _multiply_adds(model: PreTrainedModel) -> int:
+    layers = model.get_submodule(layers_path(model))
+    matrices: int = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
+    return matrices * int(model.config.num_hidden_layers) // count_layers(model)
+
+
+def _answer(models: Sequence[nn.Module]) -> Answer:
+    """What answers once: several teachers do so one after the other."""
+    forwards = [plain(model) for model in models]
 
     def answer(tokens: Tokens, first: int, size: int) -> None:
         rows = np.arange(first, first + size) % len(tokens)
-        forward(tokens.batch(rows)).cpu()  # waits for a GPU to be done
+        for forward in forwards:
+            forward(tokens.batch(rows)).cpu()  # waits for a GPU to be done
 
     return answer
 

@@ -18,17 +18,17 @@ LARGEST = {"accuracy": 1.0, "brier": 2.0}  # difference that a row can have; of 
 
 
 def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Agreement with the teacher, and student minus each control, of one seed.
+    """Agreement with the teacher, if it has answered, and student minus each control, of one seed.
 
     Args:
         logits: float32 [N, C] of each role on the same rows.
         labels: int64 [N].
     """
-    comparison: dict[str, Any] = {
-        "agreement": {
+    comparison: dict[str, Any] = {}
+    if "teacher" in logits:
+        comparison["agreement"] = {
             f"{role}_teacher": agreement(each, logits["teacher"]) for role, each in logits.items() if role != "teacher"
         }
-    }
     right = {role: each.argmax(axis=1) == labels for role, each in logits.items()}
     for control in (role for role in CONTROLS if role in logits):
         difference = paired_difference(right["student"], right[control])

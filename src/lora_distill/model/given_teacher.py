@@ -165,8 +165,8 @@ def _find(location: str, revision: str | None) -> tuple[Path, str | None]:
         path /= "teacher"
         if not (path / ADAPTER_CONFIG).is_file():
             raise UserError(
-                f"{FLAG} {location}: this run holds no teacher of its own: it has not finished, or was given one."
-                " Give that one, or a finished run."
+                f"{FLAG} {location}: this run holds no teacher of its own: it has not finished, was given one, or has"
+                " several, in teacher/1 and so on.\nGive that one, one of several, or a finished run."
             )
     if is_folder:
         return path.resolve(), None

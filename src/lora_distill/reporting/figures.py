@@ -1,6 +1,7 @@
 """The plots of a page: what is drawn of which numbers, and each as a file of its own."""
 
 import re
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +72,17 @@ def _interval(found: tuple[float, float, float], said: Callable[[float], str] = 
 
 
 def learning(run: RunFolder, name: str) -> str:
-    """Accuracy on validation after each epoch, of the roles that were trained; empty where none was."""
-    series: dict[str, list[tuple[float, float]]] = {}
+    """Accuracy on validation after each epoch, of the roles that were trained; empty where none was.
+
+    Of several teachers, the mean of those that went on so long.
+    """
+    accuracies: dict[str, dict[int, list[float]]] = {}
     for line in read_jsonl(run.path / HISTORY):
         if line["event"] == "validation":
-            series.setdefault(line["role"], []).append((line["epoch"], line["accuracy"]))
+            accuracies.setdefault(line["role"], {}).setdefault(line["epoch"], []).append(line["accuracy"])
+    series: dict[str, list[tuple[float, float]]] = {
+        role: [(epoch, statistics.mean(each)) for epoch, each in epochs.items()] for role, epochs in accuracies.items()
+    }
     if not series:
         return ""
     return curves(series, "Epoch", "Accuracy on validation", f"{name}: accuracy on validation after each epoch")

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
-from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
-from lora_distill.reporting.reading_code import reading_code, what_is_read
+from lora_distill.reporting.loading import loading
+from lora_distill.reporting.reading_code import what_is_read
 from lora_distill.reporting.sentences import (
     SPEED,
     baseline,
@@ -59,11 +59,11 @@ def model_card(
     """
     facts, card = results[role], [_results(role, results, config), _data(results)]
     if facts["trainable_parameters"] is None:
-        card = [_about_given(results, opening), *card]
+        card = [_about_given(results, config, opening), *card]
     else:
         card = [
             _about(role, results, config, base),
-            opening.section if opening else _loading(results, config, base),
+            opening.section if opening else loading(role, results, config, base),
             *card,
             _settings(role, results, config),
         ]
@@ -119,13 +119,26 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
         projector = f"\nA projector of {size} parameters was trained beside them and dropped; it is in neither count."
     budget = f" The budget is {facts['budget']:,}." if "budget" in facts else ""
     read = "pairs of texts" if config["text_pair_column"] else "texts"
-    return f"""A classifier of {read} into {len(results["data"]["label_names"])} classes: a \
-{_adapter(config)} adapter ({rank}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
+    classes = f"of {read} into {len(results['data']['label_names'])} classes"
+    what = f"A classifier {classes}: a {_adapter(config)} adapter"
+    if members := facts.get("members"):
+        what = f"{members} classifiers {classes} that answer together, by the mean of their probabilities"
+        what += f" ({_several(config)}): each is a {_adapter(config)} adapter in a folder of its own"
+    return f"""{what} ({rank}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
 {_md(base["name"])}. {_PURPOSE[role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
-{facts["total_parameters"]:,} together.{budget}{projector}"""
+{facts["total_parameters"]:,} together{" in all of them" if members else ""}.{budget}{projector}"""
+
+
+def _several(config: dict[str, Any]) -> str:
+    """What several teachers differ in."""
+    seeds = f"{config['teacher_ensemble']} of other seeds"
+    if config["teacher_fit"] == "whole":
+        return seeds
+    times = f", {seeds} each" if config["teacher_ensemble"] > 1 else ""
+    return f"one for each of {config['teacher_folds']} folds{times}, which labels the rows that it has not seen"
 
 
 def _adapter(config: dict[str, Any]) -> str:
@@ -149,56 +162,17 @@ _PURPOSE = {
 }
 
 
-def _about_given(results: dict[str, Any], opening: Opening | None) -> str:
-    about = f"This teacher was not trained here: it was given, as {_md(results['teacher']['checkpoint'])}."
+def _about_given(results: dict[str, Any], config: dict[str, Any], opening: Opening | None) -> str:
+    about = f"This teacher was not trained here: it was {_given(results, config)}."
     if opening:
         return f"{about}\n\n{opening.section}"
     return f"{about} This folder holds no weights, only this card on how it did."
 
 
-def _loading(results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
-    packages = "torch transformers peft"
-    imports, arguments = "", ""
-    match base["kind"]:
-        case "hub":
-            where, opened = "", repr(base["reference"])
-            arguments = f" revision={base['revision']!r},"
-        case "packaged":
-            packages += f" {MINILM_PACKAGE}=={base['revision']}"
-            where = "The base model comes with a package: its folder is found without importing it.\n\n"
-            imports = "from importlib.util import find_spec\nfrom pathlib import Path\n\n"
-            opened = f'Path(find_spec("{MINILM_MODULE}").origin).parent / "model"'
-        case _:
-            where = (
-                "The base model is a folder of the machine that trained this adapter (SHA-256 of its weights: "
-                f"{base['revision']}…). To open it elsewhere, copy that folder and set `base` to where it lies.\n\n"
-            )
-            opened = repr(base["reference"])
-    return f"""## How to load it
-
-{where}```sh
-pip install {packages}
-```
-
-```python
-{imports}import torch
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-folder = "."  # this folder
-base = {opened}
-labels = {results["data"]["label_names"]!r}
-
-tokenizer = AutoTokenizer.from_pretrained(folder)
-# transformers may note here that the head's weights are new: the adapter brings them.
-model = AutoModelForSequenceClassification.from_pretrained(
-    base,{arguments} num_labels=len(labels), dtype=torch.float32, ignore_mismatched_sizes=True
-)
-model = PeftModel.from_pretrained(model, folder).eval()
-
-{reading_code(config)}
-print([labels[index] for index in logits.argmax(dim=-1).tolist()])
-```"""
+def _given(results: dict[str, Any], config: dict[str, Any]) -> str:
+    if config.get("teacher_predictions"):
+        return f"given, as the file of answers {_md(config['teacher_predictions'])}"
+    return f"given, as {_md(results['teacher']['checkpoint'])}"
 
 
 def _results(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
@@ -246,8 +220,10 @@ def _classes(role: str, results: dict[str, Any]) -> str:
 def _comparison(role: str, results: dict[str, Any]) -> str:
     if role == "teacher":
         return ""
-    same, teacher = results["agreement"][f"{role}_teacher"], percent(results["teacher"]["test"]["accuracy"])
-    text = f"""
+    text = ""
+    if "agreement" in results:
+        same, teacher = results["agreement"][f"{role}_teacher"], percent(results["teacher"]["test"]["accuracy"])
+        text = f"""
 
 Beside the teacher (accuracy {teacher}): both predict the same class on {percent(same["rate"])} of the test rows, and \
 the mean KL(teacher, {role}) is {same["kl"]:.4f} nats."""
@@ -290,18 +266,30 @@ def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str
 schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped at {config["max_grad_norm"]:g}
 - {config["batch_size"]} rows a step{mixed}, {config["max_length"]} tokens read at once, LoRA dropout \
 {config["lora_dropout"]:g}
-- {facts["epochs"]} epochs run, the weights of epoch {facts["kept_epoch"]} kept; seed {config["seed"]}"""
+- {_epochs(facts, config)}; seed {config["seed"]}"""
+
+
+def _epochs(facts: dict[str, Any], config: dict[str, Any]) -> str:
+    if members := facts.get("members"):
+        epochs = config["teacher_num_epochs"] or config["num_epochs"]
+        return f"{members} trainings of {epochs} epochs at most, the {config['keep_epoch']} of each kept"
+    return f"{facts['epochs']} epochs run, the weights of epoch {facts['kept_epoch']} kept"
 
 
 def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     alpha, temperature = config["alpha"], config["temperature"]
-    teacher = f"given, as {_md(results['teacher'].get('checkpoint', ''))}"
-    if base := results["teacher"].get("base_model"):
+    if base := results.get("teacher", {}).get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
         teacher = f"{_adapter(config)} of rank {rank} on {layers} layers of {encoder}"
+        if "members" in results["teacher"]:
+            teacher += f"; {results['teacher']['members']} such, {_several(config)}: the mean of their probabilities"
+    else:
+        teacher = _given(results, config)
     if role == "self-trained":
         teacher = "the control, which is this student trained on the labels alone"
+    if fitted := results[role].get("teacher_temperature"):
+        teacher += f"; its logits divided by {fitted:.3f}, a temperature fitted on validation"
     soft = (
         f"{temperature:g}² × KL(teacher, student) at temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling"
         " the Knowledge in a Neural Network, 2015)"

@@ -57,7 +57,9 @@ def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
         "experiment": experiment,
         "plots": plots,
         "rows": rows_to_read(predictions, results["data"]["label_names"]),
-        "learned": learned_from_teacher(predictions.logits, predictions.labels) if "control" in roles else None,
+        "learned": learned_from_teacher(predictions.logits, predictions.labels)
+        if {"teacher", "control"} <= set(roles)
+        else None,
         "roles": [(role, results[role]) for role in roles],
         "classes": [
             (one_line(label), [(role, results[role]["test"]["per_class"][label]) for role in roles])
@@ -65,7 +67,7 @@ def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
         ],
         "labels": [one_line(label) for label in results["data"]["label_names"]],
         "differences": {control: differences(each) for control, each in experiment.evidence.comparisons.items()},
-        "agreement": results["agreement"],
+        "agreement": results.get("agreement"),
         "settings": settings,
         "differing": [key for key in settings if settings[key] != others[key]],
         "environment": run.environment(),
@@ -92,14 +94,16 @@ def rows_to_read(predictions: Predictions, label_names: list[str]) -> list[dict[
     probabilities = {role: softmax(each.astype(np.float64), axis=1) for role, each in predictions.logits.items()}
     answers = {role: each.argmax(axis=1) for role, each in probabilities.items()}
     sure = {role: each.max(axis=1) for role, each in probabilities.items()}
-    labels, student, teacher = predictions.labels, answers["student"], answers["teacher"]
-    both = sure["student"] * sure["teacher"]
-    doubtful = doubtful_labels([predictions.logits["teacher"], predictions.logits["student"]], labels)
-    kinds = {
-        "the label may be wrong: teacher and student are sure of another": (doubtful, both),
-        "wrong, and sure of it": (student != labels, sure["student"]),
-        "against its teacher": (student != teacher, both),
-    }
+    labels, student = predictions.labels, answers["student"]
+    kinds = {"wrong, and sure of it": (student != labels, sure["student"])}
+    if "teacher" in answers:
+        both = sure["student"] * sure["teacher"]
+        doubtful = doubtful_labels([predictions.logits["teacher"], predictions.logits["student"]], labels)
+        kinds = {
+            "the label may be wrong: teacher and student are sure of another": (doubtful, both),
+            **kinds,
+            "against its teacher": (student != answers["teacher"], both),
+        }
     rows, taken = [], set()
     for kind, (chosen, weight) in kinds.items():
         places = [int(place) for place in np.flatnonzero(chosen) if place not in taken]

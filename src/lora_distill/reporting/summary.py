@@ -83,7 +83,9 @@ class Experiment:
         for control in CONTROLS:
             if found := self.difference(control):
                 said[f"student − {control}, points"] = _with_interval(found, points)
-        said["same as teacher"] = percent(self.mean("agreement", "student_teacher", "rate") or 0.0)
+        agreed = self.mean("agreement", "student_teacher", "rate")
+        if agreed is not None:
+            said["same as teacher"] = percent(agreed)
         for role in ROLES:
             for name, keys in FIGURES.items():
                 value = self.mean(role, *keys)

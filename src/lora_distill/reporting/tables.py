@@ -60,7 +60,7 @@ def results_table(results: list[dict[str, Any]]) -> Table:
             f"{trainable:,}\n({percent(trainable / student['budget'])})",
             *(percent(each[role]["test"]["accuracy"]) if role in each else ABSENT for role in roles),
             *(f"{points(found['accuracy'])}\n{interval(found)}" if found else ABSENT for found in compared),
-            percent(each["agreement"]["student_teacher"]["rate"]),
+            percent(each["agreement"]["student_teacher"]["rate"]) if "agreement" in each else ABSENT,
             f"{each['seconds']:,.0f}",
         )
     return table
@@ -164,7 +164,7 @@ def role_table(results: dict[str, Any]) -> Table:
     dropped = any("projector_parameters" in results.get(role, {}) for role in ROLES)
     if dropped:
         headings.insert(3, "Projector,\ndropped")
-    timed = "seconds" in results["teacher"]  # an evaluation on other texts trains nothing
+    timed = "seconds" in results["student"]  # an evaluation on other texts trains nothing
     table = _table(title, "Role", *headings, *(["Seconds"] if timed else []))
     for role in (role for role in ROLES if role in results):
         facts, test = results[role], results[role]["test"]
@@ -214,7 +214,7 @@ def plan_table(plan: "Plan") -> Table:
     roles = roles_in(run.artefacts for run in plan.runs)
     table = _table("What would run", "Run", *(role.capitalize() for role in roles), "Seconds")
     for run in plan.runs:
-        cells = ("trained" if role in run.trains else "shared" if role in run.artefacts else ABSENT for role in roles)
+        cells = ("trained" if role in run.trains else "shared" if run.artefacts.get(role) else ABSENT for role in roles)
         table.add_row(Text(one_line(run.name)), *cells, f"{run.seconds:,.0f}")
     return table
 

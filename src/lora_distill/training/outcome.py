@@ -28,7 +28,8 @@ class Outcome:
 
     Attributes:
         key: names all that made it.
-        adapter: folder in PEFT's format; None for a whole model that was given.
+        adapters: folders in PEFT's format, by their place in the role's folder: one, in "", or several; none of a
+            teacher that was given as a whole model or a file.
         logits: float32 [N, C] of each split in the rows' order; of train and unlabelled only where another learns from
             them, of test only where it was to be judged on it.
         history: what history.jsonl holds of it.
@@ -37,7 +38,7 @@ class Outcome:
     """
 
     key: str
-    adapter: Path | None
+    adapters: dict[str, Path]
     logits: dict[str, NDArray[np.float32]]
     history: list[dict[str, Any]]
     facts: dict[str, Any]
@@ -49,7 +50,7 @@ def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
     folder = artefact.folder
     return Outcome(
         key=artefact.key,
-        adapter=folder / "adapter" if (folder / "adapter").is_dir() else None,
+        adapters={"": folder / "adapter"} if (folder / "adapter").is_dir() else {},
         logits=load_file(folder / LOGITS),
         history=read_jsonl(folder / "history.jsonl"),
         facts=read_json(folder / "facts.json"),
@@ -95,5 +96,6 @@ def versions() -> dict[str, str]:
 def _source() -> str:
     """Of the code that decides the bits: a clone changes between two versions of the package."""
     root = Path(lora_distill.__file__).parent
-    files = [root / "seeding.py", *(file for part in ("data", "model", "training") for file in (root / part).iterdir())]
+    files = [root / "seeding.py", root / "evaluation" / "calibration.py"]
+    files += [*(file for part in ("data", "model", "training") for file in (root / part).iterdir())]
     return fingerprint({str(file.relative_to(root)): file.read_text() for file in files if file.suffix == ".py"})

@@ -15,6 +15,7 @@ from lora_distill.cache import Cache
 from lora_distill.config import Config, Role
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
+from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel
 from lora_distill.model.budget import check_budget, count_trainable
@@ -107,6 +108,8 @@ class RoleTraining:
             soft_labels = {"teacher": self.teacher.key, "alpha": config.alpha, "loss": config.soft_loss}
             if config.soft_loss == "kl":
                 soft_labels |= {"temperature": config.temperature}
+            if config.teacher_calibrate:
+                soft_labels |= {"calibrated": True}
             if config.pooled_weight:
                 soft_labels |= {"pooled_weight": config.pooled_weight}
         recipe = {
@@ -186,6 +189,7 @@ class RoleTraining:
         reading = self._reading
         rows = reading.rows(network, self.reads(splits))
         soft_labels, matching, weights = None, None, None
+        calibrated: dict[str, float] = {}
         if self.teacher:
             if config.pooled_weight:
                 vectors = self._of_learned(read_pooled(self.teacher))
@@ -194,7 +198,11 @@ class RoleTraining:
                 logger.info(
                     "%s: trains a projector beside it, to be dropped: %s parameters", role, f"{matching.size:,}"
                 )
-            soft = self._of_learned(read_outcome(self.teacher, reused=True).logits)
+            taught = read_outcome(self.teacher, reused=True).logits
+            soft = self._of_learned(taught)
+            if config.teacher_calibrate:
+                temperature = fit_temperature(taught["validation"], self.dataset.validation.labels)
+                soft, calibrated = soft / np.float32(temperature), {"teacher_temperature": temperature}
             soft_labels = SoftLabels(soft, config.alpha, config.temperature, config.soft_loss, matching)
         if config.class_weights == "balanced":
             weights = balanced_weights(self.dataset.train.labels, len(self.dataset.label_names))
@@ -227,5 +235,6 @@ class RoleTraining:
                     "examples_per_second": training.order(settings).rows * progress.epoch / progress.seconds,
                     "epochs": progress.epoch,
                     "kept_epoch": progress.best_epoch if config.keep_epoch == "best" else progress.epoch,
+                    **calibrated,
                 },
             )
