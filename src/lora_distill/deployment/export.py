@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import onnx
@@ -108,8 +108,7 @@ class _Exporting:
         config = model.config
         config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
         config.architectures = [type(model).__name__]
-        if config.pad_token_id is None:
-            config.pad_token_id = AutoTokenizer.from_pretrained(opened.tokenizer_folder).pad_token_id or 0
+        config.pad_token_id = opened.tokenised([]).pad_id  # which not every model says, and every batch needs
         return cls(run, role, results, opened, model, names)
 
     def write(self, form: Form, place: Path, *, force: bool) -> dict[str, Any]:
@@ -180,7 +179,7 @@ class _Exporting:
         place = np.argsort(np.argsort(self.opened.columns))
         found = verify(
             _open(folder, about),
-            rows.texts,
+            cast("list[str]", rows.texts),  # for there are no pairs
             rows.logits[self.role][:, np.argsort(self.opened.columns)],
             place[rows.labels],
             BARS[form],
