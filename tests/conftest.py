@@ -6,12 +6,16 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from lora_distill.hub import quiet
 from tests.hub_server import HubServer, hub_env
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 Run = Callable[..., tuple[int, str, str]]
 CLOSED_PORT = "http://127.0.0.1:9"
@@ -55,6 +59,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[family]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """Headless Chromium, for tests that are skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.report_picture import CHROMIUM
+
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

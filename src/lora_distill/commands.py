@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_distill.commands_on_models import serve
 from lora_distill.commands_on_runs import compare, evaluate, export, predict, report, show, speed
 from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
@@ -251,6 +252,7 @@ COMMANDS = {
     "show": show,
     "compare": compare,
     "report": report,
+    "serve": serve,
     "plan": plan,
     "cache": cache,
 }

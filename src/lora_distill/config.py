@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -82,6 +82,7 @@ Ranks = Annotated[dict[Annotated[int, Field(ge=0)], PositiveInt], BeforeValidato
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 OpenShare = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Settings = TypeVar("Settings", bound=BaseModel)
 NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -284,19 +285,24 @@ def make_config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config
     Raises:
         UserError: with one line for each of the first three faults.
     """
-    faults = find_faults(values, origins)
+    return make_settings(Config, values, origins)
+
+
+def make_settings(kind: type[Settings], values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    """As `make_config`, of any settings."""
+    faults = find_faults(values, origins, kind)
     if faults:
         more = f"\n({len(faults) - 2} more faults)" if len(faults) > 3 else ""
         raise UserError("\n".join(faults[: 2 if more else 3]) + more)
-    return Config(**values)
+    return kind(**values)
 
 
-def find_faults(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
-    """One line for each fault of these values; empty when they make a config."""
+def find_faults(values: Mapping[str, Any], origins: Mapping[str, str], kind: type[BaseModel] = Config) -> list[str]:
+    """One line for each fault of these values; empty when they make settings of that kind."""
     try:
-        Config(**values)
+        kind(**values)
     except ValidationError as error:
-        return [_describe(dict(fault), origins) for fault in error.errors()]
+        return [_describe(dict(fault), origins, kind) for fault in error.errors()]
     return []
 
 
@@ -314,12 +320,12 @@ _REASONS = {
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
-def _describe(fault: dict[str, Any], origins: Mapping[str, str]) -> str:
+def _describe(fault: dict[str, Any], origins: Mapping[str, str], kind: type[BaseModel]) -> str:
     name = str(fault["loc"][0])
     where = origins.get(name, name)
     if fault["type"] == "extra_forbidden":
-        return f"{where}: no such setting{suggest(name, Config.model_fields)}"
-    field, reason = Config.model_fields[name], _REASONS.get(fault["type"])
+        return f"{where}: no such setting{suggest(name, kind.model_fields)}"
+    field, reason = kind.model_fields[name], _REASONS.get(fault["type"])
     if reason:
         bounds = [
             f"{_BOUNDS[key]} {getattr(rule, key)}" for rule in field.metadata for key in _BOUNDS if hasattr(rule, key)

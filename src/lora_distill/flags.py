@@ -4,12 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from pydantic import BaseModel
+
 from lora_distill import __version__
 from lora_distill.config import ROLES, Config, suggest
 from lora_distill.data.formats import INPUT_FORMATS
 from lora_distill.deployment.exported import MERGED, ONNX_FILES
 from lora_distill.errors import UserError
 from lora_distill.program import program
+from lora_distill.serving.settings import ServeSettings
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,9 +27,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See {self.prog} --help.")
 
 
-def given(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+def given(arguments: argparse.Namespace, kind: type[BaseModel] = Config) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings that flags give, and where each stands."""
-    values = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
+    values = {name: value for name, value in vars(arguments).items() if name in kind.model_fields}
     return values, {name: f"--{name}" for name in values}
 
 
@@ -89,6 +92,7 @@ def make_parser() -> Parser:
     _add_config_flags(plan, leave_out=("exp_name",))
 
     _add_commands_on_runs(commands)
+    _add_serve(commands)
 
     cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
     cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
@@ -168,6 +172,13 @@ def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
     predict.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
 
+def _add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:
+    serve = commands.add_parser("serve", help="a finished model behind a URL, with a page to try it")
+    serve.add_argument("model", metavar="MODEL", type=Path, help="a folder: an exported model's, or a run's")
+    for name in ServeSettings.model_fields:
+        _add_config_flag(serve, name, ServeSettings)
+
+
 def _add_running_flags(parser: argparse.ArgumentParser, overwriting: argparse._ActionsContainer) -> None:
     overwriting.add_argument("--overwrite", action="store_true", help="replace runs of the same name, train again")
     parser.add_argument("--quiet", action="store_true", help="show warnings and the result only")
@@ -180,8 +191,8 @@ def _add_config_flags(parser: argparse.ArgumentParser, *, leave_out: tuple[str, 
             _add_config_flag(group, name)
 
 
-def _add_config_flag(parser: argparse._ActionsContainer, name: str) -> None:
-    field = Config.model_fields[name]
+def _add_config_flag(parser: argparse._ActionsContainer, name: str, kind: type[BaseModel] = Config) -> None:
+    field = kind.model_fields[name]
     text = str(field.description).replace("%", "%%")
     if field.annotation is bool:
         parser.add_argument(f"--{name}", action="store_const", const=True, default=argparse.SUPPRESS, help=text)

@@ -50,10 +50,6 @@ def read(path: Path) -> dict[str, Any]:
     return contents
 
 
-def texts_of(predictions: Predictions) -> list[str]:
-    return [text for text in predictions.texts if isinstance(text, str)]
-
-
 @pytest.mark.parametrize("form", export.FORMS)
 def test_a_folder_holds_all_that_it_takes(form: export.Form, exported: Path, small_run: Path) -> None:
     folder = exported / form
@@ -77,7 +73,10 @@ def test_a_folder_holds_all_that_it_takes(form: export.Form, exported: Path, sma
 
 @pytest.mark.parametrize("form", export.FORMS)
 def test_it_answers_as_the_run_did(form: export.Form, exported: Path, predictions: Predictions) -> None:
-    expected, found = predictions.logits["student"], Classifier.load(exported / form).logits(texts_of(predictions))
+    expected, found = (
+        predictions.logits["student"],
+        Classifier.load(exported / form).logits(map(str, predictions.texts)),
+    )
     np.testing.assert_allclose(found, expected, atol=0.05 if form == "onnx-int8" else 1e-5)
     verification = read(exported / form / "verification.json")
     assert verification["rows"] == len(predictions.texts)
@@ -213,7 +212,7 @@ def transformers_js(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_transformers_js_opens_it_in_node(
     form: str, dtype: str, transformers_js: Path, exported: Path, predictions: Predictions
 ) -> None:
-    texts = texts_of(predictions)[:8]
+    texts = [str(text) for text in predictions.texts[:8]]
     command = ["node", "classify.mjs", str(exported / form), dtype, json.dumps(texts)]
     done = subprocess.run(command, cwd=transformers_js, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

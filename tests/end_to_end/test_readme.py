@@ -45,6 +45,8 @@ COMMANDS = {
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,
     ".venv/bin/lora-distill export outputs/lora_distillation/mine --to onnx-int8": "--force",  # of a model so untrained
+    ".venv/bin/lora-distill predict outputs/lora_distillation/mine other.csv --output labelled.csv"
+    " --prefix predicted_": "",
     "python scripts/train_distillation.py --resume --exp_name mine": "",
 }
 NOT_RUN = ["./scripts/run_tests.sh"]  # it would run this test
@@ -58,7 +60,7 @@ def commands() -> list[str]:
 
 def test_every_code_block_has_a_rule() -> None:
     assert commands() == [*COMMANDS, *NOT_RUN]
-    assert [language for language, _ in BLOCKS if language != "sh"] == ["yaml", "python", "text"]
+    assert [language for language, _ in BLOCKS if language != "sh"] == ["yaml", "python", "python", "text"]
 
 
 def test_the_suite_of_the_example_can_be_read(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_a_reader_can_run_it_all_from_top_to_bottom(clone: Clone) -> None:
         if "--resume" in command:
             (runs / "mine" / "metrics.json").unlink()  # as if it had been stopped before its end
         output = clone.run(f"{command} {flags}")
-        assert "Accuracy" in output or "report.html" in command or " plan " in command
+        assert "Accuracy" in output or "report.html" in command or " plan " in command or " predict " in command
         assert "SUBSTITUTED" not in output
         if command == "./scripts/run_lora_distillation.sh":
             assert clone.hub.requests == []
@@ -150,10 +152,11 @@ def test_a_reader_can_run_it_all_from_top_to_bottom(clone: Clone) -> None:
     assert all(name in asked for name in ("roberta-base", "bert-base-uncased", "distilbert-base-uncased", "ag_news"))
     (evaluation,) = (runs / "mine").glob("evaluation-other-*.json")
 
-    (python,) = (code for language, code in BLOCKS if language == "python")
+    plain, with_ours = (code for language, code in BLOCKS if language == "python")
     ours = "\nimport sys; assert 'lora_distill' not in sys.modules"
-    answer = clone.run(f"python -c {shlex.quote(python + ours)}")
+    answer = clone.run(f"python -c {shlex.quote(plain + ours)}")
     assert answer.strip() in WORDS
+    assert clone.run(f"python -c {shlex.quote(with_ours)}") == answer
 
     (table,) = re.findall(r"^\| in it \| \|\n(?:\|.*\n)+", README, re.MULTILINE)
     written = {name.rstrip("/") for row in table.splitlines()[2:] for name in re.findall(r"`(\S+)`", row.split("|")[1])}

@@ -2,12 +2,11 @@
 
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page
 
 from lora_distill.evidence import gather
 from lora_distill.reporting.report import write_report
@@ -26,14 +25,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     groups["seeds"] = [finished_run(folder, f"seeds-seed-{seed}", seed) for seed in range(3)]
     write_report(folder / "report.html", gather(groups), groups)
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 class Opened:

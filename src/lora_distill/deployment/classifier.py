@@ -95,7 +95,11 @@ class Classifier:
 
     def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. Raises as `logits`."""
-        scaled = self.logits(texts).astype(np.float64) / self.temperature
+        return self.probabilities(self.logits(texts))
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The softmax of logits / temperature, float32 [N, C]."""
+        scaled = logits.astype(np.float64) / self.temperature
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
         return probabilities

@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
 from transformers import AutoTokenizer, PreTrainedModel
 
 from lora_distill.config import Role
+from lora_distill.data.types import parts
 from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, open_onnx
-from lora_distill.deployment.finished import FinishedModel, check_reads_single_texts, open_role
+from lora_distill.deployment.finished import FinishedModel, open_role
 from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
-from lora_distill.deployment.through_torch import open_with_torch
+from lora_distill.deployment.through_torch import check_reading, open_with_torch
 from lora_distill.deployment.verification import BARS, verify
 from lora_distill.errors import UserError
 from lora_distill.evidence import read_predictions
@@ -65,10 +66,10 @@ def export_role(
     if role not in results:
         there = ", ".join(name for name in ("teacher", "student", "control", "self-trained") if name in results)
         raise UserError(f"--role {role}: this run has none. It has: {there}.")
-    check_reads_single_texts(run)
     for folder in folders.values():
         if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
+    check_reading(run)
     exporting = _Exporting.of(run, role, results)
     written: dict[str, dict[str, Any]] = {}
     faults = []
@@ -179,7 +180,7 @@ class _Exporting:
         place = np.argsort(np.argsort(self.opened.columns))
         found = verify(
             _open(folder, about),
-            cast("list[str]", rows.texts),  # for there are no pairs
+            [first for first, *_ in map(parts, rows.texts)],  # none is a pair
             rows.logits[self.role][:, np.argsort(self.opened.columns)],
             place[rows.labels],
             BARS[form],

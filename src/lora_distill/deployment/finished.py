@@ -66,21 +66,6 @@ def open_role(run: RunFolder, role: Role) -> FinishedModel:
     return first
 
 
-def check_reads_single_texts(run: RunFolder) -> None:
-    """Refuse a run whose models read what a classifier in use does not.
-
-    Raises:
-        UserError: it was trained on pairs, or on more of long texts than their beginning.
-    """
-    config = run.resolved()
-    if config.text_pair_column or config.long_text != "truncate":
-        name = "text_pair_column" if config.text_pair_column else "long_text"
-        raise UserError(
-            f"model {run.path}: was trained with --{name} {getattr(config, name)}, which is not to be had here yet:"
-            " a classifier reads the beginning of single texts."
-        )
-
-
 def open_models(run: RunFolder, role: Role) -> list[FinishedModel]:
     """The models of a role: one, but of several teachers.
 

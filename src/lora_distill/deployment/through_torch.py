@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from lora_distill.config import ROLES, Role
 from lora_distill.data.tokens import most_tokens, tokenise
 from lora_distill.deployment.exported import CLASSIFIER, Forward, Opened
-from lora_distill.deployment.finished import check_reads_single_texts, open_role
+from lora_distill.deployment.finished import open_role
 from lora_distill.errors import UserError
 from lora_distill.model.base import encoder_files
 from lora_distill.model.given_teacher import ADAPTER_CONFIG, FLAG, open_teacher
@@ -46,9 +46,20 @@ def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int 
     return replace(opened, about=dict(about or opened.about), files=files)
 
 
+def check_reading(run: RunFolder) -> None:
+    """Refuse a run whose models read more than the beginning of single texts."""
+    config = run.resolved()
+    if config.text_pair_column or config.long_text != "truncate":
+        name = "text_pair_column" if config.text_pair_column else "long_text"
+        raise UserError(
+            f"model {run.path}: was trained with --{name} {getattr(config, name)}, which is not to be had here yet:"
+            " a classifier reads the beginning of single texts."
+        )
+
+
 def _open_role(run: RunFolder, role: Role) -> Opened:
     results, environment = run.results(), run.environment()
-    check_reads_single_texts(run)
+    check_reading(run)
     opened = open_role(run, role)
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]

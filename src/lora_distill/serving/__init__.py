@@ -1,0 +1,1 @@
+"""A classifier behind HTTP: an API, and a page to try it."""

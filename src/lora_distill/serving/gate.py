@@ -1,0 +1,129 @@
+"""What every request passes on its way in and out: key, size, time, headers, log and count."""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+# What a browser may load: this server's own files, nothing inline, nothing from elsewhere.
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+Observe = Callable[[str, int, float], None]  # path, status, seconds
+
+
+class Gate:
+    """ASGI middleware.
+
+    Args:
+        app: what answers.
+        key: that requests must bear; none if empty.
+        is_open: whether a GET of this path needs no key.
+        max_body: bytes of a request's body.
+        timeout: seconds for a body to arrive.
+        observe: is told of each request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        key: str,
+        is_open: Callable[[str], bool],
+        max_body: int,
+        timeout: float,
+        observe: Observe,
+    ) -> None:
+        self._app, self._is_open, self._observe = app, is_open, observe
+        self._bearer = f"Bearer {key}".encode() if key else b""
+        self._max_body, self._timeout = max_body, timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            if refusal := self._refusal(scope):
+                await refusal(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, self._limited(receive), send_with_headers)
+        except Exception:
+            logger.exception("failed")
+            if not status:
+                problem = JSONResponse({"error": "The server failed; its log says where."}, 500)
+                await problem(scope, receive, send_with_headers)
+        finally:
+            self._tell(scope, status, time.perf_counter() - started)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        if self._bearer and not (scope["method"] in {"GET", "HEAD"} and self._is_open(scope["path"])):
+            given = headers.get("authorization", "").encode("latin-1")
+            if not hmac.compare_digest(given, self._bearer):
+                reason = "This needs the server's key: send the header 'Authorization: Bearer KEY'."
+                return JSONResponse({"error": reason}, 401, {"WWW-Authenticate": "Bearer"})
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self._max_body:
+            return JSONResponse({"error": self._too_large()}, 413)
+        return None
+
+    def _too_large(self) -> str:
+        return f"A request's body has at most {self._max_body:,} bytes here. Send the texts in several requests."
+
+    def _limited(self, receive: Receive) -> Receive:
+        """`receive` that ends a body that is too large or too slow."""
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        size, is_whole = 0, False
+
+        async def limited() -> Message:
+            nonlocal size, is_whole
+            if is_whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                reason = f"The request's body did not arrive within {self._timeout:g} seconds."
+                raise HTTPException(408, reason, {"Connection": "close"}) from None
+            size += len(message.get("body", b""))
+            if size > self._max_body:
+                raise HTTPException(413, self._too_large())
+            is_whole = not message.get("more_body", False)
+            return message
+
+        return limited
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        path = getattr(scope.get("route"), "path", "") or "none"
+        self._observe(path, status, seconds)
+        fields = {"method": scope["method"], "path": path, "status": status, "ms": round(1000 * seconds, 2)}
+        if "texts" in scope.get("state", {}):
+            fields["texts"] = scope["state"]["texts"]
+        logger.info("request", extra={"fields": fields})

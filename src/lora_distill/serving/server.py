@@ -1,0 +1,163 @@
+"""A server process: its socket, its key, its start and its end."""
+
+import asyncio
+import logging
+import math
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from lora_distill.deployment.classifier import Classifier
+from lora_distill.errors import UserError
+from lora_distill.serving.app import create_app
+from lora_distill.serving.logs import log_as_json
+from lora_distill.serving.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
+
+KEY = "LORA_DISTILL_KEY"  # environment variable
+CARDS = ("README.md", "student/README.md")  # of an exported folder, of a run
+IDLE_SECONDS = 15  # that a connection is kept without a request's head
+MOST_CONNECTIONS = 1000
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]) -> None:
+    """Serve a model until the process is asked to stop (SIGINT, SIGTERM), and then finish what was accepted.
+
+    Args:
+        folder: as `Classifier.load` takes it.
+        settings: where to listen, and what is taken.
+        announce: is told the server's URL once it answers.
+
+    Raises:
+        UserError: the model cannot be used, the address cannot be had, or the key cannot be read.
+    """
+    key = read_key(settings.key_file)
+    with listen(settings.host, settings.port) as listener:
+        classifier = Classifier.load(folder, threads=settings.threads)
+        classifier.logits(["The first text takes longer than those after it."])
+        log_as_json()
+        if not key and not settings.host.startswith(LOOPBACK):
+            logger.warning("Whoever can reach this server can use it: it has no key.")
+        app = create_app(classifier, settings, key=key, card=read_card(folder))
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        with suppress(KeyboardInterrupt):  # the signal that stopped it, which uvicorn raises again when all is done
+            Server(configure(app, settings), lambda: announce(url)).run(sockets=[listener])
+
+
+def configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(2 * settings.timeout) + 1,
+    )
+
+
+def read_key(file: str | None) -> str:
+    """The key that requests must bear: from a file, else from the environment; empty if there is none.
+
+    Raises:
+        UserError: it cannot be read, or cannot stand in a header.
+    """
+    if file:
+        origin = f"--key_file {file}"
+        try:
+            key = Path(file).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "is not UTF-8"
+            raise UserError(f"{origin}: {reason}. Give a file that holds the key and nothing else.") from None
+    else:
+        origin = KEY
+        if KEY not in os.environ:
+            return ""
+        key = os.environ[KEY].strip()
+    if not key or not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(
+            f"{origin}: holds no key. It is a word of printable ASCII, such as `openssl rand -hex 32` gives."
+        )
+    return key
+
+
+def read_card(folder: Path) -> str:
+    """The model card, in Markdown; empty if there is none."""
+    for name in CARDS:
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        UserError: the address is taken, or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # the rest says again which address
+        raise UserError(
+            f"--host {host} --port {port}: {reason}. Give another; --port 0 takes one that is free."
+        ) from None
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, which says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._announce()
+
+
+class _Protocol(HttpToolsProtocol):
+    """Drops a connection whose next request's head does not come, or does not end."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._expect_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._expect_no_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_no_head()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._expect_no_head()
+        self._head = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _expect_no_head(self) -> None:
+        if self._head:
+            self._head.cancel()
+            self._head = None

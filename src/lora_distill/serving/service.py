@@ -1,0 +1,150 @@
+"""The API's endpoints."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from fastapi import HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from lora_distill.data.wording import counted
+from lora_distill.serving.batching import Batcher, ClosedError, FullError
+from lora_distill.serving.metrics import Metrics
+from lora_distill.serving.schemas import Asked, HubParameters, HubRequest, Limits, ModelInfo, OneText
+from lora_distill.serving.settings import ServeSettings
+
+
+class Answering(Protocol):
+    """What is served: `lora_distill.Classifier`, or what stands in for one in a test."""
+
+    labels: tuple[str, ...]
+    about: dict[str, Any]
+    temperature: float
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[N, C], each row by its text alone."""
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The softmax of logits / temperature."""
+
+
+class Service:
+    """A classifier, the requests that wait for it, and what is counted.
+
+    Args:
+        classifier: that answers.
+        settings: its limits.
+        card: the model card, in Markdown.
+    """
+
+    def __init__(self, classifier: Answering, settings: ServeSettings, card: str) -> None:
+        self._classifier, self._settings, self._card = classifier, settings, card
+        self.metrics = Metrics()
+        self.batcher = Batcher(
+            classifier.logits,
+            most=settings.max_batch,
+            room=max(settings.max_queue, settings.max_texts),
+            observe=self.metrics.batch,
+        )
+        self.metrics.watch(lambda: self.batcher.waiting)
+
+    async def classify(self, asked: Asked, request: Request) -> Response:
+        """The label of each text, its probability, and those of the other labels."""
+        texts = [asked.text] if isinstance(asked, OneText) else asked.texts
+        probabilities = self._classifier.probabilities(await self._logits(texts, request))
+        results = []
+        for row in self._ranked(probabilities, asked.top_k):
+            label, confidence = row[0]
+            ranked = [{"label": each, "probability": score} for each, score in row]
+            results.append({"label": label, "confidence": confidence, "probabilities": ranked})
+        return JSONResponse({"results": results})
+
+    async def classify_as_hub(self, asked: HubRequest, request: Request) -> Response:
+        """Hugging Face's text-classification task: for each text its labels, the likeliest first."""
+        texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
+        parameters = asked.parameters or HubParameters()
+        logits = await self._logits(texts, request)
+        match parameters.function_to_apply:
+            case "none":
+                scores = logits
+            case "sigmoid":
+                scores = 1 / (1 + np.exp(-logits / self._classifier.temperature))
+            case _:
+                scores = self._classifier.probabilities(logits)
+        rows = self._ranked(scores, parameters.top_k)
+        return JSONResponse([[{"label": label, "score": score} for label, score in row] for row in rows])
+
+    async def model(self) -> ModelInfo:
+        """Its labels, what it was made from and how good it is, and what a request may hold."""
+        limits = self._settings
+        return ModelInfo(
+            labels=list(self._classifier.labels),
+            about=self._classifier.about,
+            card=self._card,
+            limits=Limits(
+                max_texts=limits.max_texts, max_characters=limits.max_characters, max_body=int(limits.max_body)
+            ),
+        )
+
+    async def health(self) -> dict[str, str]:
+        """Whether the process answers at all."""
+        return {"status": "ok"}
+
+    async def readiness(self) -> JSONResponse:
+        """Whether texts are classified."""
+        if self.batcher.alive:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready"}, 503)
+
+    async def prometheus(self) -> Response:
+        """What was counted, in Prometheus' text format."""
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _logits(self, texts: list[str], request: Request) -> NDArray[np.float32]:
+        self._check(texts)
+        request.state.texts = len(texts)
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                return await self.batcher.answer(texts)
+        except FullError as full:
+            reason = f"Too many texts wait already. Ask again in {counted(full.seconds, 'second')}."
+            raise HTTPException(429, reason, {"Retry-After": str(full.seconds)}) from None
+        except ClosedError:
+            raise HTTPException(503, "The server is stopping.", {"Retry-After": "1"}) from None
+        except TimeoutError:
+            reason = f"There was no answer within {self._settings.timeout:g} seconds. Ask again, or for fewer texts."
+            raise HTTPException(503, reason, {"Retry-After": "1"}) from None
+
+    def _check(self, texts: list[str]) -> None:
+        limits = self._settings
+        if len(texts) > limits.max_texts:
+            raise HTTPException(
+                422, f"{counted(len(texts), 'text')} in one request; it takes {limits.max_texts:,} at most."
+            )
+        for number, text in enumerate(texts):
+            if len(text) > limits.max_characters:
+                raise HTTPException(
+                    422, f"Text {number} has {len(text):,} characters; a text has {limits.max_characters:,} at most."
+                )
+
+    def _ranked(self, scores: NDArray[np.float32], top_k: int | None) -> list[list[tuple[str, float]]]:
+        """Labels with their scores, the highest first; of equal ones the first label."""
+        labels = self._classifier.labels
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        found: list[list[tuple[str, float]]] = []
+        for row, columns in zip(scores, order, strict=True):
+            found.append([(labels[column], float(row[column])) for column in columns])
+        return found
+
+
+def describe_fault(fault: Mapping[str, Any]) -> str:
+    """Where a request is wrong and how, without what it holds."""
+    if fault["type"] == "json_invalid":
+        return f"The body is not JSON: {fault['ctx']['error']}, at character {fault['loc'][1]}."
+    where = [str(part) for part in fault["loc"] if "[" not in str(part)]  # pydantic's names of what might stand there
+    if where[:2] in (["body", "text"], ["body", "texts"]):
+        del where[1]  # which of the two kinds of request it was taken for
+    return f"{'.'.join(where)}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,31 @@
+"""How a classifier is served: every knob, once. The flags of `serve` are made from it."""
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
+
+from lora_distill.config import Names, PositiveFloat, PositiveInt
+
+
+class ServeSettings(BaseModel):
+    """Where a server listens, and what it takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for one that is free")
+    threads: PositiveInt | None = Field(None, description="threads that compute; all cores when empty")
+    key_file: str | None = Field(
+        None,
+        min_length=1,
+        description="file with the key that requests must bear; $LORA_DISTILL_KEY when not given",
+    )
+    allow_origins: Names = Field(
+        (), description="other sites whose pages may ask, as https://a.org,https://b.org; * for any"
+    )
+    max_batch: PositiveInt = Field(64, description="texts of several requests that are answered together")
+    max_queue: PositiveInt = Field(1024, description="texts that may wait for their turn; what is over gets a 429")
+    max_texts: PositiveInt = Field(256, description="texts of a request")
+    max_characters: PositiveInt = Field(20_000, description="characters of a text")
+    max_body: ByteSize = Field(ByteSize(2_000_000), gt=0, description="size of a request, as 2MB")
+    timeout: PositiveFloat = Field(
+        30.0, description="seconds in which a request must arrive, and again in which it must be answered"
+    )

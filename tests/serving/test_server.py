@@ -1,0 +1,244 @@
+"""The server as a process: what it says, what it does with slow clients, how it ends."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from huggingface_hub import InferenceClient
+
+from lora_distill.deployment.classifier import Classifier
+from lora_distill.errors import UserError
+from lora_distill.serving.app import create_app
+from lora_distill.serving.server import KEY, listen, read_card, read_key
+from lora_distill.serving.settings import ServeSettings
+from tests.conftest import Run
+from tests.deployment.exported import write_exported
+from tests.serving.fake import FakeClassifier, label_of, served, until
+
+SERVE = ["lora_distill", "serve"]
+
+
+@contextmanager
+def process(*arguments: object, log: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process and its URL, once it answers."""
+    command = [sys.executable, "-m", *map(str, arguments), "--port", "0"]
+    with log.open("w") as errors:
+        server = subprocess.Popen(
+            command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    try:
+        assert server.stdout
+        found = re.fullmatch(r"Serving .* at (http://\S+)   \(Ctrl-C stops it\)\n", server.stdout.readline())
+        assert found, log.read_text()
+        yield server, found[1]
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_exported(tmp_path_factory.mktemp("exported") / "model")
+    (folder / "README.md").write_text("# Its card\n")
+    return folder
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the hub's client ask, which asks nobody but the server here."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
+@pytest.mark.usefixtures("online")
+def test_an_exported_model_from_start_to_end(exported: Path, tmp_path: Path) -> None:
+    texts = ["the tulip", "of butter", "orbit of a comet"]
+    log = tmp_path / "log"
+    with process(*SERVE, exported, log=log) as (server, url):
+        assert "torch" not in Path(f"/proc/{server.pid}/maps").read_text()
+        results = httpx.post(f"{url}/v1/classify", json={"texts": texts}).json()["results"]
+        assert httpx.get(f"{url}/v1/model").json()["card"] == "# Its card\n"
+
+        # Hugging Face's own client, as it is.
+        client = InferenceClient(url)
+        answers = [client.text_classification(text) for text in texts]
+        (best,) = InferenceClient(base_url=url).text_classification(texts[1], top_k=1, function_to_apply="none")
+
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    classifier = Classifier.load(exported)
+    for row, result, answer in zip(classifier.predict_proba(texts), results, answers, strict=True):
+        expected = [(classifier.labels[column], row[column]) for column in np.argsort(-row, kind="stable")]
+        assert [(each["label"], np.float32(each["probability"])) for each in result["probabilities"]] == expected
+        assert [(each.label, np.float32(each.score)) for each in answer] == expected
+    assert (best.label, best.score) == ("kitchen", 2.0)
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [each["path"] for each in told if each["event"] == "request"] == ["/v1/classify", "/v1/model", *["/"] * 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_stopped_answers_what_it_has_accepted(tmp_path: Path, number: signal.Signals) -> None:
+    def ask(text: str) -> str:
+        answered = httpx.post(f"{url}/v1/classify", json={"text": text}, timeout=60)
+        assert answered.status_code == 200
+        return str(answered.json()["results"][0]["label"])
+
+    slow = process("tests.serving.slow_server", 0.5, "--max_batch", 2, log=tmp_path / "log")
+    with slow as (server, url), ThreadPoolExecutor(8) as pool:
+        labels = {text: pool.submit(ask, text) for text in map(str, range(8))}
+        until(lambda: re.search(r"waiting_texts [3-7]\.0", httpx.get(f"{url}/metrics").text))
+        server.send_signal(number)
+        assert {text: label.result() for text, label in labels.items()} == {text: label_of(text) for text in labels}
+        assert server.wait(60) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+
+
+@pytest.mark.usefixtures("online")
+def test_a_key_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("s3cret\n")
+    log = tmp_path / "log"
+    with process("tests.serving.slow_server", 0, "--key_file", tmp_path / "key", log=log) as (_, url):
+        assert httpx.get(f"{url}/v1/model").status_code == 401
+        assert InferenceClient(url, token="s3cret").text_classification("a")[0].label == label_of("a")
+    with process("tests.serving.slow_server", 0, "--host", "0.0.0.0", log=log) as (_, url):
+        assert "Whoever can reach this server can use it" in json.loads(log.read_text().splitlines()[0])["event"]
+    assert read_key(str(tmp_path / "key")) == "s3cret"
+
+
+def test_where_keys_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+    assert read_key(None) == ""
+    monkeypatch.setenv(KEY, " from-the-environment ")
+    assert read_key(None) == "from-the-environment"
+    file = tmp_path / "key"
+    for content in (b"", b"two words", "schlüssel".encode(), b"\xff", b"a\nb"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="key_file"):
+            read_key(str(file))
+    with pytest.raises(UserError, match="No such file"):
+        read_key(str(tmp_path / "none"))
+    monkeypatch.setenv(KEY, "")
+    with pytest.raises(UserError, match=f"{KEY}: holds no key"):  # and not a server that is open by mistake
+        read_key(None)
+
+
+def test_cards(tmp_path: Path) -> None:
+    assert read_card(tmp_path) == ""
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "README.md").write_text("of the student")
+    assert read_card(tmp_path) == "of the student"
+    (tmp_path / "README.md").write_text("of the export")
+    assert read_card(tmp_path) == "of the export"
+
+
+def connect(url: str, request: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    opened = socket.create_connection((host, int(port)), timeout=30)
+    opened.sendall(request.encode())
+    return opened
+
+
+BODY = '{"text": "a"}'
+HEAD = "POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+def test_slow_clients_are_let_go_and_cost_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_distill.serving.server.IDLE_SECONDS", 1)
+    settings = ServeSettings(timeout=1)
+    with served(create_app(FakeClassifier(), settings), settings) as url:
+        silent = [connect(url, sent) for sent in ("", "POST /v1", HEAD, f"{HEAD}Content-Length: 13")]
+        halves = [
+            connect(url, f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n{BODY[:5]}"),
+            connect(url, f"{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\n{BODY[:5]}\r\n"),
+        ]
+        kept = connect(url, f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n{BODY}")
+        assert kept.recv(100).startswith(b"HTTP/1.1 200 ")
+        kept.sendall(HEAD.encode())  # a second request, which never ends
+        assert httpx.post(f"{url}/v1/classify", content=BODY, headers={"Content-Type": "application/json"}).is_success
+        for each in silent:
+            with closing(each):
+                assert each.recv(100) == b""
+        for each in halves:
+            with closing(each):
+                answered = b"".join(iter(lambda: each.recv(4096), b""))  # noqa: B023 - read at once
+                assert answered.startswith(b"HTTP/1.1 408 ")
+                assert answered.endswith(b"The request's body did not arrive within 1 seconds.\"}")
+        with closing(kept):
+            assert b"HTTP/1.1" not in b"".join(iter(lambda: kept.recv(4096), b""))
+
+
+def test_clients_that_leave_cost_the_others_nothing() -> None:
+    classifier, settings = FakeClassifier(), ServeSettings(max_batch=4)
+    with served(create_app(classifier, settings), settings) as url:
+        classifier.go.clear()
+        leaving = [connect(url, f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n{BODY}") for _ in range(8)]
+        classifier.begun.wait()
+        with ThreadPoolExecutor() as pool:
+            staying = pool.submit(httpx.post, f"{url}/v1/classify", json={"text": "b"})
+            until(lambda: "waiting_texts 0.0" not in httpx.get(f"{url}/metrics").text)
+            for each in leaving:
+                each.close()
+            classifier.go.set()
+            assert staying.result().json()["results"][0]["label"] == label_of("b")
+
+
+@pytest.mark.parametrize(
+    "request_line", ["GET / HTTP/9.9\r\n\r\n", "\x16\x03\x01\x02", "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
+)
+def test_what_is_no_http_is_a_400(request_line: str) -> None:
+    settings = ServeSettings()
+    with served(create_app(FakeClassifier(), settings), settings) as url, closing(connect(url, request_line)) as opened:
+        assert opened.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def answers_are_not_crossed(url: str, numbers: Sequence[int]) -> int:
+    with httpx.Client(timeout=60) as client:
+        for number in numbers:
+            texts = [f"{number} {index}" for index in range(number % 5)]
+            results = client.post(f"{url}/v1/classify", json={"texts": texts}).json()["results"]
+            assert [result["label"] for result in results] == [label_of(text) for text in texts]
+    return len(numbers)
+
+
+def test_no_answer_is_lost_or_crossed_between_clients() -> None:
+    settings = ServeSettings(max_batch=8)
+    with served(create_app(FakeClassifier(), settings), settings) as url, ThreadPoolExecutor(16) as pool:
+        counts = pool.map(lambda start: answers_are_not_crossed(url, range(start, 800, 16)), range(16))
+        assert sum(counts) == 800
+
+
+def test_a_port_that_is_taken(run: Run, exported: Path) -> None:
+    with closing(listen("127.0.0.1", 0)) as taken:
+        code, out, err = run("serve", exported, "--port", taken.getsockname()[1])
+    assert (code, out) == (2, "")
+    assert "Address already in use. Give another; --port 0 takes one that is free.\n" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["none"], "error: model none: no such folder."),
+        ([".", "--port", "http"], "error: --port: 'http' is no whole number; it must be at least 0 and at most 65535."),
+        ([".", "--max_body", "much"], "error: --max_body: 'much' "),
+        ([".", "--timeout", "0"], "error: --timeout: '0' "),
+        ([".", "--host", "no.such.host.invalid"], "error: --host no.such.host.invalid --port 8000: "),
+        ([".", "--key", "s3cret"], "error: --key: no such flag"),
+        ([".", "--key_file", "none"], "error: --key_file none: No such file or directory."),
+    ],
+)
+def test_what_cannot_be_served(run: Run, flags: list[str], told: str) -> None:
+    code, out, err = run("serve", *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith(told)
+    assert len(err.splitlines()) <= 3
