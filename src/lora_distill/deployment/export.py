@@ -109,8 +109,7 @@ class _Exporting:
         config = model.config
         config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
         config.architectures = [type(model).__name__]
-        if config.pad_token_id is None:
-            config.pad_token_id = AutoTokenizer.from_pretrained(opened.tokenizer_folder).pad_token_id or 0
+        config.pad_token_id = opened.tokenised([]).pad_id  # which not every model says, and every batch needs
         return cls(run, role, results, opened, model, names)
 
     def write(self, form: Form, place: Path, *, force: bool) -> dict[str, Any]:

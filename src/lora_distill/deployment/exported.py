@@ -124,6 +124,8 @@ def _open_graph(folder: Path, file: str, labels: list[str], threads: int) -> For
     options.enable_mem_pattern = False  # a plan of memory for each shape, where hardly two batches have the same
     # Threads that spin while they wait take from those that work, where batches are answered side by side.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Where the processor's product of bytes can overflow, the weights of eight bits are read for one that cannot.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])

@@ -58,16 +58,16 @@ def verify(
           often (see `paired_difference`).
         - `batchmates`: of `rows` of them, asked in batches of 32 as they come and one at a time, the
           `largest_difference` of any logit and how many get an `other_class`.
-        - `texts_per_second`: of those rows in batches of 32, sorted by length, from token ids to logits.
+        - `texts_per_second`: of those rows, from texts to logits, all given to a `Classifier` at once.
         - `faults`: sentences on what it was asked and does not keep.
     """
-    found = Classifier(opened).logits(texts)
+    classifier = Classifier(opened)
+    found = classifier.logits(texts)
     first, second = found.argmax(axis=1), before.argmax(axis=1)
     compared = paired_difference(first == labels, second == labels)
     other, difference = int((first != second).sum()), float(np.abs(found - before).max())
-    tokens = [encoding.ids for encoding in opened.tokenizer.encode_batch_fast(list(texts))]
-    again = tokens[:: -(-len(tokens) // MOST_AGAIN)]
-    alone = _with_and_without_batchmates(opened, again)
+    again = texts[:: -(-len(texts) // MOST_AGAIN)]
+    alone = _with_and_without_batchmates(opened, [each.ids for each in opened.tokenizer.encode_batch_fast(list(again))])
     faults = []
     if 1 - other / len(texts) < bar.same_class:
         faults.append(f"{counted(other, 'row')} of {len(texts):,} get another class")
@@ -90,7 +90,7 @@ def verify(
         "accuracy_before": float(np.mean(second == labels)),
         "mcnemar_p": compared.p_value,
         "batchmates": alone,
-        "texts_per_second": _rate(opened, again),
+        "texts_per_second": _rate(classifier, again),
         "faults": faults,
     }
 
@@ -105,13 +105,10 @@ def _with_and_without_batchmates(opened: Opened, rows: list[list[int]]) -> dict[
     }
 
 
-def _rate(opened: Opened, tokens: list[list[int]]) -> float:
-    rows = sorted(tokens, key=len)
-    _logits(opened, rows[-BATCH:])  # the first call makes room
+def _rate(classifier: Classifier, texts: Sequence[str]) -> float:
     started = time.perf_counter()
-    for at in range(0, len(rows), BATCH):
-        _logits(opened, rows[at : at + BATCH])
-    return len(rows) / (time.perf_counter() - started)
+    classifier.logits(texts)
+    return len(texts) / (time.perf_counter() - started)
 
 
 def _logits(opened: Opened, rows: list[list[int]]) -> NDArray[np.float32]:

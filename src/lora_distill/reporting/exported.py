@@ -104,8 +104,8 @@ def _verified(verification: dict[str, Any]) -> str:
         f"In batches of 32 and one at a time, {batchmates['rows']:,} rows: {batchmates['other_class']:,} get another "
         f"class; {differ} {batchmates['largest_difference']:.2g} at most",
         f"{size:,.1f} MB of weights, {share:.2f} of what they take in fp32",
-        f"{verification['texts_per_second']:,.0f} texts a second in batches of 32, from token ids to logits, where it "
-        f"was exported, on {verification['threads']} threads",
+        f"{verification['texts_per_second']:,.0f} texts a second, from texts to logits, where it was exported, on "
+        f"{verification['threads']} threads",
     ]
     forced = "**It does not keep what was asked of it, and was exported by force**"
     lines += [f"{forced}: {each}" for each in verification["faults"]]
