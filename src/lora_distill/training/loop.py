@@ -103,13 +103,22 @@ class Split:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors."""
+    """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors.
+
+    `calibration` is the temperature by which the logits were divided, if they were.
+    """
 
     logits: NDArray[np.float32]
     alpha: float
     temperature: float
     loss: str = "kl"
     matching: PooledMatching | None = None
+    calibration: float | None = None
+
+    def facts(self) -> dict[str, float]:
+        """For metrics.json: the parameters that are trained and not kept, and how the logits were calibrated."""
+        projector = {"projector_parameters": self.matching.size} if self.matching else {}
+        return {**projector, **({"teacher_temperature": self.calibration} if self.calibration else {})}
 
 
 def train(

@@ -173,6 +173,22 @@ class RoleTraining:
     def _reading(self) -> Reading:
         return Reading(self.role, self.base, self.plan, self.cache)
 
+    def _soft_labels(self, width: int, seed: int) -> SoftLabels | None:
+        """What its teacher, if it has one, left for the rows that it is trained on; `width` is its own."""
+        config, matching = self.config, None
+        if self.teacher is None:
+            return None
+        if config.pooled_weight:
+            vectors = self._of_learned(read_pooled(self.teacher))
+            matching = PooledMatching.of(vectors, config.pooled_weight, width, seed).to(self.plan.device)
+            logger.info("%s: a projector of %s parameters is trained and dropped", self.role, f"{matching.size:,}")
+        taught = read_outcome(self.teacher, reused=True).logits
+        calibration = None
+        if config.teacher_calibrate:
+            calibration = fit_temperature(taught["validation"], self.dataset.validation.labels)
+        logits = self._of_learned(taught) / np.float32(calibration or 1)
+        return SoftLabels(logits, config.alpha, config.temperature, config.soft_loss, matching, calibration)
+
     def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
         config, role = self.config, self.role
         settings = self.settings
@@ -188,22 +204,7 @@ class RoleTraining:
             logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
         reading = self._reading
         rows = reading.rows(network, self.reads(splits))
-        soft_labels, matching, weights = None, None, None
-        calibrated: dict[str, float] = {}
-        if self.teacher:
-            if config.pooled_weight:
-                vectors = self._of_learned(read_pooled(self.teacher))
-                width = int(model.config.hidden_size)
-                matching = PooledMatching.of(vectors, config.pooled_weight, width, seed).to(self.plan.device)
-                logger.info(
-                    "%s: trains a projector beside it, to be dropped: %s parameters", role, f"{matching.size:,}"
-                )
-            taught = read_outcome(self.teacher, reused=True).logits
-            soft = self._of_learned(taught)
-            if config.teacher_calibrate:
-                temperature = fit_temperature(taught["validation"], self.dataset.validation.labels)
-                soft, calibrated = soft / np.float32(temperature), {"teacher_temperature": temperature}
-            soft_labels = SoftLabels(soft, config.alpha, config.temperature, config.soft_loss, matching)
+        soft_labels, weights = self._soft_labels(int(model.config.hidden_size), seed), None
         if config.class_weights == "balanced":
             weights = balanced_weights(self.dataset.train.labels, len(self.dataset.label_names))
         training = Split(rows["train"], self.labels, weights)
@@ -228,13 +229,12 @@ class RoleTraining:
                 folder / "facts.json",
                 {
                     "trainable_parameters": count.as_dict(),
-                    **({"projector_parameters": matching.size} if matching else {}),
+                    **(soft_labels.facts() if soft_labels else {}),
                     "total_parameters": total,
                     "seconds": progress.seconds,
                     "spared_seconds": progress.epoch * sum(each.seconds() for each in rows.values()),
                     "examples_per_second": training.order(settings).rows * progress.epoch / progress.seconds,
                     "epochs": progress.epoch,
                     "kept_epoch": progress.best_epoch if config.keep_epoch == "best" else progress.epoch,
-                    **calibrated,
                 },
             )
