@@ -128,7 +128,8 @@ def test_other_runs_can_be_told_by_their_environment(done: tuple[Path, dict[str,
 def test_what_was_trained_for_validation_only_is_judged_when_an_experiment_asks(
     given: bool, done: tuple[Path, dict[str, Any]], tiny: Tiny, rows: Path, tmp_path: Path
 ) -> None:
-    teacher = {"teacher_checkpoint": str(done[0])} if given else {}
+    untaught = {"teacher_lora_r": 16, "teacher_target_layers": 8}  # the defaults again
+    teacher = {"teacher_checkpoint": str(done[0]), **untaught} if given else {}
     config = config_of(tiny("roberta"), rows, tmp_path, exp_name="later", **teacher)
     outcome = train_student(config, nobody)
     assert "test" not in outcome.logits

@@ -208,6 +208,26 @@ def test_the_default_data_fall_back_and_data_that_were_named_do_not(
             prepare(make_config(settings | {"dataset": name}, {}))
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_share_of_a_split_that_the_data_bring_is_refused(split: str, tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    share = {f"{split}_fraction": 0.3, "teacher_target_layers": 1, "student_target_layers": 1}
+    assert len(getattr(prepare(config_of(tiny("roberta"), rows, **share)).dataset, split)) > 12
+    write_rows(tmp_path / "data" / "train.csv", 60)
+    write_rows(tmp_path / "data" / f"{split}.csv", 30, seed=1)
+    with pytest.raises(UserError, match=rf"--{split}_fraction 0.3: .*data has a {split} split of its own"):
+        prepare(config_of(tiny("roberta"), tmp_path / "data", **share))
+    share[f"{split}_fraction"] = float(Config.model_fields[f"{split}_fraction"].default)  # as config.yaml names it
+    prepare(config_of(tiny("roberta"), tmp_path / "data", **share))
+
+
+def test_a_batch_of_one_row_has_no_room_for_unlabelled_texts(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    layers = {"teacher_target_layers": 1, "student_target_layers": 1}
+    mixed = {"unlabelled": str(write_rows(tmp_path / "texts.csv", 20, seed=1)), **layers}
+    with pytest.raises(UserError, match="--batch_size 1: leaves no room for --unlabelled texts"):
+        prepare(config_of(tiny("roberta"), rows, batch_size=1, **mixed))
+    assert prepare(config_of(tiny("roberta"), rows, batch_size=2, **mixed)).config.labelled_per_batch == 1
+
+
 # Texts that a run knows
 
 

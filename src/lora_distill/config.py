@@ -265,6 +265,10 @@ class Config(BaseModel):
         own = getattr(self, f"{role}_{name}", None)
         return getattr(self, name) if own is None else own
 
+    def is_default(self, name: str) -> bool:
+        """Whether a setting has the value that it has when it is not given."""
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
+
     @field_validator("*", mode="before")
     @classmethod
     def _check_kind(cls, value: object, info: ValidationInfo) -> object:

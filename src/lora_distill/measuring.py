@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lora_distill.cache import Cache
 from lora_distill.data.tokens import Tokens
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import JUDGED, Dataset
 from lora_distill.experiment import judge, judged, save
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stages
@@ -251,7 +251,7 @@ def _few(training: Model, splits: dict[str, Tokens], choose: Choice) -> tuple[Da
     for split in dataset.splits():
         lengths = splits[split].lengths
         batches, size = STEPS, training.config.batch_size
-        if split in ("validation", "test"):
+        if split in JUDGED:
             batches, size = EVALUATED, max(1, EVALUATION_TOKENS // int(np.median(lengths)))
         rows = choose(lengths, batches, size)
         dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})

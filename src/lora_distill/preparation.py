@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_distill.cache import Cache, cache_folder
+from lora_distill.combinations import check_combinations
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.answers import Answers
 from lora_distill.data.files import SUFFIXES
@@ -18,7 +19,7 @@ from lora_distill.data.long_text import cut_note
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import draw_folds, stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
-from lora_distill.data.types import Dataset, Text
+from lora_distill.data.types import JUDGED, Dataset, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
@@ -38,7 +39,7 @@ from lora_distill.model.pooling import check_pools
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
-from lora_distill.teachers import check_teacher, open_answers, open_given_teacher
+from lora_distill.teachers import open_answers, open_given_teacher
 from lora_distill.tracking import check_tracker
 from lora_distill.training.plan import ExecutionPlan, choose_plan
 from lora_distill.training.several import ensemble_seeds
@@ -119,12 +120,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
     check_tracker(config.report_to)
-    check_teacher(config)
-    if config.text_pair_column and config.long_text != "truncate":
-        raise UserError(
-            f"--long_text {config.long_text}: is for single texts. Pairs are truncated, the longer text first: leave it"
-            " out, or --text_pair_column."
-        )
+    check_combinations(config)
     fallbacks: list[str] = []
     plan = choose_plan(config.device, config.precision)
     if begun:
@@ -135,11 +131,16 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         config, base = _base_model(config, fallbacks)
         student_base = _resolve(config.student_base_model) if config.student_base_model else base
     config, dataset = _dataset(config, fallbacks)
+    _check_fractions(config, dataset)
     if config.teacher_fit == "crossfit":
         for seed in ensemble_seeds(config):
             draw_folds(dataset.train, config.teacher_folds, seed, dataset.label_names)
     config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
     if config.unlabelled:
+        if config.batch_size == 1:
+            raise UserError(
+                "--batch_size 1: leaves no room for --unlabelled texts beside labelled ones. Give 2 or more."
+            )
         reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"
         config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
@@ -209,6 +210,17 @@ def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
         return config, load_data(config)
 
 
+def _check_fractions(config: Config, dataset: Dataset) -> None:
+    """Refuse a share of a split that the data bring whole."""
+    for split in JUDGED:
+        if split not in dataset.carved and not config.is_default(f"{split}_fraction"):
+            share = getattr(config, f"{split}_fraction")
+            raise UserError(
+                f"--{split}_fraction {share}: {dataset.name} has a {split} split of its own, and all of it is taken."
+                " Leave it out."
+            )
+
+
 def load_data(config: Config) -> Dataset:
     """The data set that a config names, split as it says."""
     names: tuple[str, ...] = ("text_column", "label_column", "seed", "validation_fraction", "test_fraction")
@@ -260,10 +272,6 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
 
 def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Dataset) -> Config:
     """Adapt defaults to small models, refuse what was named and does not fit, and hold the student to its budget."""
-    if config.student_keep != "first" and not config.student_depth:
-        raise UserError(
-            f"--student_keep {config.student_keep}: says which layers --student_depth keeps. Give that, too."
-        )
     if config.teacher_checkpoint or config.teacher_predictions:
         bases = {"student": bases["student"]}
     wholes = {base: _outline(base, dataset.label_names) for base in dict.fromkeys(bases.values())}

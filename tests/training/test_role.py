@@ -305,7 +305,7 @@ def test_a_run_s_teacher_answers_as_when_it_was_trained(
     """It is read with the frozen layers' outputs that its training has left."""
     first = suite.runs["base"]
     again = make_config(
-        first.model_dump(exclude_defaults=True)
+        {name: value for name, value in first.model_dump(exclude_defaults=True).items() if name not in TEACHERS}
         | {"output_dir": str(tmp_path), "teacher_checkpoint": str(RunFolder.of(first).path), "no_control": True},
         {},
     )
