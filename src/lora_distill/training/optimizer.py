@@ -19,7 +19,8 @@ def make_optimizer(
     """AdamW and the schedule of its rates; the first group has the recipe's own.
 
     LoRA's B has a group of its own, for LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large
-    Models", ICML 2024). PEFT's `create_loraplus_optimizer` gives B's rate to biases, too; here those are the head's.
+    Models", ICML 2024). PEFT's `create_loraplus_optimizer` gives B's rate to all vectors, too: here the head's biases
+    and DoRA's lengths keep the recipe's own.
 
     Args:
         learner: its trainable parameters are moved.
