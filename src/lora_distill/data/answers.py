@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.data.files import Columns, Raw, check_table, read_raw
+from lora_distill.data.files import Columns, Raw, read_raw
 from lora_distill.data.labels import map_labels
 from lora_distill.data.splits import collapse
+from lora_distill.data.tables import check_table
 from lora_distill.data.types import JUDGED, LEARNED, Dataset, Text
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError

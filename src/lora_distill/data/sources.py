@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_distill.data.catalogue import Source, Split, open_source
-from lora_distill.data.files import Columns, Table
+from lora_distill.data.files import Columns
 from lora_distill.data.labels import alike_labels, map_labels, name_labels
 from lora_distill.data.splits import (
     carve_test,
@@ -20,6 +20,7 @@ from lora_distill.data.splits import (
     limit_validation,
     require_rows,
 )
+from lora_distill.data.tables import Table
 from lora_distill.data.types import JUDGED, UNLABELLED, Dataset, Rows, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
