@@ -6,10 +6,11 @@ import sys
 import warnings
 from pathlib import Path
 
-from lora_distill.config import make_config, make_settings
+from lora_distill.config import make_config
 from lora_distill.data.formats import STANDARD, formats_of
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
+from lora_distill.faults import make_settings
 from lora_distill.flags import given
 from lora_distill.printing import console, print_lines, say_error
 from lora_distill.program import INTERRUPTED, OK, SOME_FAILED
