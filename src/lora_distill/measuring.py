@@ -24,8 +24,8 @@ from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
 from lora_distill.training.filed_teacher import FiledTeacher
 from lora_distill.training.logits import EVALUATION_TOKENS
-from lora_distill.training.loop import Split
 from lora_distill.training.outcome import LOGITS, POOLED, Outcome
+from lora_distill.training.recipe import Split
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
 from lora_distill.trainings import Model, Training, models_of, splits_of, trainings

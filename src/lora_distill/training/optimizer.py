@@ -1,20 +1,17 @@
 """What moves the weights, and how fast."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import get_scheduler
 
 from lora_distill.training.checkpoint import trainable
-
-if TYPE_CHECKING:
-    from lora_distill.training.loop import TrainingSettings
+from lora_distill.training.recipe import TrainingSettings
 
 
 def make_optimizer(
-    learner: nn.Module, settings: "TrainingSettings", steps: int
+    learner: nn.Module, settings: TrainingSettings, steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW and the schedule of its rates; the first group has the recipe's own.
 

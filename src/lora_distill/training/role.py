@@ -26,7 +26,7 @@ from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
 from lora_distill.training.checkpoint import Progress
-from lora_distill.training.loop import Observer, SoftLabels, Split, TrainingSettings, Unwanted, nobody, train
+from lora_distill.training.loop import Observer, Unwanted, nobody, train
 from lora_distill.training.losses.distillation import balanced_weights
 from lora_distill.training.losses.pooled import PooledMatching
 from lora_distill.training.outcome import (
@@ -42,6 +42,7 @@ from lora_distill.training.outcome import (
 )
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
+from lora_distill.training.recipe import SoftLabels, Split, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
