@@ -111,9 +111,10 @@ def test_lora_sits_on_query_key_and_value_of_the_last_layers(bases: dict[str, Ba
 
 
 RICH: dict[str, Any] = {"target_modules": ("attention",), "dora": True}
+STABLE: dict[str, Any] = {"target_modules": ("all-linear",), "rslora": True}
 
 
-@pytest.mark.parametrize("other", [{}, RICH], ids=["plain", "rich"])
+@pytest.mark.parametrize("other", [{}, RICH, STABLE], ids=["plain", "rich", "stable"])
 @pytest.mark.parametrize("family", ALL)
 def test_everything_freshly_drawn_is_trained_and_saved_and_reload_gives_the_same_logits(
     bases: dict[str, BaseModel], family: str, other: dict[str, Any], tmp_path: Path

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import XLNetConfig, XLNetForSequenceClassification
 
+from lora_distill import config as config_module
 from lora_distill.cache import Cache
 from lora_distill.config import Config, Role, make_config
 from lora_distill.data.tokens import tokenise
@@ -33,6 +34,7 @@ from lora_distill.training.teacher_reading import TeacherReading
 from tests.end_to_end.conftest import small_values, write_rows
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "control")
+TAUGHT: tuple[Role, ...] = ("student", "self-trained")
 BASE = BaseModel("tiny", Path("/tiny"), "folder", "1", "fingerprint of the base")
 NO_ROWS = Rows(np.array([], np.int64), [], np.array([], np.int64))
 DATA = Dataset("rows", NO_ROWS, NO_ROWS, NO_ROWS, ["a", "b"], "fingerprint of the data", {}, [])
@@ -68,6 +70,7 @@ OWN: dict[Role, dict[str, Any]] = {
     "teacher": {"teacher_learning_rate": 7.0, "teacher_num_epochs": 77},
     "student": {"labelled_per_batch": 7},
     "control": {"control_learning_rate": 7.0, "control_num_epochs": 77},
+    "self-trained": {"labelled_per_batch": 7},
 }
 ADAPTER = {"lora_r": 7, "lora_alpha": 7, "target_layers": 7, "rank_pattern": {7: 7}}
 STUDENTS, TEACHERS = ({f"{role}_{name}": value for name, value in ADAPTER.items()} for role in ("student", "teacher"))
@@ -108,7 +111,7 @@ IDLE = {
 
 
 def training(role: Role, config: Config | None = None, **parts: Any) -> RoleTraining:  # noqa: ANN401
-    teacher = TEACHER if role == "student" else None
+    teacher = TEACHER if role in TAUGHT else None
     known: dict[str, Any] = {
         "dataset": DATA,
         "base": BASE,
@@ -128,9 +131,9 @@ def test_every_setting_is_considered_here() -> None:
     assert settings.union(*OWN.values()) == set(Config.model_fields)
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", config_module.ROLES)
 def test_what_a_role_depends_on_and_what_not(role: Role) -> None:
-    own = TRAINING | OWN[role] | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role == "student" else {})
+    own = TRAINING | OWN[role] | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role in TAUGHT else {})
     others = {name: value for settings in OWN.values() for name, value in settings.items()}
     for name, value in {**TRAINING, **others, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
         config = Config(**{name: value})
