@@ -65,6 +65,15 @@ def test_what_goes_together_is_not(settings: dict[str, object]) -> None:
     check_combinations(make_config(settings, {}))
 
 
+def test_a_temperature_beside_a_loss_that_has_none_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Not refused: a grid or a search may vary both."""
+    for settings in ({"soft_loss": "mse"}, {"temperature": 4.0}):
+        check_combinations(make_config(settings, {}))
+    assert caplog.messages == []
+    check_combinations(make_config({"soft_loss": "mse", "temperature": 4.0}, {}))
+    assert caplog.messages == ["--temperature 4 does nothing, for --soft_loss mse has no temperature"]
+
+
 def test_a_config_that_names_every_default_goes_through() -> None:
     """As config.yaml does, which is there to be given again."""
     for changes in ({}, {"no_control": True}, {"teacher_checkpoint": "t"}):

@@ -1,10 +1,14 @@
 """Settings that exclude each other, or that would do nothing beside the others: refused before anything is read."""
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
 from lora_distill.config import Config
 from lora_distill.errors import UserError
+from lora_distill.progress import ONCE
+
+logger = logging.getLogger(__name__)
 
 OF_A_TRAINED_TEACHER = (
     *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers", "teacher_rank_pattern"),
@@ -56,6 +60,10 @@ def check_combinations(config: Config) -> None:
             " out, or --text_pair_column."
         )
     _check_teacher(config)
+    if config.soft_loss == "mse" and not config.is_default("temperature"):  # a grid or a search may vary both
+        logger.warning(
+            "--temperature %g does nothing, for --soft_loss mse has no temperature", config.temperature, extra=ONCE
+        )
 
 
 def _check_teacher(config: Config) -> None:
