@@ -39,6 +39,7 @@ from lora_distill.errors import UserError
         ({"labelled_per_batch": 4}, "--labelled_per_batch 4: is for --unlabelled texts. Give those, too"),
         ({"control_num_epochs": 4, "no_control": True}, "--control_num_epochs 4: .* --no_control trains none"),
         ({"control_learning_rate": 0.1, "no_control": True}, "--control_learning_rate 0.1: .* --no_control trains"),
+        ({"unlabelled": "texts", "batch_size": 1}, "--batch_size 1: leaves no room for --unlabelled texts"),
         ({"text_pair_column": "b", "long_text": "head_tail"}, "--long_text head_tail: is for single texts"),
     ],
 )

@@ -54,6 +54,8 @@ def check_combinations(config: Config) -> None:
     for name, need in NEEDS.items():
         if not config.is_default(name) and not need.is_met(config):
             raise UserError(f"--{name} {getattr(config, name)}: {need.told}")
+    if config.unlabelled and config.batch_size == 1:
+        raise UserError("--batch_size 1: leaves no room for --unlabelled texts beside labelled ones. Give 2 or more.")
     if config.text_pair_column and config.long_text != "truncate":
         raise UserError(
             f"--long_text {config.long_text}: is for single texts. Pairs are truncated, the longer text first: leave it"

@@ -1,9 +1,6 @@
 """Everything that can be wrong is found here, before the first step and before anything is written."""
 
-import itertools
 import logging
-import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +11,6 @@ from lora_distill.cache import Cache, cache_folder
 from lora_distill.combinations import check_combinations
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.answers import Answers
-from lora_distill.data.files import SUFFIXES
 from lora_distill.data.long_text import cut_note
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import draw_folds, stand_in
@@ -137,10 +133,6 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
             draw_folds(dataset.train, config.teacher_folds, seed, dataset.label_names)
     config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
     if config.unlabelled:
-        if config.batch_size == 1:
-            raise UserError(
-                "--batch_size 1: leaves no room for --unlabelled texts beside labelled ones. Give 2 or more."
-            )
         reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"
         config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
@@ -167,27 +159,6 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         cut_base(prepared.base_of(role), Cut.of(config, role), Path(config.output_dir)) for role in ROLES[:2]
     )
     return replace(prepared, base=base, student_base=student_base)
-
-
-def automatic_name(config: Config) -> str:
-    """A readable name that no run has yet: model, data, adapters and the time."""
-    base, data = _short(config.student_base_model or config.base_model, "model"), _short(config.dataset, "data")
-    teacher = f"t{config.teacher_lora_r}x{config.teacher_target_layers}"
-    if config.teacher_checkpoint or config.teacher_predictions:
-        teacher = "given"
-    student = f"s{config.student_lora_r}x{config.student_target_layers}"
-    if depth := Cut.of(config, "student").depth:
-        base += f"-{depth}-layers"
-    stem = f"{base}-{data}-{teacher}-{student}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(name for name in names if not (Path(config.output_dir) / name).exists())
-
-
-def _short(name: str, otherwise: str) -> str:
-    """The telling part of a model's or data set's name, in letters that every file system takes."""
-    path = Path(name)
-    last = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    return re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", last)[:30].strip("-._") or otherwise
 
 
 def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:
