@@ -149,7 +149,9 @@ class Config(BaseModel):
     student_lora_alpha: PositiveInt = Field(16, description="the student's LoRA alpha (scale = alpha / rank)")
     student_target_layers: PositiveInt = Field(6, description="layers that the student adapts")
     student_rank_pattern: Ranks = Field(
-        {}, description="adapted layers, counted from 0, that have another rank and the same scale, as 10=4,11=16"
+        {},
+        description="adapted layers, counted from 0, that have another rank, as 10=4,11=16; their scale is the others',"
+        " or with --use_rslora what their own rank makes of alpha",
     )
     student_budget: PositiveInt = Field(
         1_000_000, description="limit of the student's trainable parameters, LoRA and head together"

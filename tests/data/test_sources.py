@@ -221,6 +221,11 @@ def test_one_text_again_and_again_leaves_nothing_to_validate_with(refusal: Calla
     assert "Take repeated texts out, or add others." in message
 
 
+def test_a_test_split_of_one_row(refusal: Callable[..., str]) -> None:
+    message = refusal({"train.jsonl": numbered(20), "test.jsonl": [("t", "ham")]})
+    assert message == "test.jsonl: a single row. Models are compared on two or more: add some."
+
+
 def test_validation_that_is_a_copy_of_test(refusal: Callable[..., str]) -> None:
     files = {"train": numbered(20), "validation": numbered(4, prefix="t"), "test": numbered(4, prefix="t")}
     message = refusal({f"{name}.jsonl": rows for name, rows in files.items()})

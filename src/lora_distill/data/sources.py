@@ -71,6 +71,8 @@ def load_dataset(
     carved = tuple(split for split in JUDGED if split not in splits)
     where = source.train().where
     notes = source.notes + alike_labels(label_names) + _carve_test(splits, test_fraction, label_names, where)
+    if len(splits["test"]) < 2:  # one that is carved has a row of each class
+        raise UserError(f"{source.tables['test'].where}: a single row. Models are compared on two or more: add some.")
     if "validation" in carved:
         notes += _carve_validation(splits, validation_fraction, seed)
     notes += _drop_shared(splits, label_names, where)
