@@ -18,6 +18,11 @@ ROLES = ("teacher", "student", "control")
 FACTS = ("seconds", "examples_per_second", "epochs", "kept_epoch", "reused")
 
 
+def untaught(settings: Settings) -> Settings:
+    """Settings without those that are for a teacher that is trained, where one is given."""
+    return {name: value for name, value in settings.items() if not name.startswith("teacher_")}
+
+
 def train(settings: Settings, dataset: Path, runs: Path, name: str, *switches: str, cache: Path) -> Run:
     """`lora-distill train` as a process of its own.
 

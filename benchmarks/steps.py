@@ -53,7 +53,7 @@ def train_teacher(settings: Settings, data: Path, work: Path) -> Path:
 
 def train_student(settings: Settings, rows: Path, teacher: Path, work: Path, number: int) -> Run:
     """Ours: a student alone, of a seed of its own in each round, so that it is trained anew."""
-    given = {**settings, "teacher_checkpoint": str(teacher), "seed": number}
+    given = {**ours.untaught(settings), "teacher_checkpoint": str(teacher), "seed": number}
     name = f"{rows.name}-{settings['max_length']}-{number}"
     return ours.train(given, rows, work / "runs", name, "--no_control", cache=work / "cache")
 

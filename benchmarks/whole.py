@@ -61,7 +61,7 @@ class Bench:
         teacher = runs / "finished" / "teacher"
 
         def run_ours(number: int) -> Run:
-            given = {**self.settings, "seed": number + 1, "teacher_checkpoint": str(runs / "finished")}
+            given = {**ours.untaught(self.settings), "seed": number + 1, "teacher_checkpoint": str(runs / "finished")}
             run = ours.train(given, self.rows, runs, f"seed-{number + 1}", cache=cache)
             return ours.with_fixed(run, {**given, "output_dir": str(runs)}, self.rows, cache=cache)
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,3 +284,15 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
         str(tmp_path / "deep" / "b" / "s-one-seed-0"): 2,
         "own-0.3": 1,
     }
+
+
+def test_runs_of_several_versions_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    accuracies = {"teacher": 0.9, "student": 0.9, "control": 0.9}
+    suite = suite_in(tmp_path, 2, "old", "new")
+    for version, said in (("1", []), ("2", ["these runs were made by 2 versions of this program or its libraries"])):
+        shutil.rmtree(tmp_path)
+        finish(suite.only("old"), accuracies, versions={"torch": "1"})
+        finish(suite.only("new"), accuracies, versions={"torch": version})
+        caplog.clear()
+        gather(suite.groups())
+        assert [message.partition(" (")[0] for message in caplog.messages] == said

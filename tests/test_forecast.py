@@ -22,6 +22,7 @@ from lora_distill.training.outcome import Outcome
 from tests.end_to_end.conftest import WORDS, small_values, write_rows
 from tests.tiny import tiny_model
 
+UNTAUGHT = "teacher_lora_r: 16, teacher_target_layers: 8"  # the defaults again, where no teacher is trained
 NOTHING = Costs({}, None, 0, 0, 0.0, Outcome("", {}, {}, [], {}, reused=False))
 
 
@@ -72,15 +73,16 @@ def test_what_is_planned_is_what_happens(
     tmp_path: Path, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    given = whole_classifier(tiny("roberta"), tmp_path / "given")
     experiments = {
         "base": "",
         "alpha": "alpha: 0.7",
         "deeper": "teacher_target_layers: 2",
         "several": "teacher_ensemble: 2, no_control: true",
         "folds": "teacher_fit: crossfit, teacher_folds: 2, no_control: true",
-        "filed": f"teacher_predictions: {tmp_path / 'rows.csv'}, teacher_lora_r: 16, teacher_target_layers: 8",
+        "filed": f"teacher_predictions: {tmp_path / 'rows.csv'}, {UNTAUGHT}",
         "unlabelled": f"unlabelled: {write_rows(tmp_path / 'others.csv', 70, seed=1)}, control_num_epochs: 1",
-        "given": f"teacher_checkpoint: {whole_classifier(tiny('roberta'), tmp_path / 'given')}, no_control: true",
+        "given": f"teacher_checkpoint: {given}, {UNTAUGHT}, no_control: true",
     }
     suite = suite_of(tmp_path, tiny("roberta"), experiments, teacher_target_layers=1, student_target_layers=1)
     plan = plan_suite(suite)

@@ -3,20 +3,17 @@
 import json
 import logging
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lora_distill import preparation
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
 from lora_distill.model.base import BaseModel, resolve_base_model
-from lora_distill.preparation import Prepared, automatic_name, known_texts, load_data, prepare
+from lora_distill.preparation import Prepared, known_texts, load_data, prepare
 from lora_distill.run_folder import RunFolder
 from tests.end_to_end.conftest import write_rows
 from tests.tiny import tiny_model
@@ -208,6 +205,26 @@ def test_the_default_data_fall_back_and_data_that_were_named_do_not(
             prepare(make_config(settings | {"dataset": name}, {}))
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_share_of_a_split_that_the_data_bring_is_refused(split: str, tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    share = {f"{split}_fraction": 0.3, "teacher_target_layers": 1, "student_target_layers": 1}
+    assert len(getattr(prepare(config_of(tiny("roberta"), rows, **share)).dataset, split)) > 12
+    write_rows(tmp_path / "data" / "train.csv", 60)
+    write_rows(tmp_path / "data" / f"{split}.csv", 30, seed=1)
+    with pytest.raises(UserError, match=rf"--{split}_fraction 0.3: .*data has a {split} split of its own"):
+        prepare(config_of(tiny("roberta"), tmp_path / "data", **share))
+    share[f"{split}_fraction"] = float(Config.model_fields[f"{split}_fraction"].default)  # as config.yaml names it
+    prepare(config_of(tiny("roberta"), tmp_path / "data", **share))
+
+
+def test_so_many_labelled_rows_that_others_have_room(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    mixed = {"unlabelled": str(write_rows(tmp_path / "texts.csv", 20, seed=1)), "batch_size": 2}
+    layers = {"teacher_target_layers": 1, "student_target_layers": 1}
+    assert prepare(config_of(tiny("roberta"), rows, **mixed, **layers)).config.labelled_per_batch == 1
+    with pytest.raises(UserError, match=r"--labelled_per_batch 2: a batch has 2 rows, .* Ask for at most 1"):
+        prepare(config_of(tiny("roberta"), rows, labelled_per_batch=2, **mixed, **layers))
+
+
 # Texts that a run knows
 
 
@@ -249,52 +266,6 @@ def test_classes_that_differ_by_case_only_are_warned_of(
     (tmp_path / "x.csv").write_text("text,label\n" + "".join(f"word {n},{'aAb'[n % 3]}\n" for n in range(60)))
     prepare(config_of(tiny("roberta"), tmp_path / "x.csv", teacher_target_layers=1, student_target_layers=1))
     assert warnings_of(caplog) == ["labels: 'A', 'a' differ by case only and are different classes"]
-
-
-# Names
-
-PRINTABLE = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=300)
-
-
-@given(PRINTABLE, PRINTABLE, st.booleans())
-def test_automatic_names_are_safe_as_folders_whatever_the_model_and_the_data_are_called(
-    base: str, data: str, given_teacher: bool
-) -> None:
-    settings = {"base_model": base, "dataset": data, "teacher_checkpoint": "t" if given_teacher else None}
-    name = automatic_name(Config(**settings))
-    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
-    assert len(name) < 128
-    assert ".." not in name
-
-
-@pytest.mark.parametrize(
-    ("base", "data", "begin"),
-    [
-        ("roberta-base", "ag_news", "roberta-base-ag_news-t16x8-s8x6-"),
-        ("org/all-MiniLM-L6-v2.1", "org/my_data:config-en", "all-MiniLM-L6-v2.1-my_data-config-en-"),
-        ("/models/my model (v2)/", "/data/My Tickets 2024.csv", "my-model-v2-My-Tickets-2024-"),
-        ("模型", "тексты.jsonl", "model-data-"),
-        ("./größe", "../train.v2.tsv", "gr-e-train.v2-"),
-        ("..", ".", "model-data-"),
-    ],
-)
-def test_automatic_names_are_readable(base: str, data: str, begin: str) -> None:
-    assert automatic_name(config_of(base, data)).startswith(begin)
-
-
-def test_an_automatic_name_tells_a_cut_encoder(tmp_path: Path) -> None:
-    assert automatic_name(config_of("minilm", "ag_news", base_depth=4)).startswith("minilm-4-layers-ag_news-t16x8-")
-
-
-def test_automatic_names_are_those_of_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "strftime", lambda _: "20240102-030405")
-    config = config_of("minilm", "bbc_news", output_dir=str(tmp_path))
-    names = []
-    for _ in range(3):
-        names.append(automatic_name(config))
-        (tmp_path / names[-1]).mkdir()
-    first = "minilm-bbc_news-t16x8-s8x6-20240102-030405"
-    assert names == [first, f"{first}-2", f"{first}-3"]
 
 
 def test_a_name_is_put_on_what_is_prepared(tiny: Tiny, rows: Path) -> None:

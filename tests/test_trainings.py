@@ -15,6 +15,9 @@ from lora_distill.trainings import models_of, splits_of, trainings
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.test_forecast import whole_classifier
 
+# The defaults again: what is for a teacher that is trained goes with no other.
+UNTAUGHT = {"teacher_lora_r": 16, "teacher_target_layers": 8}
+
 
 @pytest.mark.parametrize(
     ("settings", "kind", "models"),
@@ -23,8 +26,8 @@ from tests.test_forecast import whole_classifier
         ({"teacher_ensemble": 3}, SeveralTeachers, 3),
         ({"teacher_fit": "crossfit"}, SeveralTeachers, 5),
         ({"teacher_fit": "crossfit", "teacher_folds": 2, "teacher_ensemble": 3}, SeveralTeachers, 6),
-        ({"teacher_checkpoint": "given"}, TeacherReading, 1),
-        ({"teacher_predictions": "rows.csv", "teacher_lora_r": 16, "teacher_target_layers": 8}, FiledTeacher, 0),
+        ({"teacher_checkpoint": "given", **UNTAUGHT}, TeacherReading, 1),
+        ({"teacher_predictions": "rows.csv", **UNTAUGHT}, FiledTeacher, 0),
     ],
 )
 def test_a_teacher_is_what_was_asked_for(

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_distill.commands_on_models import serve
-from lora_distill.commands_on_runs import compare, evaluate, export, predict, report, show, speed
+from lora_distill.commands_on_models import export, predict, serve
+from lora_distill.commands_on_runs import compare, evaluate, report, show, speed
 from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError

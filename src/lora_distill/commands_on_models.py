@@ -1,14 +1,76 @@
-"""The commands that take a finished model: to serve it."""
+"""The commands that take a finished model: to label texts, to export, to serve."""
 
 import argparse
+import os
 import sys
+import warnings
+from pathlib import Path
 
-from lora_distill.config import make_settings
+from lora_distill.config import make_config
+from lora_distill.data.formats import STANDARD, formats_of
+from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
+from lora_distill.faults import make_settings
 from lora_distill.flags import given
-from lora_distill.printing import print_lines, say_error
-from lora_distill.program import INTERRUPTED, OK
+from lora_distill.printing import console, print_lines, say_error
+from lora_distill.program import INTERRUPTED, OK, SOME_FAILED
+from lora_distill.run_folder import RunFolder
 from lora_distill.serving.settings import ServeSettings
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """The texts of a file, labelled."""
+    from lora_distill.data.windows import Source
+    from lora_distill.deployment.classifier import Classifier
+    from lora_distill.deployment.predict import Labelling, label_file, label_stream
+
+    if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
+        raise UserError(f"--threshold {arguments.threshold}: is no confidence. Give one above 0, up to 1.")
+    given_format, output_format = formats_of(arguments.input, arguments.format, arguments.output)
+    path = None if arguments.input == STANDARD else Path(arguments.input)
+    source = Source(path, given_format, make_config(*given(arguments)).text_column)
+    with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
+        labelling = Labelling(Classifier.load(arguments.model), arguments.threshold, arguments.prefix)
+    try:
+        if arguments.output == STANDARD:
+            label_stream(labelling, source, output_format)
+            return OK
+        target = Path(arguments.output)
+        counts = label_file(labelling, source, target, output_format, overwrite=arguments.overwrite)
+    except KeyboardInterrupt:
+        is_kept = arguments.output != STANDARD
+        say_error(f"stopped.{' What was labelled is kept; the same command goes on.' if is_kept else ''}")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read standard output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    print_lines(f"{counted(counts.labelled, 'row')} labelled: {target}")
+    if arguments.threshold is not None:
+        print_lines(
+            f"{counted(counts.review, 'row')} for a person to read, of less confidence than {arguments.threshold}"
+        )
+    return OK
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """A run's model as folders that open elsewhere."""
+    from lora_distill.deployment.export import FORMS, UnfaithfulError, export_role, places
+    from lora_distill.reporting.exported import exported_table
+
+    run = RunFolder(arguments.run)
+    folders = places(run, arguments.role, FORMS if arguments.to == "all" else (arguments.to,), arguments.output)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            written = export_role(run, arguments.role, folders, force=arguments.force)
+    except UnfaithfulError as error:
+        say_error(str(error))
+        return SOME_FAILED
+    console().print(exported_table(written))
+    print_lines("", *(f"Written to {folder}" for folder in folders.values()))
+    for form, each in written.items():
+        for fault in each["faults"]:
+            say_error(f"{form}: kept by force: {fault}.")
+    return OK
 
 
 def serve(arguments: argparse.Namespace) -> int:

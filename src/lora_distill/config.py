@@ -1,9 +1,8 @@
 """Every knob of an experiment, once: typed, bounded, documented. Flags and YAML keys are made from it."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -12,12 +11,11 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 
-from lora_distill.errors import UserError
+from lora_distill.faults import make_settings
 
 Role = Literal["teacher", "student", "control", "self-trained"]
 Keep = Literal["first", "spread", "last"]
@@ -82,7 +80,6 @@ Ranks = Annotated[dict[Annotated[int, Field(ge=0)], PositiveInt], BeforeValidato
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 OpenShare = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Settings = TypeVar("Settings", bound=BaseModel)
 NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -152,7 +149,9 @@ class Config(BaseModel):
     student_lora_alpha: PositiveInt = Field(16, description="the student's LoRA alpha (scale = alpha / rank)")
     student_target_layers: PositiveInt = Field(6, description="layers that the student adapts")
     student_rank_pattern: Ranks = Field(
-        {}, description="adapted layers, counted from 0, that have another rank and the same scale, as 10=4,11=16"
+        {},
+        description="adapted layers, counted from 0, that have another rank, as 10=4,11=16; their scale is the others',"
+        " or with --use_rslora what their own rank makes of alpha",
     )
     student_budget: PositiveInt = Field(
         1_000_000, description="limit of the student's trainable parameters, LoRA and head together"
@@ -265,6 +264,10 @@ class Config(BaseModel):
         own = getattr(self, f"{role}_{name}", None)
         return getattr(self, name) if own is None else own
 
+    def is_default(self, name: str) -> bool:
+        """Whether a setting has the value that it has when it is not given."""
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
+
     @field_validator("*", mode="before")
     @classmethod
     def _check_kind(cls, value: object, info: ValidationInfo) -> object:
@@ -276,67 +279,5 @@ class Config(BaseModel):
 
 
 def make_config(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
-    """The config that these values give.
-
-    Args:
-        values: field name to value, as a string from a flag or as YAML gives it.
-        origins: field name to where the value stands, for messages (`--alpha`, `x.yaml, line 3: alpha`).
-
-    Raises:
-        UserError: with one line for each of the first three faults.
-    """
+    """The config that these values give; the arguments as in `make_settings`."""
     return make_settings(Config, values, origins)
-
-
-def make_settings(kind: type[Settings], values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
-    """As `make_config`, of any settings."""
-    faults = find_faults(values, origins, kind)
-    if faults:
-        more = f"\n({len(faults) - 2} more faults)" if len(faults) > 3 else ""
-        raise UserError("\n".join(faults[: 2 if more else 3]) + more)
-    return kind(**values)
-
-
-def find_faults(values: Mapping[str, Any], origins: Mapping[str, str], kind: type[BaseModel] = Config) -> list[str]:
-    """One line for each fault of these values; empty when they make settings of that kind."""
-    try:
-        kind(**values)
-    except ValidationError as error:
-        return [_describe(dict(fault), origins, kind) for fault in error.errors()]
-    return []
-
-
-_REASONS = {
-    "bool_parsing": "is neither true nor false",
-    "byte_size": "is no size",
-    "byte_size_unit": "is no size",
-    "dict_type": "is no mapping",
-    "float_parsing": "is no number",
-    "int_from_float": "is no whole number",
-    "int_parsing": "is no whole number",
-    "string_pattern_mismatch": "is not allowed",
-    "tuple_type": "is no list",
-}
-_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-
-
-def _describe(fault: dict[str, Any], origins: Mapping[str, str], kind: type[BaseModel]) -> str:
-    name = str(fault["loc"][0])
-    where = origins.get(name, name)
-    if fault["type"] == "extra_forbidden":
-        return f"{where}: no such setting{suggest(name, kind.model_fields)}"
-    field, reason = kind.model_fields[name], _REASONS.get(fault["type"])
-    if reason:
-        bounds = [
-            f"{_BOUNDS[key]} {getattr(rule, key)}" for rule in field.metadata for key in _BOUNDS if hasattr(rule, key)
-        ]
-        reason += f"; it must be {' and '.join(bounds)}" if bounds else ""
-    else:
-        reason = re.sub(r"^(Input|String|Value error,) ?", "", fault["msg"])
-    return f"{where}: {repr(fault['input'])[:80]} {reason}. It is: {field.description}."
-
-
-def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean X?` for the nearest of the known names, or the empty string; the prefix goes before X."""
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""

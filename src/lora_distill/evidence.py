@@ -1,5 +1,6 @@
 """What runs show over seeds: each experiment's roles, student minus control, and the verdict."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -15,8 +16,11 @@ from lora_distill.evaluation.comparison import Comparison, compare_over_seeds
 from lora_distill.evaluation.over_seeds import OverSeeds, holm, recipe_difference
 from lora_distill.evaluation.significance import PairedDifference, paired_difference
 from lora_distill.evaluation.verdict import Verdict, judge
+from lora_distill.progress import ONCE
 from lora_distill.run_folder import PREDICTIONS, RunFolder
 from lora_distill.store import fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
     """
     finished = {name: [run for run in runs if run.finished] for name, runs in groups.items()}
     found = {name: _of_one(runs) for name, runs in finished.items() if runs}
+    _warn_of_versions([run for runs in finished.values() for run in runs])
     differences = {
         (name, control): comparison.recipe["accuracy"]
         for name, each in found.items()
@@ -93,6 +98,18 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
     for ((name, control), difference), p_value in zip(differences.items(), corrected, strict=True):
         found[name].verdicts[control] = judge(difference, p_value, len(corrected), control)
     return found
+
+
+def _warn_of_versions(runs: list[RunFolder]) -> None:
+    """What one version trained and another did is told apart by no key: a finished run is read, not trained again."""
+    made = {fingerprint([run.environment().get(name) for name in ("versions", "git_revision")]) for run in runs}
+    if len(made) > 1:
+        logger.warning(
+            "these runs were made by %d versions of this program or its libraries (environment.json says which): what"
+            " differs between them may be theirs; --overwrite trains them by one",
+            len(made),
+            extra=ONCE,
+        )
 
 
 def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:

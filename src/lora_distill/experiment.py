@@ -22,7 +22,8 @@ from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.made_with import made_with
-from lora_distill.preparation import Prepared, automatic_name, prepare
+from lora_distill.naming import automatic_name
+from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card

@@ -7,10 +7,11 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import BaseModel
 
 from lora_distill import __version__
-from lora_distill.config import ROLES, Config, suggest
+from lora_distill.config import ROLES, Config
 from lora_distill.data.formats import INPUT_FORMATS
 from lora_distill.deployment.exported import MERGED, ONNX_FILES
 from lora_distill.errors import UserError
+from lora_distill.faults import suggest
 from lora_distill.program import program
 from lora_distill.serving.settings import ServeSettings
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lora_distill.cache import Cache
 from lora_distill.data.tokens import Tokens
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import JUDGED, Dataset
 from lora_distill.experiment import judge, judged, save
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stages
@@ -24,8 +24,8 @@ from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
 from lora_distill.training.filed_teacher import FiledTeacher
 from lora_distill.training.logits import EVALUATION_TOKENS
-from lora_distill.training.loop import Split
 from lora_distill.training.outcome import LOGITS, POOLED, Outcome
+from lora_distill.training.recipe import Split
 from lora_distill.training.role import RoleTraining
 from lora_distill.training.teacher_reading import TeacherReading
 from lora_distill.trainings import Model, Training, models_of, splits_of, trainings
@@ -251,7 +251,7 @@ def _few(training: Model, splits: dict[str, Tokens], choose: Choice) -> tuple[Da
     for split in dataset.splits():
         lengths = splits[split].lengths
         batches, size = STEPS, training.config.batch_size
-        if split in ("validation", "test"):
+        if split in JUDGED:
             batches, size = EVALUATED, max(1, EVALUATION_TOKENS // int(np.median(lengths)))
         rows = choose(lengths, batches, size)
         dataset = replace(dataset, **{split: getattr(dataset, split).take(rows)})

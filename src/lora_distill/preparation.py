@@ -1,9 +1,6 @@
 """Everything that can be wrong is found here, before the first step and before anything is written."""
 
-import itertools
 import logging
-import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lora_distill.cache import Cache, cache_folder
+from lora_distill.combinations import check_combinations
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.answers import Answers
-from lora_distill.data.files import SUFFIXES
 from lora_distill.data.long_text import cut_note
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import draw_folds, stand_in
 from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
-from lora_distill.data.types import Dataset, Text
+from lora_distill.data.types import JUDGED, Dataset, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
@@ -38,7 +35,7 @@ from lora_distill.model.pooling import check_pools
 from lora_distill.progress import ONCE
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
-from lora_distill.teachers import check_teacher, open_answers, open_given_teacher
+from lora_distill.teachers import open_answers, open_given_teacher
 from lora_distill.tracking import check_tracker
 from lora_distill.training.plan import ExecutionPlan, choose_plan
 from lora_distill.training.several import ensemble_seeds
@@ -119,12 +116,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         UserError: something is missing, does not fit, or the student is over its budget.
     """
     check_tracker(config.report_to)
-    check_teacher(config)
-    if config.text_pair_column and config.long_text != "truncate":
-        raise UserError(
-            f"--long_text {config.long_text}: is for single texts. Pairs are truncated, the longer text first: leave it"
-            " out, or --text_pair_column."
-        )
+    check_combinations(config)
     fallbacks: list[str] = []
     plan = choose_plan(config.device, config.precision)
     if begun:
@@ -135,6 +127,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         config, base = _base_model(config, fallbacks)
         student_base = _resolve(config.student_base_model) if config.student_base_model else base
     config, dataset = _dataset(config, fallbacks)
+    _check_fractions(config, dataset)
     if config.teacher_fit == "crossfit":
         for seed in ensemble_seeds(config):
             draw_folds(dataset.train, config.teacher_folds, seed, dataset.label_names)
@@ -168,27 +161,6 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     return replace(prepared, base=base, student_base=student_base)
 
 
-def automatic_name(config: Config) -> str:
-    """A readable name that no run has yet: model, data, adapters and the time."""
-    base, data = _short(config.student_base_model or config.base_model, "model"), _short(config.dataset, "data")
-    teacher = f"t{config.teacher_lora_r}x{config.teacher_target_layers}"
-    if config.teacher_checkpoint or config.teacher_predictions:
-        teacher = "given"
-    student = f"s{config.student_lora_r}x{config.student_target_layers}"
-    if depth := Cut.of(config, "student").depth:
-        base += f"-{depth}-layers"
-    stem = f"{base}-{data}-{teacher}-{student}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(name for name in names if not (Path(config.output_dir) / name).exists())
-
-
-def _short(name: str, otherwise: str) -> str:
-    """The telling part of a model's or data set's name, in letters that every file system takes."""
-    path = Path(name)
-    last = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    return re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", last)[:30].strip("-._") or otherwise
-
-
 def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:
     try:
         return config, _resolve(config.base_model)
@@ -207,6 +179,17 @@ def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:
     except Unavailable as error:
         config = _fall_back(config, "dataset", error, fallbacks)
         return config, load_data(config)
+
+
+def _check_fractions(config: Config, dataset: Dataset) -> None:
+    """Refuse a share of a split that the data bring whole."""
+    for split in JUDGED:
+        if split not in dataset.carved and not config.is_default(f"{split}_fraction"):
+            share = getattr(config, f"{split}_fraction")
+            raise UserError(
+                f"--{split}_fraction {share}: {dataset.name} has a {split} split of its own, and all of it is taken."
+                " Leave it out."
+            )
 
 
 def load_data(config: Config) -> Dataset:
@@ -260,10 +243,6 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
 
 def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Dataset) -> Config:
     """Adapt defaults to small models, refuse what was named and does not fit, and hold the student to its budget."""
-    if config.student_keep != "first" and not config.student_depth:
-        raise UserError(
-            f"--student_keep {config.student_keep}: says which layers --student_depth keeps. Give that, too."
-        )
     if config.teacher_checkpoint or config.teacher_predictions:
         bases = {"student": bases["student"]}
     wholes = {base: _outline(base, dataset.label_names) for base in dict.fromkeys(bases.values())}

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_distill.config import Config, find_faults, suggest
+from lora_distill.config import Config
 from lora_distill.errors import UserError
+from lora_distill.faults import find_faults, suggest
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
 KEYS = ("name", "base", "search", "trials", "seed")
@@ -112,7 +113,7 @@ def read_search(
     if "exp_name" in settings:
         faults.append(f"{origins['exp_name']}: a search names its winner's run itself, after its `name`.")
     name = str(file.values.get("name", path.stem))
-    here = find_faults(settings | {"exp_name": name}, origins | {"exp_name": f"{path}: name"})
+    here = find_faults(Config, settings | {"exp_name": name}, origins | {"exp_name": f"{path}: name"})
     space: dict[str, Range | Choices] = {}
     for key, spec in varied.values.items():
         found = _faults_of(key, spec, varied, settings, origins)
@@ -160,13 +161,13 @@ def _faults_of(
         choices = spec.values["choices"]
         if not isinstance(choices, list) or not choices:
             return [*faults, f"{where}: choices must be a list of values, not {choices!r}."]
-        return faults + [fault for value in choices for fault in find_faults({key: value}, {key: where})]
+        return faults + [fault for value in choices for fault in find_faults(Config, {key: value}, {key: where})]
     return faults + _faults_of_bounds(key, spec, where)
 
 
 def _faults_of_bounds(key: str, spec: YamlMapping, where: str) -> list[str]:
     low, high, log = spec.values["low"], spec.values["high"], spec.values.get("log", False)
-    faults = [fault for value in (low, high) for fault in find_faults({key: value}, {key: where})]
+    faults = [fault for value in (low, high) for fault in find_faults(Config, {key: value}, {key: where})]
     if faults:
         return faults
     if not all(isinstance(bound, int | float) for bound in (low, high)):

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from lora_distill.config import ROLES, Config, find_faults
+from lora_distill.config import ROLES, Config
 from lora_distill.errors import UserError
+from lora_distill.faults import find_faults
 from lora_distill.run_folder import RunFolder
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
@@ -98,7 +99,7 @@ def read_suite(
         settings |= roles
         plain = {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in settings.items()}
         plain["exp_name"] = f"{name}-{experiment}"
-        here = find_faults(plain, places)
+        here = find_faults(Config, plain, places)
         faults += [fault for fault in here if fault not in faults]
         if not here:
             found[experiment], origins_of[experiment] = Config(**plain), places

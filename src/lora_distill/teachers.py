@@ -11,48 +11,6 @@ from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teac
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder, changed_since
 
-OF_A_TRAINED_TEACHER = (
-    *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers", "teacher_rank_pattern"),
-    *("teacher_learning_rate", "teacher_num_epochs", "teacher_ensemble", "teacher_fit"),
-)
-SEVERAL = ("teacher_ensemble", "teacher_fit")
-
-
-def check_teacher(config: Config) -> None:
-    """Find settings of teachers that exclude each other.
-
-    Raises:
-        UserError: there are some.
-    """
-    given = [f"--{name}" for name in ("teacher_checkpoint", "teacher_predictions") if getattr(config, name)]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} are two teachers. Give one of them.")
-    if not given and config.teacher_label_map:
-        raise UserError(
-            "--teacher_label_map: is for a --teacher_checkpoint or --teacher_predictions, and none was given."
-        )
-    if given and config.student_base_model:
-        raise UserError(f"--student_base_model: with {given[0]}, --base_model is the student's. Give it there.")
-    if given:
-        settings = OF_A_TRAINED_TEACHER if config.teacher_predictions else SEVERAL
-        if of_training := next((name for name in settings if not _is_default(config, name)), None):
-            raise UserError(
-                f"--{of_training}: is for a teacher that is trained, and {given[0]} is one that is not."
-                " Give one of them."
-            )
-    several = next((name for name in SEVERAL if not _is_default(config, name)), None)
-    if config.pooled_weight and (several or config.teacher_predictions):
-        raise UserError(
-            f"--pooled_weight: holds a student to one model's vectors, and --{several or 'teacher_predictions'} gives"
-            " none. Leave one of them out."
-        )
-    if config.teacher_fit == "whole" and not _is_default(config, "teacher_folds"):
-        raise UserError(f"--teacher_folds {config.teacher_folds}: is for --teacher_fit crossfit. Give that, too.")
-
-
-def _is_default(config: Config, name: str) -> bool:
-    return bool(getattr(config, name) == Config.model_fields[name].default)
-
 
 def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | None) -> Answers | None:
     """The file that a config names as its teacher, read.

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import suggest
 from lora_distill.errors import UserError
+from lora_distill.faults import suggest
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lora_distill.data.files import Table
 from lora_distill.data.labels import alike_labels, map_labels, name_labels
+from lora_distill.data.tables import Table
 from lora_distill.errors import UserError
 
 

@@ -161,3 +161,8 @@ def small_values(base: Path, rows: Path) -> dict[str, object]:
         "batch_size": 16,
         "max_length": 32,
     }
+
+
+def untaught_values(base: Path, rows: Path) -> dict[str, object]:
+    """The same where the teacher is given: nothing that is for one that is trained."""
+    return {name: value for name, value in small_values(base, rows).items() if not name.startswith("teacher_")}

@@ -44,7 +44,9 @@ def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 
 def train(*flags: str) -> list[str]:
     """A good training command but for these flags, which come last and win."""
-    layers = ["--teacher_target_layers", "2", "--student_target_layers", "2", "--teacher_lora_r", "4"]
+    layers = ["--student_target_layers", "2"]
+    if "--teacher_checkpoint" not in flags:
+        layers += ["--teacher_target_layers", "2", "--teacher_lora_r", "4"]
     return ["train", "--base_model", "base", "--dataset", "good.csv", "--exp_name", "run", *layers, *flags]
 
 

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.end_to_end.conftest import WORDS, Command, evaluation_of, flags_of, metrics_of, small_values, write_rows
+from tests.end_to_end.conftest import (
+    WORDS,
+    Command,
+    evaluation_of,
+    flags_of,
+    metrics_of,
+    small_values,
+    untaught_values,
+    write_rows,
+)
 from tests.hub_server import HubServer
 from tests.teachers import train_whole
 from tests.tiny import tiny_model
@@ -76,7 +85,8 @@ class Trained:
         return self.folder / "outputs" / "lora_distillation"
 
     def train(self, *more: object, **changes: object) -> subprocess.CompletedProcess[str]:
-        values = small_values(Path("org/tiny"), Path("org/rows")) | changes
+        values_of = untaught_values if "teacher_checkpoint" in changes else small_values
+        values = values_of(Path("org/tiny"), Path("org/rows")) | changes
         return self.command("train", *flags_of(values), *more)
 
     def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from tests.end_to_end.conftest import (
     flags_of,
     logits_of,
     metrics_of,
-    small_values,
+    untaught_values,
     write_rows,
 )
 
@@ -48,7 +48,7 @@ def test_all_that_reads_texts_reads_the_same(
     with rows.open("a", encoding="utf-8") as file:
         file.write(f"{'orbit rocket ' * 200},space\n")
     changes = {"num_epochs": 1, "max_length": 16, "long_text": long_text, "teacher_checkpoint": whole}
-    flags = flags_of(small_values(tiny("bert"), rows) | changes | {"exp_name": "run", "output_dir": tmp_path})
+    flags = flags_of(untaught_values(tiny("bert"), rows) | changes | {"exp_name": "run", "output_dir": tmp_path})
     done = call("train", *flags, "--no_control")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"

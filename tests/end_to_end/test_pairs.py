@@ -19,6 +19,7 @@ from tests.end_to_end.conftest import (
     logits_of,
     run_command,
     small_values,
+    untaught_values,
 )
 from tests.end_to_end.refusal import assert_refused
 
@@ -41,7 +42,8 @@ def write_pairs(path: Path, rows: int, seed: int = 0) -> Path:
 
 
 def settings(base: Path, rows: Path, **changes: object) -> list[str]:
-    return flags_of(small_values(base, rows) | COLUMNS | {"num_epochs": 1, "max_length": 16} | changes)
+    values = untaught_values if "teacher_checkpoint" in changes else small_values
+    return flags_of(values(base, rows) | COLUMNS | {"num_epochs": 1, "max_length": 16} | changes)
 
 
 @pytest.fixture(scope="module")

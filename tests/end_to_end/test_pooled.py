@@ -20,6 +20,7 @@ from tests.end_to_end.conftest import WORDS, small_values, write_rows
 from tests.tiny import tiny_model
 
 TEACHER_WIDTH, STUDENT_WIDTH = 32, 48
+OF_THE_TEACHER = ("student_base_model", "teacher_lora_r", "teacher_target_layers")  # not where it is given
 
 
 class World(NamedTuple):
@@ -102,8 +103,8 @@ def test_a_teacher_that_was_given_has_them_too(
         load_classifier(resolve_base_model(str(tiny("roberta"))), sorted(WORDS), seed=0).model.save_pretrained(teacher)
         AutoTokenizer.from_pretrained(tiny("roberta")).save_pretrained(teacher)
     given = {"teacher_checkpoint": str(teacher), "base_model": world.values["student_base_model"], "no_control": True}
-    values = world.values | given | {"output_dir": str(tmp_path), "exp_name": "pooled", "pooled_weight": 2.0}
-    values.pop("student_base_model")
+    own = {name: value for name, value in world.values.items() if name not in OF_THE_TEACHER}
+    values = own | given | {"output_dir": str(tmp_path), "exp_name": "pooled", "pooled_weight": 2.0}
     results = run_experiment(make_config(values, {}))
     (file,) = tmp_path.glob(".artefacts/given-teacher-*/pooled.safetensors")
     assert load_file(file)["train"].shape == (results["data"]["train_rows"], TEACHER_WIDTH)
@@ -117,9 +118,12 @@ def test_a_model_without_one_such_vector_is_refused_before_anything_is_written(
         monkeypatch.setattr(pooling, "FAMILIES", (known,))
         with pytest.raises(UserError, match=f"--pooled_weight: which vector the head of {told} reads"):
             prepare(config_of(world, output_dir=str(tmp_path / "out")))
-    given = {"teacher_checkpoint": str(Path(str(world.values["output_dir"])) / "plain"), "student_base_model": None}
+    given = {
+        "teacher_checkpoint": str(Path(str(world.values["output_dir"])) / "plain"),
+        "base_model": world.values["student_base_model"],
+        **{name: Config.model_fields[name].default for name in OF_THE_TEACHER},
+    }
     monkeypatch.setattr(pooling, "FAMILIES", ("bert",))
-    base = {"base_model": world.values["student_base_model"]}
     with pytest.raises(UserError, match="--pooled_weight: which vector the head of roberta reads"):
-        prepare(config_of(world, output_dir=str(tmp_path / "out"), **given, **base))
+        prepare(config_of(world, output_dir=str(tmp_path / "out"), **given))
     assert not (tmp_path / "out").exists()

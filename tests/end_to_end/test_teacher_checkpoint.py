@@ -16,7 +16,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_distill.config import make_config
 from lora_distill.experiment import run_experiment
-from tests.end_to_end.conftest import WORDS, Command, evaluation_of, flags_of, metrics_of, small_values, write_rows
+from tests.end_to_end.conftest import (
+    WORDS,
+    Command,
+    evaluation_of,
+    flags_of,
+    metrics_of,
+    small_values,
+    untaught_values,
+    write_rows,
+)
 from tests.teachers import train_adapter, train_whole
 from tests.tiny import tiny_model
 
@@ -41,7 +50,7 @@ def bare_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def values(base: Path, rows: Path, teacher: Path | str, **changes: object) -> dict[str, object]:
-    return small_values(base, rows) | {"exp_name": "run", "teacher_checkpoint": str(teacher)} | changes
+    return untaught_values(base, rows) | {"exp_name": "run", "teacher_checkpoint": str(teacher)} | changes
 
 
 def quick(base: Path, rows: Path, teacher: Path | str, **changes: object) -> list[str]:
@@ -359,8 +368,8 @@ def test_weights_that_are_not_whole_are_found_before_anything_is_written(
 def test_layers_of_a_teacher_that_is_given_are_its_own_affair(
     call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path, whole: Path
 ) -> None:
-    settings = values(tiny_base, rows_csv, whole, num_epochs=1)
-    del settings["teacher_target_layers"], settings["exp_name"]  # the default is more than the base has
+    settings = values(tiny_base, rows_csv, whole, num_epochs=1)  # the default is more than the base has
+    del settings["exp_name"]
     done = call("train", *flags_of(settings), "--no_control")
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr

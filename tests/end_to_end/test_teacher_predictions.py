@@ -13,7 +13,7 @@ from lora_distill.evidence import gather
 from lora_distill.preparation import prepare
 from lora_distill.reporting.summary import summarise
 from lora_distill.run_folder import RunFolder, group_by_seed
-from tests.end_to_end.conftest import WORDS, Command, flags_of, metrics_of, small_values
+from tests.end_to_end.conftest import WORDS, Command, flags_of, metrics_of, untaught_values
 
 OURS = sorted(WORDS)
 
@@ -35,11 +35,7 @@ def write_answers(path: Path, rows: list[dict[str, str]], sure: float = 0.8) -> 
 
 
 def flags(base: Path, rows: Path, answers: Path, **changes: object) -> list[str]:
-    values = small_values(base, rows) | {"exp_name": "run", "teacher_predictions": answers} | changes
-    return flags_of({name: value for name, value in values.items() if name not in OF_THE_TEACHER})
-
-
-OF_THE_TEACHER = ("teacher_target_layers", "teacher_lora_r")
+    return flags_of(untaught_values(base, rows) | {"exp_name": "run", "teacher_predictions": answers} | changes)
 
 
 @pytest.fixture

@@ -254,10 +254,18 @@ def test_fused_attention_is_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [{"alora_invocation_tokens": [1]}, {"lora_bias": True}, {"bias": "all"}, {"modules_to_save": ["query"]}]
+    "odd",
+    [
+        {"alora_invocation_tokens": [1]},
+        {"lora_bias": True},
+        {"bias": "all"},
+        {"modules_to_save": ["query"]},
+        {"trainable_token_indices": [5]},
+        {"layer_replication": [[0, 2], [1, 3]]},
+    ],
 )
 def test_another_kind_of_adapter_is_not_run_lean(odd: dict[str, Any], tiny: Tiny) -> None:
-    model = load_classifier(resolve_base_model(str(tiny("roberta"))), ["a", "b"], seed=0).model
+    model = load_classifier(resolve_base_model(str(tiny("bert"))), ["a", "b"], seed=0).model
     plain: dict[str, Any] = {"task_type": "SEQ_CLS", "target_modules": ["value"]}
     for usual in ({}, {"use_dora": True}):
         assert is_plain_lora(get_peft_model(copy.deepcopy(model), LoraConfig(**plain | usual)))

@@ -31,6 +31,18 @@ def test_intervals_are_students_t_over_seeds_and_wilsons_of_one(experiments: lis
     assert alone.accuracy("student") == pytest.approx((right / rows, wilson.low, wilson.high))
 
 
+def test_a_teacher_that_was_judged_with_some_seeds_only_has_no_mean(experiments: list[Experiment]) -> None:
+    seeds, _ = experiments
+    figures = seeds.figures()
+    assert "teacher: NLL" in figures
+    assert "same as teacher" in figures
+    for name in ("teacher", "agreement"):
+        del seeds.results[-1][name]
+    del seeds.evidence.accuracy["teacher"]
+    told = [name for name in figures if "teacher" not in name.replace("student", "")]
+    assert list(seeds.figures()) == told
+
+
 def test_csv_holds_numbers(experiments: list[Experiment]) -> None:
     seeds, alone = csv.DictReader(io.StringIO(as_csv(experiments)))
     assert (seeds["experiment"], seeds["seeds"], alone["seeds"]) == ("over|seeds", "3", "1")

@@ -10,8 +10,8 @@ from peft import PeftModel
 from lora_distill.data.tokens import tokenise
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel, resolve_base_model
-from lora_distill.training.loop import Split, TrainingSettings
 from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.recipe import Split, TrainingSettings
 from tests.tiny import tiny_model
 
 CPU = ExecutionPlan("cpu", "fp32", 1)

@@ -9,8 +9,8 @@ from peft import PeftModel
 from lora_distill.data.tokens import tokenise
 from lora_distill.model.base import BaseModel
 from lora_distill.training.logits import plain, predict_logits
-from lora_distill.training.loop import Split
 from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.recipe import Split
 
 
 def test_logits_are_those_of_each_row_alone_in_the_rows_order(

@@ -11,10 +11,11 @@ from lora_distill.errors import UserError
 from lora_distill.model.split import SplitClassifier
 from lora_distill.training import loop
 from lora_distill.training.checkpoint import Progress, load_checkpoint, save_checkpoint, snapshot, trainable
-from lora_distill.training.loop import SoftLabels, Split, TrainingSettings, read_ahead, train
+from lora_distill.training.loop import read_ahead, train
 from lora_distill.training.losses.distillation import SOFT_LOSSES
 from lora_distill.training.losses.pooled import PooledMatching
 from lora_distill.training.plan import ExecutionPlan
+from lora_distill.training.recipe import SoftLabels, Split, TrainingSettings
 from tests.training.conftest import CPU, RECIPE
 
 Make = Callable[[], PeftModel]

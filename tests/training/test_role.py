@@ -9,30 +9,24 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import nn
-from transformers import XLNetConfig, XLNetForSequenceClassification
 
+from lora_distill import config as config_module
 from lora_distill.cache import Cache
 from lora_distill.config import Config, Role, make_config
-from lora_distill.data.tokens import tokenise
 from lora_distill.data.types import Dataset, Rows
-from lora_distill.errors import UserError
 from lora_distill.experiment import run_experiment
-from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import BaseModel
-from lora_distill.model.given_teacher import GivenTeacher
 from lora_distill.run_folder import RunFolder
 from lora_distill.running import SuiteResult, run_suite
 from lora_distill.store import Artefact
 from lora_distill.suite import Suite
 from lora_distill.training import role as role_module
-from lora_distill.training import teacher_reading as reading_module
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.role import RoleTraining
-from lora_distill.training.teacher_reading import TeacherReading
 from tests.end_to_end.conftest import small_values, write_rows
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "control")
+TAUGHT: tuple[Role, ...] = ("student", "self-trained")
 BASE = BaseModel("tiny", Path("/tiny"), "folder", "1", "fingerprint of the base")
 NO_ROWS = Rows(np.array([], np.int64), [], np.array([], np.int64))
 DATA = Dataset("rows", NO_ROWS, NO_ROWS, NO_ROWS, ["a", "b"], "fingerprint of the data", {}, [])
@@ -68,6 +62,7 @@ OWN: dict[Role, dict[str, Any]] = {
     "teacher": {"teacher_learning_rate": 7.0, "teacher_num_epochs": 77},
     "student": {"labelled_per_batch": 7},
     "control": {"control_learning_rate": 7.0, "control_num_epochs": 77},
+    "self-trained": {"labelled_per_batch": 7},
 }
 ADAPTER = {"lora_r": 7, "lora_alpha": 7, "target_layers": 7, "rank_pattern": {7: 7}}
 STUDENTS, TEACHERS = ({f"{role}_{name}": value for name, value in ADAPTER.items()} for role in ("student", "teacher"))
@@ -108,7 +103,7 @@ IDLE = {
 
 
 def training(role: Role, config: Config | None = None, **parts: Any) -> RoleTraining:  # noqa: ANN401
-    teacher = TEACHER if role == "student" else None
+    teacher = TEACHER if role in TAUGHT else None
     known: dict[str, Any] = {
         "dataset": DATA,
         "base": BASE,
@@ -128,9 +123,9 @@ def test_every_setting_is_considered_here() -> None:
     assert settings.union(*OWN.values()) == set(Config.model_fields)
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", config_module.ROLES)
 def test_what_a_role_depends_on_and_what_not(role: Role) -> None:
-    own = TRAINING | OWN[role] | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role == "student" else {})
+    own = TRAINING | OWN[role] | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role in TAUGHT else {})
     others = {name: value for settings in OWN.values() for name, value in settings.items()}
     for name, value in {**TRAINING, **others, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
         config = Config(**{name: value})
@@ -161,61 +156,6 @@ def test_only_the_student_depends_on_the_teacher() -> None:
     assert len({key(role) for role in ROLES}) == 3
     # Same weights, same rows: but what a student was trained with says so.
     assert key("student", Config(alpha=0.0)) != key("control", Config(alpha=0.0))
-
-
-def test_a_given_teacher_is_known_by_its_weights_and_the_order_of_its_labels() -> None:
-    given = GivenTeacher("t", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
-
-    def key_of(given: GivenTeacher = given, **changes: Any) -> str:  # noqa: ANN401
-        config = changes.pop("config", Config())
-        parts: dict[str, Any] = {"dataset": DATA, "plan": PLAN, "cache": NO_CACHE, **changes}
-        return TeacherReading(given, config, **parts).artefact().key
-
-    before = key_of()
-    for other in (
-        key_of(replace(given, fingerprint="other")),
-        key_of(replace(given, columns=np.array([1, 0]))),
-        key_of(config=Config(max_length=77)),
-        key_of(dataset=replace(DATA, fingerprint="other")),
-        key_of(plan=replace(PLAN, precision="bf16")),
-    ):
-        assert other != before
-    assert key_of(replace(given, location="copy", reference="/copy", folder=Path("/copy"))) == before
-    assert key_of(config=Config(**SOFT, **TEACHERS, **STUDENTS, seed=7, learning_rate=7)) == before
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_given_teacher_that_answers_no_numbers_is_refused(
-    split: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logits = {name: np.zeros((3, 2), np.float32) for name in ("train", "validation", "test")}
-    logits[split][2, 1] = value
-    monkeypatch.setattr(GivenTeacher, "load", lambda _: nn.Identity())
-    answers = iter([logits["test"], logits["validation"], logits["train"]])
-    monkeypatch.setattr(reading_module, "predict_logits", lambda *_: next(answers))
-    monkeypatch.setattr(reading_module, "plain", lambda model: model)
-    given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
-    reading = TeacherReading(given, Config(output_dir=str(tmp_path)), DATA, PLAN, NO_CACHE)
-    with pytest.raises(UserError, match="--teacher_checkpoint there: answers some rows with no numbers"):
-        reading.run(dict.fromkeys(("train", "validation", "test"), None))  # type: ignore[arg-type]
-    assert not reading.artefact().folder.exists()
-
-
-def test_a_given_teacher_that_reads_padding_as_text_is_refused(tiny_bert: BaseModel) -> None:
-    rows = tokenise(["rise", "fall and sink and drop"], tiny_bert.folder, 32)
-    vocabulary = int(rows.flat.max()) + 1
-    sizes = {"vocab_size": vocabulary, "d_model": 8, "n_layer": 1, "n_head": 1, "d_inner": 8}
-    xlnet = XLNetForSequenceClassification(XLNetConfig(**sizes, initializer_range=1.0)).eval()
-    given = GivenTeacher("there", "/t", None, Path("/t"), None, ["a", "b"], np.array([0, 1]), False, "weights")
-    reading = TeacherReading(given, Config(), DATA, PLAN, NO_CACHE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GivenTeacher, "load", lambda _: xlnet)
-        with pytest.raises(UserError, match=r"--teacher_checkpoint there: .* reads padding as text"):
-            reading.check(rows)
-        whole = load_classifier(tiny_bert, ["a", "b"], seed=0).model
-        patch.setattr(GivenTeacher, "load", lambda _: whole)
-        reading.check(rows)
 
 
 # Sharing
@@ -305,7 +245,7 @@ def test_a_run_s_teacher_answers_as_when_it_was_trained(
     """It is read with the frozen layers' outputs that its training has left."""
     first = suite.runs["base"]
     again = make_config(
-        first.model_dump(exclude_defaults=True)
+        {name: value for name, value in first.model_dump(exclude_defaults=True).items() if name not in TEACHERS}
         | {"output_dir": str(tmp_path), "teacher_checkpoint": str(RunFolder.of(first).path), "no_control": True},
         {},
     )

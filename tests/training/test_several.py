@@ -227,9 +227,11 @@ def test_other_texts_are_answered_by_all_of_them(
 
     with pytest.raises(UserError, match=r"its teacher is 2 models, which answer together"):
         open_role(run, "teacher")
+    untaught = {"teacher_lora_r": 16, "teacher_target_layers": 8}  # the defaults again
     with pytest.raises(UserError, match=r"or has several, in teacher/1 and so on"):
-        prepare(config_of(tiny("roberta"), rows, tmp_path, teacher_checkpoint=str(run.path)))
-    given_one = config_of(tiny("roberta"), rows, tmp_path, teacher_checkpoint=str(run.path / "teacher" / "2"))
+        prepare(config_of(tiny("roberta"), rows, tmp_path, teacher_checkpoint=str(run.path), **untaught))
+    one = str(run.path / "teacher" / "2")
+    given_one = config_of(tiny("roberta"), rows, tmp_path, teacher_checkpoint=one, **untaught)
     assert not any(note.startswith("teacher:") for note in prepare(given_one).dataset.notes)
     others_tested = given_one.model_copy(update={"test_fraction": 0.5})
     assert any("hold texts that the run trained on" in note for note in prepare(others_tested).dataset.notes)

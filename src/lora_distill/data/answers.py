@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.data.files import Columns, Raw, check_table, read_raw
+from lora_distill.data.files import Columns, Raw, read_raw
 from lora_distill.data.labels import map_labels
 from lora_distill.data.splits import collapse
-from lora_distill.data.types import Dataset, Text
+from lora_distill.data.tables import check_table
+from lora_distill.data.types import JUDGED, LEARNED, Dataset, Text
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 
@@ -213,7 +214,7 @@ def _fit(
     """The file's row for each row of each split that it answers, and what is to be said of the others."""
     splits = dataset.splits()
     missing = {split: [text for text in each.texts if collapse(text) not in rows] for split, each in splits.items()}
-    learned = [split for split in ("train", "unlabelled") if split in splits]
+    learned = [split for split in LEARNED if split in splits]
     lacking = [split for split in learned if missing[split]]
     if lacking:
         said = " and ".join(f"{len(missing[split]):,} of {len(splits[split]):,} rows of {split}" for split in lacking)
@@ -222,12 +223,12 @@ def _fit(
             "Add them: each text that a student learns from needs one."
         )
     # Without validation nothing can be said of a temperature, and so of a teacher.
-    judged = [split for split in ("validation", "test") if not any(missing[each] for each in ("validation", split))]
+    judged = [split for split in JUDGED if not any(missing[each] for each in ("validation", split))]
     notes = []
     if len(judged) < 2:
         said = " and ".join(
             f"{len(splits[split]) - len(missing[split]):,} of {len(splits[split]):,} rows of {split}"
-            for split in ("validation", "test")
+            for split in JUDGED
         )
         notes.append(f"answers: to {said}; a teacher that has not answered all of both is not judged")
     taken = {

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lora_distill.data.files import SUFFIXES, Columns, Table, read_arrow, read_bytes, read_table
+from lora_distill.data.files import SUFFIXES, Columns, read_bytes
+from lora_distill.data.tables import Table, read_arrow, read_table
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.data.files import Table
+from lora_distill.data.tables import Table
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_distill.data.catalogue import Source, Split, open_source
-from lora_distill.data.files import Columns, Table
+from lora_distill.data.files import Columns
 from lora_distill.data.labels import alike_labels, map_labels, name_labels
 from lora_distill.data.splits import (
     carve_test,
@@ -20,7 +20,8 @@ from lora_distill.data.splits import (
     limit_validation,
     require_rows,
 )
-from lora_distill.data.types import UNLABELLED, Dataset, Rows, Text
+from lora_distill.data.tables import Table
+from lora_distill.data.types import JUDGED, UNLABELLED, Dataset, Rows, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.remembering import once
@@ -67,15 +68,17 @@ def load_dataset(
     source = once(("source", name, *columns), lambda: open_source(name, columns))
     label_names = _label_names(source)
     splits: dict[str, Rows] = {split: _index(table, label_names) for split, table in source.tables.items()}
+    carved = tuple(split for split in JUDGED if split not in splits)
     where = source.train().where
     notes = source.notes + alike_labels(label_names) + _carve_test(splits, test_fraction, label_names, where)
-    own_validation = "validation" in splits
-    if not own_validation:
+    if len(splits["test"]) < 2:  # one that is carved has a row of each class
+        raise UserError(f"{source.tables['test'].where}: a single row. Models are compared on two or more: add some.")
+    if "validation" in carved:
         notes += _carve_validation(splits, validation_fraction, seed)
     notes += _drop_shared(splits, label_names, where)
     available = len(splits["train"])
     notes += _limit(splits, max_train_rows, labels_per_class, seed, label_names)
-    if not own_validation and len(splits["train"]) < available:
+    if "validation" in carved and len(splits["train"]) < available:
         notes += _limit_validation(splits, validation_fraction, seed)
     notes += _describe_repeats(splits["train"])
     unlabelled_source = None
@@ -93,6 +96,7 @@ def load_dataset(
         notes=notes,
         unlabelled=splits.get("unlabelled"),
         unlabelled_source=unlabelled_source,
+        carved=carved,
     )
 
 
@@ -156,7 +160,7 @@ def _index(table: Table, label_names: list[str]) -> Rows:
 
 
 def _carve_test(splits: dict[str, Rows], fraction: float, label_names: list[str], where: str) -> list[str]:
-    missing = [split for split in ("validation", "test") if split not in splits]
+    missing = [split for split in JUDGED if split not in splits]
     require_rows(splits["train"].labels, ["train", *missing], label_names, where)
     if "test" in splits:
         return []

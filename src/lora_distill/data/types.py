@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNLABELLED = -1
+LEARNED, JUDGED = ("train", "unlabelled"), ("validation", "test")  # splits that models learn from, and that they do not
 PARTS = ("text", "text_pair")  # what a text's columns are called in files
 
 # One text, or two that are judged together; of a data set all are of one kind.
@@ -75,6 +76,7 @@ class Dataset:
             version or the SHA-256 of the bytes), and terms of use where they are known.
         unlabelled_source: the same of the rows without labels.
         notes: sentences on what was done to the rows.
+        carved: splits that the source lacked, drawn from its train.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Dataset:
     notes: list[str]
     unlabelled: Rows | None = None
     unlabelled_source: dict[str, str] | None = None
+    carved: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, Rows]:
         """The rows of each split that there is, by its name."""

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.variants import DoraLinearVariant
-from peft.utils import ModulesToSaveWrapper
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from lora_distill.data.batches import Batch
@@ -205,6 +205,8 @@ def is_plain_lora(model: PeftModel) -> bool:
     settings = model.peft_config.get("default")
     if type(settings) is not LoraConfig or len(model.peft_config) > 1 or settings.bias != "none":
         return False
+    if settings.layer_replication:  # whose layers below the adapter are in other places than the base model's
+        return False
     classifier = model.get_base_model()
     inside, layers = f"{classifier.base_model_prefix}.", f"{layers_path(classifier)}."
     for name, module in classifier.named_modules():
@@ -213,6 +215,7 @@ def is_plain_lora(model: PeftModel) -> bool:
             odd = variants or module.merged or any(module.lora_bias.values()) or settings.fan_in_fan_out
             if odd or type(module) is not LoraLinear or not name.startswith(layers):
                 return False
-        if isinstance(module, ModulesToSaveWrapper) and name.startswith(inside) and "pooler" not in name:
+        # Of modules, or of single tokens' embeddings, which would be taken for the base model's.
+        if isinstance(module, AuxiliaryTrainingWrapper) and name.startswith(inside) and "pooler" not in name:
             return False
     return True

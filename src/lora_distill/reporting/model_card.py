@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import yaml
 
 from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
+from lora_distill.reporting.card_metadata import card_metadata
 from lora_distill.reporting.loading import loading
 from lora_distill.reporting.reading_code import what_is_read
 from lora_distill.reporting.sentences import (
@@ -67,41 +67,10 @@ def model_card(
             *card,
             _settings(role, results, config),
         ]
-    metadata = yaml.safe_dump(_metadata(role, results, base, opening), sort_keys=False, allow_unicode=True)
+    fields = card_metadata(role, results, base, opening.library if opening else None)
+    metadata = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     heading = f"# {_md(results['exp_name'])}: the {role}"
     return f"---\n{metadata}---\n\n" + "\n\n".join([heading, *card, _limits(role, results, config)]) + "\n"
-
-
-def _metadata(role: str, results: dict[str, Any], base: dict[str, str], opening: Opening | None) -> dict[str, Any]:
-    """The hub's fields. What has no id on the hub is left out, and so is the licence, which is not known."""
-    metadata: dict[str, Any] = {"pipeline_tag": "text-classification", "tags": ["lora-distill"]}
-    if opening:
-        metadata["library_name"] = opening.library
-    if results[role]["trainable_parameters"] is not None:
-        metadata.setdefault("library_name", "peft")
-        metadata["tags"].append("lora")
-        if base["kind"] == "hub":
-            metadata["base_model"] = base["reference"]
-            if opening:
-                metadata["base_model_relation"] = "finetune"
-    if role == "student":
-        metadata["tags"].append("knowledge-distillation")
-    data, test = results["data"], results[role]["test"]
-    dataset = {"name": one_line(data["name"]), "type": _slug(data["name"]), "split": "test"}
-    if data["source"]["kind"] == "hub":
-        repository, _, subset = data["source"]["location"].partition(":")
-        metadata["datasets"] = [repository]
-        dataset |= {"type": repository, "revision": data["source"]["revision"]}
-        if subset:
-            dataset["config"] = subset
-    metrics = [
-        {"type": "accuracy", "name": "Accuracy", "value": round(test["accuracy"], 6)},
-        {"type": "f1", "name": "Macro F1", "value": round(test["macro_f1"], 6), "args": {"average": "macro"}},
-    ]
-    task = {"type": "text-classification", "name": "Text classification"}
-    judged = {"task": task, "dataset": dataset, "metrics": metrics}
-    metadata["model-index"] = [{"name": one_line(f"{results['exp_name']}-{role}"), "results": [judged]}]
-    return metadata
 
 
 def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
@@ -332,7 +301,3 @@ def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
 def _md(text: str) -> str:
     """A user's text on one line of Markdown, taken literally, in a table too."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", one_line(text))
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", PurePath(name).name) or "data"

@@ -69,8 +69,8 @@ class Experiment:
         return file.stat().st_size if file.is_file() else None
 
     def mean(self, role: str, *keys: str) -> float | None:
-        """The mean over seeds of a figure of a role, by its keys in metrics.json; None where the role is not."""
-        if role not in self.results[0]:
+        """The mean over seeds of a figure of a role, by its keys in metrics.json; None where a run has no such role."""
+        if not all(role in each for each in self.results):  # answers in a file may be to the rows of some seeds only
             return None
         return statistics.mean(float(functools.reduce(operator.getitem, keys, each[role])) for each in self.results)
 

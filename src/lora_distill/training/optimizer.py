@@ -1,25 +1,23 @@
 """What moves the weights, and how fast."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import get_scheduler
 
 from lora_distill.training.checkpoint import trainable
-
-if TYPE_CHECKING:
-    from lora_distill.training.loop import TrainingSettings
+from lora_distill.training.recipe import TrainingSettings
 
 
 def make_optimizer(
-    learner: nn.Module, settings: "TrainingSettings", steps: int
+    learner: nn.Module, settings: TrainingSettings, steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW and the schedule of its rates; the first group has the recipe's own.
 
     LoRA's B has a group of its own, for LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large
-    Models", ICML 2024). PEFT's `create_loraplus_optimizer` gives B's rate to biases, too; here those are the head's.
+    Models", ICML 2024). PEFT's `create_loraplus_optimizer` gives B's rate to all vectors, too: here the head's biases
+    and DoRA's lengths keep the recipe's own.
 
     Args:
         learner: its trainable parameters are moved.

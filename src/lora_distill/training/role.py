@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors.numpy import save_file
@@ -14,7 +15,7 @@ from safetensors.numpy import save_file
 from lora_distill.cache import Cache
 from lora_distill.config import Config, Role
 from lora_distill.data.tokens import Tokens
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import LEARNED, Dataset
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel
@@ -24,7 +25,8 @@ from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_json, write_jsonl
-from lora_distill.training.loop import Observer, SoftLabels, Split, TrainingSettings, Unwanted, nobody, train
+from lora_distill.training.checkpoint import Progress
+from lora_distill.training.loop import Observer, Unwanted, nobody, train
 from lora_distill.training.losses.distillation import balanced_weights
 from lora_distill.training.losses.pooled import PooledMatching
 from lora_distill.training.outcome import (
@@ -40,6 +42,7 @@ from lora_distill.training.outcome import (
 )
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
+from lora_distill.training.recipe import SoftLabels, Split, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class RoleTraining:
     def learned(self) -> list[str]:
         """The splits that it is trained on: what has no labels only with a teacher."""
         is_taught = self.teacher is not None and self.dataset.unlabelled is not None
-        return ["train", "unlabelled"] if is_taught else ["train"]
+        return list(LEARNED) if is_taught else ["train"]
 
     @property
     def answered(self) -> list[str]:
@@ -190,30 +193,23 @@ class RoleTraining:
         return SoftLabels(logits, config.alpha, config.temperature, config.soft_loss, matching, calibration)
 
     def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
-        config, role = self.config, self.role
-        settings = self.settings
         # Student and control start from the same weights and see the same rows in the same order.
-        seed = derive_seed(config.seed, "teacher" if role == "teacher" else "student")
-        with stage(f"{role}: load"):
-            classifier = load_classifier(self.base, self.dataset.label_names, seed)
-            total = sum(p.numel() for p in classifier.model.parameters())
-            model = attach_adapter(classifier, AdapterSettings.of(config, role), seed).to(self.plan.device)
-        count = count_trainable(model) if role == "teacher" else check_budget(model, config.student_budget)
+        seed = derive_seed(self.config.seed, "teacher" if self.role == "teacher" else "student")
+        model, sizes = self._drawn(seed)
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
-            logger.info("%s: %s has no lean layers here: they run as they are, slower", role, model.config.model_type)
+            kind = model.config.model_type
+            logger.info("%s: %s has no lean layers here: they run as they are, slower", self.role, kind)
         reading = self._reading
         rows = reading.rows(network, self.reads(splits))
-        soft_labels, weights = self._soft_labels(int(model.config.hidden_size), seed), None
-        if config.class_weights == "balanced":
-            weights = balanced_weights(self.dataset.train.labels, len(self.dataset.label_names))
-        training = Split(rows["train"], self.labels, weights)
+        soft_labels = self._soft_labels(int(model.config.hidden_size), seed)
+        training = Split(rows["train"], self.labels, self._class_weights())
         progress = train(
             network,
             training,
             Split(rows["validation"], self.dataset.validation.labels),
-            role=role,
-            settings=settings,
+            role=self.role,
+            settings=self.settings,
             plan=self.plan,
             seed=seed,
             work=artefact.work,
@@ -221,20 +217,37 @@ class RoleTraining:
             observe=observe,
         )
         logits = reading.logits(network, {name: rows[name] for name in self.answered}, splits.get("test"))
-        with stage(f"{role}: save"), artefact.fill() as folder:
+        spared = progress.epoch * sum(each.seconds() for each in rows.values())
+        with stage(f"{self.role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
             save_file(logits, folder / LOGITS)
             write_jsonl(folder / "history.jsonl", progress.history)
-            write_json(
-                folder / "facts.json",
-                {
-                    "trainable_parameters": count.as_dict(),
-                    **(soft_labels.facts() if soft_labels else {}),
-                    "total_parameters": total,
-                    "seconds": progress.seconds,
-                    "spared_seconds": progress.epoch * sum(each.seconds() for each in rows.values()),
-                    "examples_per_second": training.order(settings).rows * progress.epoch / progress.seconds,
-                    "epochs": progress.epoch,
-                    "kept_epoch": progress.best_epoch if config.keep_epoch == "best" else progress.epoch,
-                },
-            )
+            facts = sizes | (soft_labels.facts() if soft_labels else {}) | self._took(training, progress, spared)
+            write_json(folder / "facts.json", facts)
+
+    def _drawn(self, seed: int) -> tuple[PeftModel, dict[str, Any]]:
+        """The model before its first step, and how large it is."""
+        with stage(f"{self.role}: load"):
+            classifier = load_classifier(self.base, self.dataset.label_names, seed)
+            total = sum(p.numel() for p in classifier.model.parameters())
+            settings = AdapterSettings.of(self.config, self.role)
+            model = attach_adapter(classifier, settings, seed).to(self.plan.device)
+        is_free = self.role == "teacher"
+        count = count_trainable(model) if is_free else check_budget(model, self.config.student_budget)
+        return model, {"trainable_parameters": count.as_dict(), "total_parameters": total}
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.config.class_weights == "none":
+            return None
+        return balanced_weights(self.dataset.train.labels, len(self.dataset.label_names))
+
+    def _took(self, training: Split, progress: Progress, spared: float) -> dict[str, Any]:
+        """What the training took, `spared` the seconds that its epochs would have taken in the frozen layers."""
+        is_best = self.config.keep_epoch == "best"
+        return {
+            "seconds": progress.seconds,
+            "spared_seconds": spared,
+            "examples_per_second": training.order(self.settings).rows * progress.epoch / progress.seconds,
+            "epochs": progress.epoch,
+            "kept_epoch": progress.best_epoch if is_best else progress.epoch,
+        }

@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 from lora_distill.cache import Cache
 from lora_distill.config import Config
 from lora_distill.data.tokens import Tokens
-from lora_distill.data.types import Dataset
+from lora_distill.data.types import LEARNED, Dataset
 from lora_distill.errors import UserError
 from lora_distill.model.given_teacher import GivenTeacher, check_order
 from lora_distill.model.pooling import check_pools
@@ -174,7 +174,7 @@ class TeacherReading:
             if "test" in splits and not is_judged(artefact):
                 add_test_logits(artefact, self._ours({"test": self._test_logits(self._load(), splits["test"])})["test"])
             if self.config.pooled_weight and not is_pooled(artefact):
-                taught = {name: each for name, each in splits.items() if name not in ("validation", "test")}
+                taught = {name: each for name, each in splits.items() if name in LEARNED}
                 add_pooled(artefact, self._pooled(self._load(), taught))
             outcome = read_outcome(artefact, reused=reused)
         return replace(outcome, facts=outcome.facts | {"checkpoint": self.given.location})

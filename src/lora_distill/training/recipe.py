@@ -1,0 +1,80 @@
+"""What a training is told: its recipe, the rows, and a teacher's soft labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lora_distill.config import Config, Role
+from lora_distill.data.batches import Batches, TrainingOrder
+from lora_distill.data.types import UNLABELLED
+from lora_distill.training.losses.pooled import PooledMatching
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The recipe; each field as in the config that it is taken from."""
+
+    learning_rate: float
+    batch_size: int
+    num_epochs: int
+    weight_decay: float
+    warmup_ratio: float
+    lr_schedule: str
+    max_grad_norm: float
+    keep_epoch: str
+    early_stopping_patience: int
+    logging_steps: int
+    class_weights: str
+    label_smoothing: float
+    labelled_per_batch: int
+    lora_plus_ratio: float
+
+    @classmethod
+    def of(cls, config: Config, role: Role) -> "TrainingSettings":
+        """The recipe of a role; one that is taught by itself has the student's."""
+        recipe = {name: getattr(config, name) for name in cls.__dataclass_fields__}
+        if role in ("teacher", "control"):
+            recipe["labelled_per_batch"] = 0  # it reads no others
+        return cls(**recipe | {name: config.own(name, role) for name in ("learning_rate", "num_epochs")})
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a model reads of one split.
+
+    Attributes:
+        rows: N rows, those with labels first.
+        labels: int64 [N], index into the label names, or UNLABELLED.
+        class_weights: float32 [C], if classes weigh unlike.
+    """
+
+    rows: Batches
+    labels: NDArray[np.int64]
+    class_weights: torch.Tensor | None = None
+
+    def order(self, settings: TrainingSettings) -> TrainingOrder:
+        """How it is trained on."""
+        labelled = int((self.labels != UNLABELLED).sum())
+        return TrainingOrder(self.rows.lengths, settings.batch_size, labelled, settings.labelled_per_batch)
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors.
+
+    `calibration` is the temperature by which the logits were divided, if they were.
+    """
+
+    logits: NDArray[np.float32]
+    alpha: float
+    temperature: float
+    loss: str = "kl"
+    matching: PooledMatching | None = None
+    calibration: float | None = None
+
+    def facts(self) -> dict[str, float]:
+        """For metrics.json: the parameters that are trained and not kept, and how the logits were calibrated."""
+        projector = {"projector_parameters": self.matching.size} if self.matching else {}
+        return {**projector, **({"teacher_temperature": self.calibration} if self.calibration else {})}
