@@ -4,6 +4,7 @@ As for `hub.py`, huggingface_hub reads HF_ENDPOINT, and the token where `hf auth
 """
 
 import fnmatch
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,6 +163,8 @@ def _reason(error: Exception) -> str:
             return _refusal(cause.response.status_code, cause.server_message or "")
         case httpx.HTTPError() as cause:
             return f"no connection to {hub} ({first_line(cause)}).\nTry again later, or set HF_ENDPOINT to another hub."
+        case json.JSONDecodeError():
+            return f"{hub} does not answer as a hub does. Set HF_ENDPOINT to one."
         case _:
             return f"{first_line(causes(error)[-1])}."
 
@@ -170,7 +173,7 @@ def _refusal(status: int, said: str) -> str:
     """What an HTTP status means for a push, and what to do."""
     from huggingface_hub import constants
 
-    hub, in_words = constants.ENDPOINT, f" ({said.splitlines()[0].rstrip('.')})" if said else ""
+    hub, reason = constants.ENDPOINT, "".join(f": {line}" for line in said.splitlines()[:1])
     match status:
         case 401:
             return (
@@ -179,10 +182,11 @@ def _refusal(status: int, said: str) -> str:
             )
         case 403:
             return (
-                f"the token may not write there (HTTP status 403{in_words}).\n"
+                f"the token may not write there (HTTP status 403{reason}).\n"
                 "Give a repository of your own, or a token with write access to that one."
             )
         case 404:
-            return f"{hub} has no such owner or repository, or hides it from this token (HTTP status 404).\nCheck REPO."
+            return f"{hub} has no such owner or repository, or hides it from this token (HTTP status 404)."
         case _:
-            return f"{hub} answers with HTTP status {status}{in_words}.\nNothing was pushed; try again later."
+            later = " Try again later." if status >= 500 or status == 429 else ""
+            return f"{hub} refuses it (HTTP status {status}{reason}). Nothing was pushed.{later}"

@@ -93,7 +93,9 @@ def write_shared(
                 _write_adapter(run, repository, role, beside)
             _check_told(run, beside)
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}. It takes a folder that can be written, with some room.") from error
+        raise UserError(
+            f"{folder}: {error.strerror}. It takes a folder that can be written, with some room."
+        ) from error
 
 
 def check_shareable(run: RunFolder, repository: str, role: Role, form: Form) -> None:
@@ -112,7 +114,7 @@ def check_shareable(run: RunFolder, repository: str, role: Role, form: Form) -> 
         )
     if form == ADAPTER and (base := _adapter_base(run, role))["kind"] != "hub":
         raise UserError(
-            f"--form adapter: its base model, {base['name']}, is not from a hub, where whoever opens an adapter gets it.\n"
+            f"--form adapter: its base model, {base['name']}, is not from a hub, so that nobody else could open it.\n"
             "--form merged pushes a whole model, which needs no other."
         )
 

@@ -1,7 +1,6 @@
 """What may be told of a run to everybody: no path of the machine that it was made on."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -57,7 +56,7 @@ def public_facts(run: RunFolder, role: Role) -> PublicFacts:
 def local_places(run: RunFolder) -> list[str]:
     """Files and folders of this machine that a run was made from, as it names them, the longest first."""
     config, environment, data = run.resolved(), run.environment(), run.results()["data"]
-    named: list[tuple[Mapping[str, str] | None, list[str | None]]] = [
+    named: list[tuple[dict[str, str] | None, list[str | None]]] = [
         (data["source"], [data["name"], data["source"]["location"]]),
         (data.get("unlabelled_source"), [config.unlabelled]),
         (environment["base_model"], [config.base_model]),
