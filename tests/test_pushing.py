@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
+from huggingface_hub.utils import close_session  # type: ignore[attr-defined] # exported, but lazily
 
 from lora_distill import pushing
 from lora_distill.errors import UserError
@@ -113,6 +113,16 @@ def test_a_repository_of_another_owner(mine: HubServer, folder: Path) -> None:
     with pytest.raises(UserError, match=r"may not write there \(HTTP status 403: You don't have the rights"):
         push(folder, "you/model")
     assert mine.repositories == {}
+
+
+def test_a_hub_without_the_store_that_the_client_prefers(
+    mine: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    with pytest.raises(UserError, match=r"xet-write-token.*\nWhere the hub has no Xet store, HF_HUB_DISABLE_XET=1"):
+        push(folder)
+    assert mine.commits == []
 
 
 # Before anything is made

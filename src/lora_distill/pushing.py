@@ -41,7 +41,7 @@ def check_name(repository: str) -> None:
         UserError: it is such a name.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # exported, but lazily
 
     try:
         validate_repo_id(repository)
@@ -166,7 +166,10 @@ def _reason(error: Exception) -> str:
         case json.JSONDecodeError():
             return f"{hub} does not answer as a hub does. Set HF_ENDPOINT to one."
         case _:
-            return f"{first_line(causes(error)[-1])}."
+            told = first_line(causes(error)[-1])
+            # The client's way to large files, which not every hub has.
+            way_out = "\nWhere the hub has no Xet store, HF_HUB_DISABLE_XET=1 does without." if "xet" in told else ""
+            return f"{told}.{way_out}"
 
 
 def _refusal(status: int, said: str) -> str:
