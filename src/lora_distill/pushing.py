@@ -105,7 +105,8 @@ def push_folder(folder: Path, repository: str, *, private: bool, message: str) -
         message: of the commit.
 
     Raises:
-        UserError: the hub refuses it or cannot be reached; nothing was committed then.
+        UserError: the hub refuses it or cannot be reached. Nothing was committed then; a repository that was made
+            stays, without a model.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 

@@ -93,9 +93,7 @@ def write_shared(
                 _write_adapter(run, repository, role, beside)
             _check_told(run, beside)
     except OSError as error:
-        raise UserError(
-            f"{folder}: {error.strerror}. It takes a folder that can be written, with some room."
-        ) from error
+        raise UserError(f"{folder}: {error.strerror}. Give a folder that can be written, with some room.") from error
 
 
 def check_shareable(run: RunFolder, repository: str, role: Role, form: Form) -> None:
@@ -147,7 +145,9 @@ def _write_merged(run: RunFolder, repository: str, role: Role, folder: Path) -> 
     try:
         export_role(run, role, {"merged": folder}, repository=repository)
     except UnfaithfulError as error:
-        raise UserError(f"{str(error).splitlines()[0]}\nSo it is not what the run's results are of.") from None
+        raise UserError(
+            f"{str(error).splitlines()[0]}\nSo the run's results are not of it; of --form adapter they are."
+        ) from None
 
 
 def _check_told(run: RunFolder, folder: Path) -> None:
