@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_distill.commands_on_models import export, predict, serve
+from lora_distill.commands_on_models import export, predict, push, serve
 from lora_distill.commands_on_runs import compare, evaluate, report, show, speed
 from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
@@ -249,6 +249,7 @@ COMMANDS = {
     "predict": predict,
     "speed": speed,
     "export": export,
+    "push": push,
     "show": show,
     "compare": compare,
     "report": report,

@@ -1,4 +1,4 @@
-"""The commands that take a finished model: to label texts, to export, to serve."""
+"""The commands that take a finished model: to label texts, to export, to push, to serve."""
 
 import argparse
 import os
@@ -70,6 +70,28 @@ def export(arguments: argparse.Namespace) -> int:
     for form, each in written.items():
         for fault in each["faults"]:
             say_error(f"{form}: kept by force: {fault}.")
+    return OK
+
+
+def push(arguments: argparse.Namespace) -> int:
+    """A run's model to a hub, or what would be pushed into a folder."""
+    from lora_distill.deployment.shared import push, write_shared
+
+    if arguments.dry_run != (arguments.output is not None):
+        raise UserError("--dry_run and --output DIR go together: DIR is where all that would be pushed is written.")
+    run, repository = RunFolder(arguments.run), arguments.repository
+    model = {"role": arguments.role, "form": arguments.form}
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            if arguments.dry_run:
+                write_shared(run, repository, arguments.output, **model)
+                print_lines(f"Nothing was pushed. What would be is in {arguments.output}")
+                return OK
+            shared = push(run, repository, private=arguments.private, **model)
+    except KeyboardInterrupt:
+        say_error("stopped before it was pushed.")
+        return INTERRUPTED
+    print_lines(f"Pushed to {shared.pushed.url}", "", *shared.opening)
     return OK
 
 

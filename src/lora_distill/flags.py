@@ -130,6 +130,8 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     export.add_argument("--force", action="store_true", help="keep also what does not answer as the run's model did")
     export.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
+    _add_push(commands)
+
     show = commands.add_parser("show", help="the results of a finished run, or of several")
     show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
 
@@ -171,6 +173,23 @@ def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     predict.add_argument("--overwrite", action="store_true", help="replace OUT, and what was begun of it")
     predict.add_argument("--quiet", action="store_true", help="show warnings and the result only")
+
+
+def _add_push(commands: "argparse._SubParsersAction[Parser]") -> None:
+    push = commands.add_parser("push", help="a finished run's model to a hub, with its card and results")
+    push.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    push.add_argument("repository", metavar="REPO", help="OWNER/NAME on the hub; made if it is not there")
+    push.add_argument("--role", choices=ROLES, default="student", help="which of the run's models (default: student)")
+    push.add_argument(
+        "--form",
+        choices=("adapter", MERGED),
+        default="adapter",
+        help="adapter: a few megabytes, on a base model of the hub; merged: a whole model (default: adapter)",
+    )
+    push.add_argument("--private", action="store_true", help="for its owner alone")
+    push.add_argument("--dry_run", action="store_true", help="push nothing, but write all that would be to --output")
+    push.add_argument("--output", metavar="DIR", type=Path, help="where --dry_run writes: a new folder")
+    push.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
 
 def _add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:

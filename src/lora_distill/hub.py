@@ -205,7 +205,7 @@ def _cached_builder(repository: str, config: str, reason: Unavailable) -> "datas
     except ValueError as error:
         if "multiple" not in str(error):
             raise reason from error
-        raise UserError(f"{_first_line(error)}.\nName one, as {repository}:CONFIGURATION.") from error
+        raise UserError(f"{first_line(error)}.\nName one, as {repository}:CONFIGURATION.") from error
     cached = builder.config.name
     if not config and _default_config(repository, builder.hash) not in (None, cached):
         raise UserError(
@@ -231,11 +231,11 @@ def _ask_commit(kind: Kind, name: str, revision: str | None = None) -> str:
     """The commit that the hub has, which also says within seconds whether there is a hub."""
     from huggingface_hub import HfApi
 
-    info = _within(ANSWER_SECONDS, lambda: HfApi().repo_info(name, repo_type=kind, revision=revision))
+    info = within(ANSWER_SECONDS, lambda: HfApi().repo_info(name, repo_type=kind, revision=revision))
     return str(info.sha)
 
 
-def _within(seconds: float, call: Callable[[], T]) -> T:
+def within(seconds: float, call: Callable[[], T]) -> T:
     """The call's result, or a TimeoutError. In a thread, because no socket's timeout bounds a DNS lookup."""
     outcome: Future[T] = Future()
 
@@ -256,7 +256,7 @@ def _explain(error: Exception, kind: Kind, name: str) -> UserError:
 
     hub, refusal = constants.ENDPOINT, Unavailable
     telling = (httpx.HTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, TimeoutError)
-    match next((cause for cause in _causes(error) if isinstance(cause, telling)), error):
+    match next((cause for cause in causes(error) if isinstance(cause, telling)), error):
         case errors.OfflineModeIsEnabled():
             reason, refusal = "HF_HUB_OFFLINE is set", _OutOfReach
         case TimeoutError():
@@ -271,13 +271,13 @@ def _explain(error: Exception, kind: Kind, name: str) -> UserError:
             status = cause.response.status_code
             reason, refusal = f"{hub} answers with HTTP status {status}", _OutOfReach if status >= 500 else Unavailable
         case httpx.HTTPError() as cause:
-            reason, refusal = f"no connection to {hub} ({_first_line(cause)})", _OutOfReach
+            reason, refusal = f"no connection to {hub} ({first_line(cause)})", _OutOfReach
         case json.JSONDecodeError():
             reason, refusal = f"{hub} does not answer as a hub does", _OutOfReach
         case errors.HFValidationError():
             return UserError(f"{kind} {name}: no such file or folder, and no name of the hub's, such as org/name.")
         case _:
-            reason = _first_line(_causes(error)[-1])
+            reason = first_line(causes(error)[-1])
             # A missing file is datasets' word for a gated repository and for one without data.
             if kind == "dataset" and not isinstance(error, FileNotFoundError):
                 return UserError(f"{kind} {name} cannot be read: {reason}.\nWhat works: {_WAYS_OUT[kind]}.")
@@ -289,10 +289,12 @@ def _explain(error: Exception, kind: Kind, name: str) -> UserError:
     )
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    return [error, *(_causes(error.__cause__) if error.__cause__ else [])]
+def causes(error: BaseException) -> list[BaseException]:
+    """An error, and what it was raised from."""
+    return [error, *(causes(error.__cause__) if error.__cause__ else [])]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, shortly."""
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip()) or type(error).__name__
     return text.splitlines()[0].rstrip(".")

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from lora_distill.config import Config, make_config
+from lora_distill.config import ROLES, Config, Role, make_config
 from lora_distill.errors import UserError
 from lora_distill.program import program
 from lora_distill.store import (
@@ -76,6 +76,18 @@ class RunFolder:
             way_out = f" Go on with: {self.resume_command()}" if self.begun else ""
             raise UserError(f"{self.path}: {reason}, for it has no {METRICS}.{way_out}")
         return self._read(METRICS, "exp_name") | {"exp_name": self.path.name}
+
+    def results_of(self, role: Role) -> dict[str, Any]:
+        """What metrics.json says of one role.
+
+        Raises:
+            UserError: there is no such run, it has not finished, or has no such role.
+        """
+        results = self.results()
+        if role not in results:
+            there = ", ".join(name for name in ROLES if name in results)
+            raise UserError(f"--role {role}: this run has none. It has: {there}.")
+        return dict(results[role])
 
     def resume_command(self) -> str:
         """What goes on with this run."""

@@ -45,6 +45,8 @@ COMMANDS = {
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,
     ".venv/bin/lora-distill export outputs/lora_distillation/mine --to onnx-int8": "--force",  # of a model so untrained
+    ".venv/bin/lora-distill push outputs/lora_distillation/mine your-name/mine --form merged --dry_run"
+    " --output to-push": "",
     ".venv/bin/lora-distill predict outputs/lora_distillation/mine other.csv --output labelled.csv"
     " --prefix predicted_": "",
     "python scripts/train_distillation.py --resume --exp_name mine": "",
@@ -143,7 +145,7 @@ def test_a_reader_can_run_it_all_from_top_to_bottom(clone: Clone) -> None:
         if "--resume" in command:
             (runs / "mine" / "metrics.json").unlink()  # as if it had been stopped before its end
         output = clone.run(f"{command} {flags}")
-        assert "Accuracy" in output or "report.html" in command or " plan " in command or " predict " in command
+        assert "Accuracy" in output or any(f" {name} " in command for name in ("report", "plan", "push", "predict"))
         assert "SUBSTITUTED" not in output
         if command == "./scripts/run_lora_distillation.sh":
             assert clone.hub.requests == []

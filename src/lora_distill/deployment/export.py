@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from transformers import AutoTokenizer, PreTrainedModel
 
-from lora_distill.config import ROLES, Role
+from lora_distill.config import Role
 from lora_distill.data.types import parts
 from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, open_onnx
@@ -24,6 +24,7 @@ from lora_distill.made_with import made_with
 from lora_distill.remembering import remembering
 from lora_distill.reporting.exported import opening_of
 from lora_distill.reporting.model_card import model_card
+from lora_distill.reporting.public import PublicFacts, public_facts
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import whole_folder, write_json
 
@@ -45,7 +46,7 @@ def places(run: RunFolder, role: Role, forms: tuple[Form, ...], output: Path | N
 
 @remembering()
 def export_role(
-    run: RunFolder, role: Role, folders: Mapping[Form, Path], *, force: bool = False
+    run: RunFolder, role: Role, folders: Mapping[Form, Path], *, force: bool = False, repository: str | None = None
 ) -> dict[str, dict[str, Any]]:
     """Write a role's model in some forms, each verified on the run's test rows before it is put in place.
 
@@ -54,6 +55,8 @@ def export_role(
         role: one that the run has.
         folders: by form, where it goes; an earlier export there is replaced.
         force: keep also what does not answer as it did.
+        repository: on a hub that it goes to: its card says how it opens from there. Speed is left out then, the
+            only thing that would differ each time.
 
     Returns:
         By form what its verification.json holds.
@@ -62,15 +65,12 @@ def export_role(
         UnfaithfulError: a form does not answer as the run's model did. It was not kept; the others were.
         UserError: there is no such model, it cannot be had in this form, or a folder holds something else.
     """
-    results = run.results()
-    if role not in results:
-        there = ", ".join(name for name in ROLES if name in results)
-        raise UserError(f"--role {role}: this run has none. It has: {there}.")
+    run.results_of(role)
     for folder in folders.values():
         if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
     check_reading(run)
-    exporting = _Exporting.of(run, role, results)
+    exporting = _Exporting.of(run, role, repository)
     written: dict[str, dict[str, Any]] = {}
     faults = []
     for form, folder in folders.items():
@@ -88,29 +88,31 @@ class _Exporting:
     """A model on its way out.
 
     Attributes:
+        facts: what may be told of it.
         model: merged.
         names: of its labels, in the order of its logits.
     """
 
     run: RunFolder
     role: Role
-    results: dict[str, Any]
+    repository: str | None
+    facts: PublicFacts
     opened: FinishedModel
     model: PreTrainedModel
     names: list[str]
     graph: onnx.ModelProto | None = None
 
     @classmethod
-    def of(cls, run: RunFolder, role: Role, results: dict[str, Any]) -> "_Exporting":
-        opened = open_role(run, role)
-        model, names = opened.merged(), results["data"]["label_names"]
+    def of(cls, run: RunFolder, role: Role, repository: str | None) -> "_Exporting":
+        opened, facts = open_role(run, role), public_facts(run, role)
+        model, names = opened.merged(), facts.results["data"]["label_names"]
         order = np.argsort(opened.columns)  # a given teacher may have its labels in another order
         names = [names[index] for index in order]
         config = model.config
         config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
         config.architectures = [type(model).__name__]
         config.pad_token_id = opened.tokenised([]).pad_id  # which not every model says, and every batch needs
-        return cls(run, role, results, opened, model, names)
+        return cls(run, role, repository, facts, opened, model, names)
 
     def write(self, form: Form, place: Path, *, force: bool) -> dict[str, Any]:
         """One form, whole or not at all."""
@@ -129,23 +131,11 @@ class _Exporting:
         return verification
 
     def _card(self, about: dict[str, Any], verification: dict[str, Any]) -> str:
-        return model_card(
-            role=self.role,
-            results=self.results,
-            config=self.run.resolved().model_dump(mode="json"),
-            base=self._base(),
-            opening=opening_of(about, ONNX_FILES.get(about["form"], ""), verification),
-        )
-
-    def _base(self) -> dict[str, str]:
-        """What environment.json says of the base model."""
-        recorded: dict[str, str] = self.run.environment()[
-            "base_model" if self.role == "teacher" else "student_base_model"
-        ]
-        return recorded
+        opening = opening_of(about, ONNX_FILES.get(about["form"], ""), verification, self.repository)
+        return model_card(role=self.role, opening=opening, **self.facts._asdict())
 
     def _about(self, form: Form) -> dict[str, Any]:
-        facts = self.results[self.role]
+        facts = self.facts.results[self.role]
         metrics = {name: facts["test"][name] for name in ("rows", "accuracy", "macro_f1", "nll", "ece")}
         return {
             "form": form,
@@ -153,9 +143,9 @@ class _Exporting:
             "max_length": self.opened.max_length,
             "temperature": facts["temperature_scaling"]["temperature"],
             "made_from": {
-                "run": self.results["exp_name"],
+                "run": self.facts.results["exp_name"],
                 "role": self.role,
-                "base_model": facts.get("checkpoint", self._base()["name"]),
+                "base_model": facts.get("checkpoint", self.facts.base["name"]),
                 "metrics": metrics,
             },
             "made_with": made_with(),
@@ -185,6 +175,8 @@ class _Exporting:
             place[rows.labels],
             BARS[form],
         )
+        if self.repository:
+            del found["texts_per_second"]
         weights = [*folder.glob("*.safetensors"), *folder.glob("onnx/*")]
         sizes = {
             "bytes": sum(file.stat().st_size for file in weights),

@@ -17,16 +17,19 @@ FORMS = {
 }
 
 
-def opening_of(about: dict[str, Any], file: str, verification: dict[str, Any]) -> Opening:
+def opening_of(
+    about: dict[str, Any], file: str, verification: dict[str, Any], repository: str | None = None
+) -> Opening:
     """What the card of an exported model says beside the run's results.
 
     Args:
         about: what its classifier.json holds.
         file: of the graph, if it is one.
         verification: what its verification.json holds.
+        repository: on a hub that it goes to; None: it stays a folder.
     """
     form = about["form"]
-    how = _with_transformers(about) if form == "merged" else _with_onnxruntime(file, form)
+    how = _with_transformers(about, repository) if form == "merged" else _with_onnxruntime(file, form)
     section = f"""{FORMS[form]}
 
 {how}
@@ -40,13 +43,14 @@ validation."""
     return Opening("transformers" if form == "merged" else "onnx", section)
 
 
-def _with_transformers(about: dict[str, Any]) -> str:
+def _with_transformers(about: dict[str, Any], repository: str | None) -> str:
+    opened = f'pipeline("text-classification", "{repository or "."}")' + ("" if repository else "  # this folder")
     return f"""## How to load it
 
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", ".")  # this folder
+classify = {opened}
 texts = ["A first text.", "A second one."]
 print([answer["label"] for answer in classify(texts, truncation=True, max_length={about["max_length"]})])
 ```"""
@@ -104,9 +108,12 @@ def _verified(verification: dict[str, Any]) -> str:
         f"In batches of 32 and one at a time, {batchmates['rows']:,} rows: {batchmates['other_class']:,} get another "
         f"class; {differ} {batchmates['largest_difference']:.2g} at most",
         f"{size:,.1f} MB of weights, {share:.2f} of what they take in fp32",
-        f"{verification['texts_per_second']:,.0f} texts a second, from texts to logits, where it was exported, on "
-        f"{verification['threads']} threads",
     ]
+    if "texts_per_second" in verification:
+        lines.append(
+            f"{verification['texts_per_second']:,.0f} texts a second, from texts to logits, where it was exported, on "
+            f"{verification['threads']} threads"
+        )
     forced = "**It does not keep what was asked of it, and was exported by force**"
     lines += [f"{forced}: {each}" for each in verification["faults"]]
     return "\n".join(f"- {line}" for line in lines)

@@ -7,8 +7,11 @@ from lora_distill.model.base import MINILM_MODULE, MINILM_PACKAGE
 from lora_distill.reporting.reading_code import reading_code
 
 
-def loading(role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str]) -> str:
+def loading(
+    role: str, results: dict[str, Any], config: dict[str, Any], base: dict[str, str], repository: str | None
+) -> str:
     """The section on how a role's folder is opened with plain transformers and PEFT; the arguments are the card's."""
+    folder = f"folder = {repository!r}" if repository else 'folder = "."  # this folder'
     packages = "torch transformers peft"
     imports, arguments = "", ""
     match base["kind"]:
@@ -26,6 +29,7 @@ def loading(role: str, results: dict[str, Any], config: dict[str, Any], base: di
                 f"{base['revision']}…). To open it elsewhere, copy that folder and set `base` to where it lies.\n\n"
             )
             opened = repr(base["reference"])
+    labels, members = results["data"]["label_names"], results[role].get("members")
     return f"""## How to load it
 
 {where}```sh
@@ -37,11 +41,11 @@ pip install {packages}
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-{_code(results[role].get("members"), opened, arguments, results["data"]["label_names"], reading_code(config))}
+{_code(folder, members, opened, arguments, labels, reading_code(config))}
 ```"""
 
 
-def _code(members: int | None, base: str, arguments: str, labels: list[str], read: str) -> str:
+def _code(folder: str, members: int | None, base: str, arguments: str, labels: list[str], read: str) -> str:
     """Python that answers two texts, by one model or by several."""
     load = f"""\
 # transformers may note here that the head's weights are new: the adapter brings them.
@@ -53,7 +57,7 @@ model = PeftModel.from_pretrained(model, folder).eval()
 {read}"""
     if not members:
         return f"""\
-folder = "."  # this folder
+{folder}
 base = {base}
 labels = {labels!r}
 
@@ -71,3 +75,25 @@ for folder in folders:
 {textwrap.indent(load, "    ")}
     probabilities = probabilities + logits.softmax(dim=-1) / len(folders)
 print([labels[index] for index in probabilities.argmax(dim=-1).tolist()])"""
+
+
+def opening_lines(repository: str, adapter: tuple[int, int] | None) -> list[str]:
+    """Lines of Python that open what was pushed to a hub.
+
+    Args:
+        repository: its name there.
+        adapter: of an adapter, how many labels it knows and how many tokens it reads; None: it is a whole model.
+    """
+    if adapter is None:
+        return [
+            "from transformers import pipeline",
+            f"classify = pipeline('text-classification', {repository!r})",
+            "print(classify('A text to classify.', truncation=True))",
+        ]
+    classes, tokens = adapter
+    return [
+        "from peft import AutoPeftModelForSequenceClassification",
+        "from transformers import AutoTokenizer",
+        f"model = AutoPeftModelForSequenceClassification.from_pretrained({repository!r}, num_labels={classes}).eval()",
+        f"tokenizer = AutoTokenizer.from_pretrained({repository!r}, model_max_length={tokens})",
+    ]

@@ -43,6 +43,7 @@ def model_card(
     config: dict[str, Any],
     base: dict[str, str],
     opening: Opening | None = None,
+    repository: str | None = None,
 ) -> str:
     """Write the card of one role of a finished run.
 
@@ -53,6 +54,7 @@ def model_card(
         base: of the base model `name`, `kind` (hub, packaged or folder), `revision` and `reference` (the hub's
             name, or the folder).
         opening: of a model that is no adapter.
+        repository: on a hub that an adapter goes to; None: it stays a folder.
 
     Returns:
         Markdown with the hub's metadata as YAML at its head.
@@ -63,7 +65,7 @@ def model_card(
     else:
         card = [
             _about(role, results, config, base),
-            opening.section if opening else loading(role, results, config, base),
+            opening.section if opening else loading(role, results, config, base, repository),
             *card,
             _settings(role, results, config),
         ]
