@@ -61,8 +61,9 @@ def server(model: Path, log: Path) -> Iterator[tuple[subprocess.Popen[str], str]
             yield process, found[0]
         finally:
             process.send_signal(signal.SIGTERM)
-            if process.wait(120):
-                raise RuntimeError(f"{' '.join(command)}\nended with {process.returncode}")
+            process.wait(120)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}\nended with {process.returncode}")
 
 
 def first_answer(model: Path, log: Path) -> float:
