@@ -46,6 +46,8 @@ class Connection:
         """
         body = json.dumps({"text": text}).encode()
         head = f"POST /v1/classify HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\nContent-Length: "
+        if self._streams and self._streams[0].at_eof():  # the server closes what is idle for long
+            self.close()
         try:
             async with asyncio.timeout(PATIENCE):
                 reader, writer = self._streams or await asyncio.open_connection(self.host, self.port)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import serve
-from benchmarks.clients import LOST, Clients, is_of
+from benchmarks.clients import LOST, Clients, Connection, is_of
 from lora_distill.serving.app import create_app
 from lora_distill.serving.settings import ServeSettings
 from tests.deployment.exported import write_exported
@@ -37,6 +37,20 @@ def test_clients_count_what_they_are_answered() -> None:
         assert min(clients.seconds) > 0
     asyncio.run(waiting.in_turn(2, 3))  # nobody listens any more
     assert waiting.statuses[LOST] == 3
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_distill.serving.server.IDLE_SECONDS", 1)
+    settings = ServeSettings()
+
+    async def ask(connection: Connection) -> list[int]:
+        first, _ = await connection.ask("a")
+        await asyncio.sleep(2)
+        return [first, (await connection.ask("b"))[0]]
+
+    with served(create_app(FakeClassifier(), settings), settings) as url:
+        host, port = url.removeprefix("http://").split(":")
+        assert asyncio.run(ask(Connection(host, int(port)))) == [200, 200]
 
 
 def test_sure_answers_are_told_apart_by_their_small_probabilities() -> None:
