@@ -45,9 +45,31 @@ def _processor() -> str:
 
 def process_age() -> float:
     """Seconds since this process was started: what its imports took, when asked right after them."""
-    after_name = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+    started = int(_stat("self")[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
+def memory_of(pid: int) -> tuple[int, int]:
+    """Resident bytes of a process now: its own, and those of mapped files; as in `MemoryPeak`.
+
+    Raises:
+        OSError: it has ended.
+    """
+    text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines() if line.startswith("Rss")}
+    mapped = kilobytes.get("RssFile", 0) + kilobytes.get("RssShmem", 0)
+    return kilobytes.get("RssAnon", 0) * 1024, mapped * 1024
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of a processor core that a process' threads have used, the system's work for them counted."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int | str) -> list[str]:
+    """What /proc/PID/stat says behind the process' name."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
 
 
 @dataclass
@@ -84,12 +106,10 @@ class MemoryPeak:
 
     def _sample(self) -> None:
         try:
-            text = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+            anonymous, mapped = memory_of(self.pid)
         except OSError:  # it has ended
             return
-        kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines() if line.startswith("Rss")}
-        self.anonymous = max(self.anonymous, kilobytes.get("RssAnon", 0) * 1024)
-        self.mapped = max(self.mapped, (kilobytes.get("RssFile", 0) + kilobytes.get("RssShmem", 0)) * 1024)
+        self.anonymous, self.mapped = max(self.anonymous, anonymous), max(self.mapped, mapped)
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,13 @@ class Report:
         """Add a row."""
         self._table.add_row(*cells)
 
+    def show(self) -> None:
+        """Print the table."""
+        _console.print(self._table)
+
     def finish(self, out: Path, contents: Mapping[str, Any]) -> None:
         """Print the table; write the contents and the machine as JSON."""
-        _console.print(self._table)
+        self.show()
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"machine": machine.describe(), **contents}, indent=1) + "\n", encoding="utf-8")
         say(f"written to {out}")

@@ -86,18 +86,22 @@ def test_labelled_rows_stand_beside_others_of_like_length() -> None:
     assert max(map(len, (np.unique(rows) for rows in batches))) == 32
 
 
-@given(lengths=LENGTHS, most=st.integers(1, 200))
+@given(lengths=LENGTHS, most=st.integers(1, 200), padding=st.none() | st.integers(0, 30))
 def test_evaluation_order_is_from_the_long_and_batches_are_as_full_as_they_may_be(
-    lengths: NDArray[np.int64], most: int
+    lengths: NDArray[np.int64], most: int, padding: int | None
 ) -> None:
-    batches = evaluation_order(lengths, most)[::-1]
+    def fits(rows: NDArray[np.int64]) -> bool:
+        padded = len(rows) * lengths[rows].max()
+        return bool(padded <= most and (padding is None or padded - lengths[rows].sum() <= padding))
+
+    batches = evaluation_order(lengths, most, padding)[::-1]
     order = np.concatenate(batches)
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) >= 0).all()
     for batch, following in zip(batches, [*batches[1:], None], strict=True):
-        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= most
+        assert len(batch) == 1 or fits(batch)
         if following is not None:
-            assert (len(batch) + 1) * lengths[following[0]] > most
+            assert not fits(np.append(batch, following[0]))
 
 
 @given(lengths=LENGTHS, pad_id=st.integers(0, 5))

@@ -3,14 +3,17 @@
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import get_scorer
 
 from lora_distill.deployment import classifier
 from lora_distill.deployment.classifier import Classifier
+from lora_distill.deployment.exported import open_onnx, read_about
 from lora_distill.errors import UserError
 from tests.deployment.exported import LABELS, TEMPERATURE, expected_logits, write_exported
 
@@ -29,6 +32,20 @@ def test_logits_are_each_text_s_own(folder: Path, batch_tokens: int, monkeypatch
     found = Classifier.load(folder).logits(TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected_logits(TEXTS))
+
+
+def test_a_text_is_not_padded_where_a_batch_of_its_own_costs_less(folder: Path) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        shapes.append(ids.shape)
+        return opened.forward(ids, mask)
+
+    opened = open_onnx(folder, read_about(folder), 1)
+    texts = ["tulip", "a comet", "of butter", "orbit " * 10]
+    found = Classifier(replace(opened, forward=forward, most_padding=9)).logits(texts)
+    np.testing.assert_array_equal(found, expected_logits(texts))
+    assert sorted(shapes) == [(1, 12), (3, 4)]
 
 
 def test_it_is_used_as_scikit_learn_s(folder: Path) -> None:

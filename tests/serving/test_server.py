@@ -1,15 +1,12 @@
 """The server as a process: what it says, what it does with slow clients, how it ends."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -20,31 +17,12 @@ from huggingface_hub import InferenceClient
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
 from lora_distill.serving.app import create_app
-from lora_distill.serving.server import KEY, listen, read_card, read_key
+from lora_distill.serving.server import KEY, configure, listen, read_card, read_key
 from lora_distill.serving.settings import ServeSettings
 from tests.conftest import Run
 from tests.deployment.exported import write_exported
 from tests.serving.fake import FakeClassifier, label_of, served, until
-
-SERVE = ["lora_distill", "serve"]
-
-
-@contextmanager
-def process(*arguments: object, log: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its URL, once it answers."""
-    command = [sys.executable, "-m", *map(str, arguments), "--port", "0"]
-    with log.open("w") as errors:
-        server = subprocess.Popen(
-            command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-    try:
-        assert server.stdout
-        found = re.fullmatch(r"Serving .* at (http://\S+)   \(Ctrl-C stops it\)\n", server.stdout.readline())
-        assert found, log.read_text()
-        yield server, found[1]
-    finally:
-        server.kill()
-        server.wait()
+from tests.serving.process import SERVE, process
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +169,14 @@ def test_clients_that_leave_cost_the_others_nothing() -> None:
                 each.close()
             classifier.go.set()
             assert staying.result().json()["results"][0]["label"] == label_of("b")
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_queue": 5000}, {"max_batch": 2000}])
+def test_a_queue_is_full_before_there_are_too_many_connections(limits: dict[str, int]) -> None:
+    settings = ServeSettings(**limits)
+    most = configure(create_app(FakeClassifier(), settings), settings).limit_concurrency
+    assert most
+    assert most > settings.max_queue + settings.max_batch
 
 
 @pytest.mark.parametrize(

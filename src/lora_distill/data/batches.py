@@ -155,12 +155,15 @@ class TrainingOrder:
         return list(groups[np.lexsort((longest, windows))])
 
 
-def evaluation_order(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:
+def evaluation_order(
+    lengths: NDArray[np.int64], most_tokens: int, most_padding: int | None = None
+) -> list[NDArray[np.int64]]:
     """The rows of each batch, neighbours in length, the longest first: what memory those take is enough for the rest.
 
     Args:
         lengths: int64 [N].
         most_tokens: of a batch, padding included, unless one row has more.
+        most_padding: tokens of it in a batch; any number if None.
     """
     order = np.argsort(lengths, kind="stable")
     batches: list[NDArray[np.int64]] = []
@@ -168,7 +171,10 @@ def evaluation_order(lengths: NDArray[np.int64], most_tokens: int) -> list[NDArr
     while start < len(order):
         ahead = lengths[order[start : start + most_tokens]]
         padded = ahead * np.arange(1, len(ahead) + 1)
-        batches.append(order[start : start + max(1, int(np.searchsorted(padded, most_tokens, side="right")))])
+        size = np.searchsorted(padded, most_tokens, side="right")
+        if most_padding is not None:
+            size = min(size, np.searchsorted(padded - np.cumsum(ahead), most_padding, side="right"))
+        batches.append(order[start : start + max(1, int(size))])
         start += len(batches[-1])
     return batches[::-1]
 

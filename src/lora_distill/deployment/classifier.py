@@ -89,7 +89,7 @@ class Classifier:
             ids[is_token] = np.concatenate([flat[offsets[row] : offsets[row + 1]] for row in rows])
             found[rows] = self._opened.forward(ids, is_token.astype(np.int64))
 
-        for _ in self._pool.map(answer, evaluation_order(lengths, BATCH_TOKENS)):
+        for _ in self._pool.map(answer, evaluation_order(lengths, BATCH_TOKENS, self._opened.most_padding)):
             pass  # what a thread raises is raised here
         return found
 

@@ -1,6 +1,7 @@
 """An exported model, read without torch: onnxruntime, tokenizers and numpy are all that it takes."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ CLASSIFIER = "classifier.json"
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}  # by form
 MERGED = "merged"
 
+# A run of a graph costs as much as so many tokens before it reads any, with MiniLM in eight bits.
+MOST_PADDING = 16
 # Token ids and attention mask, int64 [B, L], to logits, float32 [B, C].
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
@@ -33,6 +36,7 @@ class Opened:
         pad_id: token id that padding uses.
         forward: of one batch; several threads may call it at once.
         at_once: batches that are answered the fastest side by side.
+        most_padding: tokens of padding in a batch that cost no more than a batch of its own.
         files: all that its answers depend on.
     """
 
@@ -41,6 +45,7 @@ class Opened:
     pad_id: int
     forward: Forward
     at_once: int
+    most_padding: int
     files: list[Path]
 
 
@@ -84,7 +89,7 @@ def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:
     forward = _open_graph(folder, file, about["labels"], threads)
     files = [folder / name for name in (CLASSIFIER, "tokenizer.json", "config.json")]
     files += sorted((folder / file).parent.glob(f"{Path(file).name}*"))  # a large one's weights lie beside it
-    return Opened(dict(about), _read_tokenizer(folder), _read_pad_id(folder), forward, threads, files)
+    return Opened(dict(about), _read_tokenizer(folder), _read_pad_id(folder), forward, threads, MOST_PADDING, files)
 
 
 def _damaged(folder: Path, name: str, reason: object) -> UserError:
@@ -111,6 +116,11 @@ def _read_pad_id(folder: Path) -> int:
         raise _damaged(folder, "config.json", error) from None
 
 
+def _products_may_overflow(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether an x86-64 processor cuts sums of products of bytes to 16 bits: one without the VNNI instructions does."""
+    return not (cpuinfo.is_file() and re.search(r"^flags\b.*\bavx(512)?_vnni\b", cpuinfo.read_text("utf-8"), re.M))
+
+
 def _open_graph(folder: Path, file: str, labels: list[str], threads: int) -> Forward:
     try:
         import onnxruntime
@@ -124,8 +134,8 @@ def _open_graph(folder: Path, file: str, labels: list[str], threads: int) -> For
     options.enable_mem_pattern = False  # a plan of memory for each shape, where hardly two batches have the same
     # Threads that spin while they wait take from those that work, where batches are answered side by side.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Where the processor's product of bytes can overflow, the weights of eight bits are read for one that cannot.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if _products_may_overflow():  # eight-bit weights are then read for products that cannot, which take twice the time
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])

@@ -21,6 +21,9 @@ from lora_distill.model.base import encoder_files
 from lora_distill.model.given_teacher import ADAPTER_CONFIG, FLAG, open_teacher
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 
+# Beginning a batch costs more than a run of a graph does.
+MOST_PADDING = 64
+
 
 def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int | None) -> Opened:
     """Open what is no ONNX model.
@@ -107,7 +110,7 @@ def _open(
 ) -> Opened:
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder).backend_tokenizer
     pad_id = tokenise([], tokenizer_folder, about["max_length"]).pad_id
-    return Opened(about, tokenizer, pad_id, _forward(model.eval(), columns), 1, files)
+    return Opened(about, tokenizer, pad_id, _forward(model.eval(), columns), 1, MOST_PADDING, files)
 
 
 def _forward(model: nn.Module, columns: NDArray[np.int64]) -> Forward:

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 KEY = "LORA_DISTILL_KEY"  # environment variable
 CARDS = ("README.md", "student/README.md")  # of an exported folder, of a run
 IDLE_SECONDS = 15  # that a connection is kept without a request's head
-MOST_CONNECTIONS = 1000
+OTHER_CONNECTIONS = 384  # than those whose texts wait or are computed; by default less than 1,024 files in all
+BACKLOG = 1000  # connections that wait to be accepted
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -64,7 +65,7 @@ def configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=settings.max_queue + settings.max_batch + OTHER_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=math.ceil(2 * settings.timeout) + 1,
     )
@@ -111,7 +112,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]  # the rest says again which address
         raise UserError(
