@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora_distill.config import Config, LongText, Role
-from lora_distill.data.tokens import Tokens, most_tokens, tokenise
+from lora_distill.data.tokenising import most_tokens, tokenise
+from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Text
 from lora_distill.errors import UserError
 from lora_distill.model.base import resolve_again

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from lora_distill.config import ROLES, Role
-from lora_distill.data.tokens import most_tokens, tokenise
+from lora_distill.data.tokenising import most_tokens, tokenise
 from lora_distill.deployment.exported import CLASSIFIER, Forward, Opened
 from lora_distill.deployment.finished import open_role
 from lora_distill.errors import UserError
