@@ -131,6 +131,11 @@ def test_pairs_are_read_as_transformers_reads_them(family: str, max_length: int,
     assert tokens.cut == sum(len(row) > max_length for row in whole)
 
 
+def test_a_pair_of_texts_of_a_million_characters(tiny: Tiny) -> None:
+    tokens = tokenise([("many words of it " * 60_000, "and many others " * 60_000)], tiny("bert"), 32)
+    assert (tokens.lengths.tolist(), tokens.cut) == ([32], 1)
+
+
 def test_rows_of_pairs_are_taken_and_joined_with_their_segments(tiny: Tiny) -> None:
     tokens = tokenise(PAIRS, tiny("bert"), 64)
     assert tokens.segments is not None

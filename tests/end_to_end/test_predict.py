@@ -2,8 +2,6 @@
 
 import copy
 import json
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +16,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_distill import Classifier
 from lora_distill.deployment.finished import open_role
-from lora_distill.errors import UserError
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from tests.deployment.exported import WORDS, write_exported
@@ -170,15 +167,6 @@ def test_a_run_and_its_roles_answer_as_the_report_says(call: Command, small_run:
         names = [f"probability_{label}" for label in classifier.labels]
         probabilities = np.array([found.column(name) for name in names]).T
         np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
-
-
-@pytest.mark.parametrize("setting", ["text_pair_column: other", "long_text: head_tail"])
-def test_a_run_that_read_more_than_the_beginning_of_single_texts(setting: str, small_run: Path, tmp_path: Path) -> None:
-    config = shutil.copytree(small_run, tmp_path / "run") / "config.yaml"
-    name, value = setting.split(": ")
-    config.write_text(re.sub(f"^{name}: .*$", setting, config.read_text(), flags=re.MULTILINE))
-    with pytest.raises(UserError, match=f"was trained with --{name} {value}, which"):
-        Classifier.load(tmp_path / "run")
 
 
 def test_a_whole_classifier_and_an_adapter_from_elsewhere(tiny_base: Path, tmp_path: Path) -> None:

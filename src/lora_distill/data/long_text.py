@@ -35,6 +35,8 @@ def which_of_pair(sources: Sequence[int | None], max_length: int) -> list[bool]:
         sources: of each token which text it is of, 0 or 1; None: it is a special one, which is always read.
         max_length: of the pair, special tokens included.
     """
+    if len(sources) <= max_length:
+        return [True] * len(sources)
     first, second = sources.count(0), sources.count(1)
     room = max_length - sources.count(None)
     fewer = min(first, second, room // 2)

@@ -45,7 +45,7 @@ class Tokeniser:
     """
 
     def __init__(self, tokenizer: "Tokenizer", reading: Reading, pad_id: int) -> None:
-        self._tokenizer, self.reading, self._pad_id = tokenizer, reading, pad_id
+        self._tokenizer, self.reading, self.pad_id = tokenizer, reading, pad_id
         tokenizer.no_padding()
         # Of a pair the library would keep every part of one text beside every part of the other, which takes seconds.
         if reading.pairs or reading.long_text == "head_tail":
@@ -77,7 +77,7 @@ class Tokeniser:
             np.concatenate(flat),
             offsets_of(np.array(lengths, np.int64)),
             cut,
-            self._pad_id,
+            self.pad_id,
             np.concatenate(types) if self.reading.segments else None,
             offsets_of(np.array(counts, np.int64)) if self.reading.long_text == "chunk_mean" else None,
         )

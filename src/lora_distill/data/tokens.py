@@ -126,7 +126,7 @@ class Tokens:
         if self.starts is None:
             return of_chunks
         sums = np.add.reduceat(of_chunks, self.starts[:-1])
-        return sums / np.diff(self.starts).astype(np.float32)[:, None]
+        return (sums / np.diff(self.starts)[:, None]).astype(np.float32)
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
