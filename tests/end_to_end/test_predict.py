@@ -67,6 +67,20 @@ def test_the_command(call: Command, model: Path, tmp_path: Path) -> None:
     )
 
 
+def test_pairs(call: Command, tmp_path: Path) -> None:
+    write_exported(tmp_path / "model", pairs=True)
+    (tmp_path / "rows.csv").write_text("text_pair,text,other\nhedge,oven,comet\ncomet,oven,oven\n")
+    for flags, labels in ((), ["garden", "space"]), (("--text_pair_column", "other"), ["space", "kitchen"]):
+        done = call("predict", "model", "rows.csv", "--output", "out.jsonl", "--overwrite", *flags)
+        assert (done.returncode, done.stdout) == (0, "2 rows labelled: out.jsonl\n")
+        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [row["label"] for row in rows] == labels
+    (tmp_path / "single.csv").write_text("text\noven\n")
+    assert_refused(
+        call("predict", "model", "single.csv", "--output", "out.csv"), "no column 'text_pair'", "--text_pair_column"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -79,6 +93,10 @@ def test_the_command(call: Command, model: Path, tmp_path: Path) -> None:
         (["model", "rows.txt", "--output", "o.txt"], ["o.txt: its name says no format. Allowed: .csv"]),
         (["model", "rows.txt", "--output", "o.csv", "--threshold", "2"], ["--threshold 2.0: is no confidence"]),
         (["model", "rows.txt"], ["--output"]),
+        (
+            ["model", "rows.txt", "--output", "o.csv", "--text_pair_column", "b"],
+            ["model reads single texts. Leave it out"],
+        ),
     ],
 )
 def test_what_is_refused(arguments: list[str], parts: list[str], call: Command, model: Path, tmp_path: Path) -> None:
