@@ -178,7 +178,7 @@ def test_pairs_are_entered_in_two_boxes_and_read_from_two_columns(browser: Brows
         shown = Opened(browser, url, 390)
         page = shown.page
         page.goto(f"{url}/")
-        second = page.get_by_label("The texts beside them")
+        second = page.get_by_label("The texts beside them, one a line")
         second.wait_for()
         page.get_by_label("Texts, one a line").fill(f"one\n\n{NASTY}\nthree")
         second.fill("first\n\nsecond\n")
