@@ -79,18 +79,15 @@ def _open_given(folder: Path, about: Mapping[str, Any] | None) -> Opened:
         model = given.load()
     except UserError as error:
         raise UserError(str(error).replace(FLAG, "model")) from None
-    told: dict[str, Any] = (
-        dict(about)
-        if about
-        else {
-            "form": "adapter" if given.base else "merged",
-            "labels": given.labels,
-            **asdict(Reading(most_tokens(given.tokenizer_folder), "truncate", pairs=False, segments=False)),
-            "temperature": 1.0,
-            "made_from": {"base_model": given.base.name} if given.base else {},
-            "made_with": {},
-        }
-    )
+    own = {
+        "form": "adapter" if given.base else "merged",
+        "labels": given.labels,
+        **asdict(Reading(most_tokens(given.tokenizer_folder), "truncate", pairs=False, segments=False)),
+        "temperature": 1.0,
+        "made_from": {"base_model": given.base.name} if given.base else {},
+        "made_with": {},
+    }
+    told = dict(about or own)
     if isinstance(model, PeftModel):
         model = cast(nn.Module, model.merge_and_unload())
     files = sorted({*encoder_files(given.folder), *encoder_files(given.tokenizer_folder)})
