@@ -84,9 +84,8 @@ class Classifier:
         def answer(chunks: NDArray[np.int64]) -> None:
             found[chunks] = self._opened.forward(tokens.padded(chunks))
 
-        for _ in self._pool.map(
-            answer, evaluation_order(tokens.chunk_lengths, BATCH_TOKENS, self._opened.most_padding)
-        ):
+        batches = evaluation_order(tokens.chunk_lengths, BATCH_TOKENS, self._opened.most_padding)
+        for _ in self._pool.map(answer, batches):
             pass  # what a thread raises is raised here
         return tokens.of_texts(found)
 
