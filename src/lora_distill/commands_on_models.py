@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lora_distill.config import make_config
 from lora_distill.data.formats import STANDARD, formats_of
+from lora_distill.data.types import PARTS
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.faults import make_settings
@@ -27,10 +28,12 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
         raise UserError(f"--threshold {arguments.threshold}: is no confidence. Give one above 0, up to 1.")
     given_format, output_format = formats_of(arguments.input, arguments.format, arguments.output)
-    path = None if arguments.input == STANDARD else Path(arguments.input)
-    source = Source(path, given_format, make_config(*given(arguments)).text_column)
     with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
-        labelling = Labelling(Classifier.load(arguments.model), arguments.threshold, arguments.prefix)
+        classifier = Classifier.load(arguments.model)
+    labelling = Labelling(classifier, arguments.threshold, arguments.prefix)
+    first, second = _text_columns(arguments, pairs=classifier.pairs)
+    path = None if arguments.input == STANDARD else Path(arguments.input)
+    source = Source(path, given_format, first, text_pair_column=second)
     try:
         if arguments.output == STANDARD:
             label_stream(labelling, source, output_format)
@@ -50,6 +53,16 @@ def predict(arguments: argparse.Namespace) -> int:
             f"{counted(counts.review, 'row')} for a person to read, of less confidence than {arguments.threshold}"
         )
     return OK
+
+
+def _text_columns(arguments: argparse.Namespace, *, pairs: bool) -> tuple[str, str | None]:
+    """Names of the columns that a model reads: one, or two."""
+    config = make_config(*given(arguments))
+    if config.text_pair_column and not pairs:
+        raise UserError(
+            f"--text_pair_column {config.text_pair_column}: {arguments.model} reads single texts. Leave it out."
+        )
+    return config.text_column, (config.text_pair_column or PARTS[1]) if pairs else None
 
 
 def export(arguments: argparse.Namespace) -> int:

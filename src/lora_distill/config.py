@@ -15,11 +15,11 @@ from pydantic import (
     field_validator,
 )
 
+from lora_distill.data.long_text import LongText
 from lora_distill.faults import make_settings
 
 Role = Literal["teacher", "student", "control", "self-trained"]
 Keep = Literal["first", "spread", "last"]
-LongText = Literal["truncate", "head_tail", "chunk_mean"]
 ALL_LINEAR = "all-linear"  # PEFT's name for every linear module of a layer
 ATTENTION = "attention"  # query, key, value and the output projection
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -164,7 +164,8 @@ def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--output", metavar="OUT", required=True, help="a .csv, .tsv, .jsonl or .parquet file, or - (standard output)"
     )
     predict.add_argument("--format", choices=INPUT_FORMATS, help="of INPUT, where its name does not say it")
-    _add_config_flag(predict, "text_column")
+    for name in ("text_column", "text_pair_column"):
+        _add_config_flag(predict, name)
     predict.add_argument(
         "--threshold", metavar="…", type=float, help="mark rows of less confidence (0 to 1), for a person to read"
     )

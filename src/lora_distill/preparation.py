@@ -14,7 +14,8 @@ from lora_distill.data.answers import Answers
 from lora_distill.data.long_text import cut_note
 from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import draw_folds, stand_in
-from lora_distill.data.tokens import Tokens, keep_tokens, most_tokens
+from lora_distill.data.tokenising import keep_tokens, most_tokens
+from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import JUDGED, Dataset, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError

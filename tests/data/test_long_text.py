@@ -1,8 +1,11 @@
+from itertools import compress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lora_distill.data.long_text import cut_note, head_and_tail, without_middle
+from lora_distill.data.long_text import cut_note, head_and_tail, which_of_pair, without_middle
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,24 @@ def test_only_the_middle_of_long_texts_is_left_out(length: int, max_length: int)
     assert len(read) == min(length, max_length)
     head, _ = head_and_tail(max_length)
     assert read == (row if length <= max_length else row[:head] + row[length - max_length + head :])
+
+
+def word_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({"[": 0, "]": 1, "a": 2, "b": 3, "?": 4}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[ $A ]", pair="[ $A ] $B ]", special_tokens=[("[", 0), ("]", 1)]
+    )
+    return tokenizer
+
+
+@given(first=st.integers(0, 30), second=st.integers(0, 30), max_length=st.integers(4, 40))
+def test_pairs_are_cut_as_the_library_cuts_them(first: int, second: int, max_length: int) -> None:
+    tokenizer, pair = word_tokenizer(), ("a " * first, "b " * second)
+    whole = tokenizer.encode(*pair)
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    is_read = which_of_pair(whole.sequence_ids, max_length)
+    assert list(compress(whole.ids, is_read)) == tokenizer.encode(*pair).ids
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,42 @@ def write(path: Path) -> Source:
             return source_of(path, f"id{mark}text\n" + "".join(f"{n}{mark}{t}\n" for n, t in enumerate(ROWS)))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_pairs(suffix: str, tmp_path: Path) -> None:
+    firsts = ["a", "b", "", "d", "e"]
+    columns: dict[str, list[Any]] = {"why": ["g", "h", "i", " ", "k"], "id": list("12345"), "text": firsts}
+    path, rows = tmp_path / f"rows.{suffix}", list(zip(*columns.values(), strict=True))
+    if suffix == "parquet":
+        parquet.write_table(pa.table(columns), path)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
+    else:
+        mark = "\t" if suffix == "tsv" else ","
+        path.write_text("".join(mark.join(row) + "\n" for row in [tuple(columns), *rows]))
+    source = source_of(path, text_pair_column="why")
+    windows = read(source)
+    assert [pair for window in windows for pair in window.texts] == [("a", "g"), ("b", "h"), ("e", "k")]
+    assert values(windows) == [list(rows[place]) for place in (0, 1, 4)]
+    assert [reason for _, reason in bad(windows)] == ["no text", "no second text"]
+    assert_goes_on_from_anywhere(source)
+    if suffix == "jsonl":
+        (whole,) = {reason for _, reason in bad(read(source_of(path, text_pair_column="who")))}
+        assert whole == "no column 'who'; the columns are 'why', 'id', 'text'"
+    else:
+        with pytest.raises(UserError, match=r"no column 'who'; .*\n.*--text_pair_column"):
+            read(source_of(path, text_pair_column="who"))
+
+
+def test_pairs_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rows.txt: a plain line is a single text, and the model reads pairs"):
+        read(source_of(tmp_path / "rows.txt", "a\n", text_pair_column="b"))
+    parquet.write_table(pa.table({"text": ["a"], "b": [1]}), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=r"'b' holds int64, not strings.\nName the right one with --text_pair_column"):
+        read(source_of(tmp_path / "rows.parquet", text_pair_column="b"))
+    (window,) = read(source_of(tmp_path / "rows.jsonl", '{"text": "a", "b": 1}\n', text_pair_column="b"))
+    assert bad([window]) == [(1, "the second text is '1' (int), not a string")]
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "txt"])
 def test_every_row_once_in_its_order(suffix: str, tmp_path: Path) -> None:
     source = write(tmp_path / f"rows.{suffix}")

@@ -1,6 +1,10 @@
-"""An exported folder, written by hand in a moment: a bag of words as a real ONNX graph, with a real tokenizer."""
+"""An exported folder, written by hand in a moment: a bag of words as a real ONNX graph, with a real tokenizer.
+
+It can be told which text of a pair a word is of, and then those of the second count twice.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from lora_distill.data.long_text import LongText
+from lora_distill.data.types import Text, parts
+
 LABELS = ("garden", "kitchen", "space")
 WORDS = ("tulip", "hedge", "oven", "butter", "orbit", "comet", "the", "a", "of")
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 MAX_LENGTH, TEMPERATURE = 16, 1.5
+READING = {"max_length": MAX_LENGTH, "long_text": "truncate", "pairs": False, "segments": False}
 # By word; two of them speak for each label. Sums of these are exact in any order, so that every batch gives the same.
 WEIGHTS = np.zeros((len(SPECIALS) + len(WORDS), len(LABELS)), np.float32)
 WEIGHTS[len(SPECIALS) + np.arange(6), np.arange(6) // 2] = [1, 2, 1, 2, 1, 2]
@@ -26,16 +34,32 @@ def write_exported(folder: Path, form: str = "onnx", **about: Any) -> Path:  # n
     onnx.save(_graph(), folder / "onnx" / {"onnx": "model.onnx", "onnx-int8": "model_quantized.onnx"}[form])
     _tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "pad_token_id": 0}))
-    told = {"form": form, "labels": LABELS, "max_length": MAX_LENGTH, "temperature": TEMPERATURE}
-    (folder / "classifier.json").write_text(json.dumps(told | {"made_from": {}, "made_with": {}} | about))
+    told = {"form": form, "labels": LABELS, **READING, "temperature": TEMPERATURE, "made_from": {}, "made_with": {}}
+    (folder / "classifier.json").write_text(json.dumps(told | about))
     return folder
 
 
-def expected_logits(texts: list[str]) -> NDArray[np.float32]:
-    """What the model of `write_exported` says."""
+def expected_logits(
+    texts: Sequence[Text], long_text: LongText = "truncate", *, segments: bool = False
+) -> NDArray[np.float32]:
+    """What the model of `write_exported` says; of pairs that are short enough to be read whole."""
+    return np.array([_expected(text, long_text, segments) for text in texts], np.float32).reshape(-1, len(LABELS))
+
+
+def _expected(text: Text, long_text: LongText, segments: bool) -> NDArray[np.float32]:
     known = {word: index for index, word in enumerate([*SPECIALS, *WORDS])}
-    rows = [[known.get(word, 1) for word in text.split()][: MAX_LENGTH - 2] for text in texts]
-    return np.array([WEIGHTS[row].sum(axis=0) for row in rows], np.float32).reshape(-1, len(LABELS))
+    first, *second = ([known.get(word, 1) for word in part.split()] for part in parts(text))
+    room = MAX_LENGTH - 2
+    if second:
+        read = [first + (1 + segments) * second[0]]
+    elif long_text == "chunk_mean":
+        read = [first[at : at + room] for at in range(0, 8 * room, room) if at < max(len(first), 1)]
+    elif long_text == "head_tail" and len(first) > room:
+        read = [first[:3] + first[-11:]]
+    else:
+        read = [first[:room]]
+    mean: NDArray[np.float32] = np.mean([WEIGHTS[words].sum(axis=0) for words in read], axis=0, dtype=np.float32)
+    return mean
 
 
 def _graph() -> onnx.ModelProto:
@@ -47,7 +71,7 @@ def _graph() -> onnx.ModelProto:
         helper.make_node("Gather", ["weights", "input_ids"], ["each"]),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Cast", ["token_type_ids"], ["types"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["mask", "types"], ["read"]),
+        helper.make_node("Add", ["mask", "types"], ["read"]),
         helper.make_node("Unsqueeze", ["read", "last"], ["wide"]),
         helper.make_node("Mul", ["each", "wide"], ["masked"]),
         helper.make_node("ReduceSum", ["masked", "middle"], ["logits"], keepdims=0),
@@ -67,6 +91,6 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return tokenizer

@@ -1,16 +1,19 @@
 """A classifier answers as its logits say, whatever the order and the company of its texts."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import get_scorer
 
+from lora_distill.data import reading
+from lora_distill.data.long_text import LongText
 from lora_distill.deployment import classifier
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.deployment.exported import open_onnx, read_about
@@ -28,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("batch_tokens", [1, 20, 10_000])
 def test_logits_are_each_text_s_own(folder: Path, batch_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "BATCH_TOKENS", batch_tokens)
-    monkeypatch.setattr(classifier, "TOKENISED_AT_ONCE", 3)
+    monkeypatch.setattr(reading, "AT_ONCE", 3)
     found = Classifier.load(folder).logits(TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected_logits(TEXTS))
@@ -37,15 +40,65 @@ def test_logits_are_each_text_s_own(folder: Path, batch_tokens: int, monkeypatch
 def test_a_text_is_not_padded_where_a_batch_of_its_own_costs_less(folder: Path) -> None:
     shapes: list[tuple[int, ...]] = []
 
-    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        shapes.append(ids.shape)
-        return opened.forward(ids, mask)
+    def forward(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        shapes.append(given["input_ids"].shape)
+        return opened.forward(given)
 
     opened = open_onnx(folder, read_about(folder), 1)
     texts = ["tulip", "a comet", "of butter", "orbit " * 10]
     found = Classifier(replace(opened, forward=forward, most_padding=9)).logits(texts)
     np.testing.assert_array_equal(found, expected_logits(texts))
     assert sorted(shapes) == [(1, 12), (3, 4)]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 20, 10_000])
+@pytest.mark.parametrize("long_text", ["head_tail", "chunk_mean"])
+def test_long_texts_are_read_as_it_was_trained(
+    long_text: LongText, batch_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(reading, "AT_ONCE", 3)
+    texts = [*TEXTS, f"oven {'a ' * 20}comet", "tulip " * 14, f"{'the ' * 14}hedge", f"{'of ' * 200}comet"]
+    loaded = Classifier.load(write_exported(tmp_path / "model", long_text=long_text))
+    expected = expected_logits(texts, long_text)
+    found = loaded.logits(texts)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert not np.allclose(found, expected_logits(texts))  # what a beginning alone would give
+    powers = np.exp(expected / TEMPERATURE)  # of the mean logits, not the mean of what chunks would get
+    np.testing.assert_allclose(loaded.predict_proba(texts), powers / powers.sum(axis=1, keepdims=True), rtol=1e-5)
+    for text, row in zip(texts, found, strict=True):
+        np.testing.assert_allclose(loaded.logits([text])[0], row, rtol=1e-6)
+    assert loaded.logits([]).shape == (0, 3)
+
+
+PAIRS = [("tulip", "comet"), ("the oven of butter", ""), ("", "orbit orbit"), ("a comet", "hedge hedge tulip")]
+
+
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("given", [list, lambda pairs: [list(pair) for pair in pairs], np.array, iter])
+def test_pairs_in_whatever_they_come(segments: bool, given: Callable[[object], Any], tmp_path: Path) -> None:
+    loaded = Classifier.load(write_exported(tmp_path / "model", pairs=True, segments=segments))
+    expected = expected_logits(PAIRS, segments=segments)
+    np.testing.assert_array_equal(loaded.logits(given(PAIRS)), expected)
+    assert loaded.predict(given(PAIRS)).tolist() == [LABELS[index] for index in expected.argmax(axis=1)]
+    assert loaded.predict_proba([]).shape == (0, 3)
+    assert loaded.pairs
+
+
+def test_of_a_long_pair_the_longer_text_is_cut(tmp_path: Path) -> None:
+    loaded = Classifier.load(write_exported(tmp_path / "model", pairs=True, segments=True))
+    found = loaded.logits([(f"{'tulip ' * 40}oven", "the comet"), ("oven oven", f"{'orbit ' * 40}tulip")])
+    # Sixteen tokens, three of them special: eleven words beside two.
+    read = [("tulip " * 11, "the comet"), ("oven oven", "orbit " * 11)]
+    np.testing.assert_array_equal(found, expected_logits(read, segments=True))
+
+
+def test_scikit_learn_is_told_of_pairs(folder: Path, tmp_path: Path) -> None:
+    loaded = Classifier.load(write_exported(tmp_path / "model", pairs=True))
+    assert get_scorer("accuracy")(loaded, np.array(PAIRS[:2]), ["space", "kitchen"]) == 1.0
+    tags = [each.__sklearn_tags__().input_tags for each in (loaded, Classifier.load(folder))]
+    assert [(tag.one_d_array, tag.two_d_array) for tag in tags] == [(False, True), (True, False)]
 
 
 def test_it_is_used_as_scikit_learn_s(folder: Path) -> None:
@@ -72,16 +125,21 @@ def test_no_texts(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "error", "told"),
+    ("pairs", "texts", "error", "told"),
     [
-        ("one text", TypeError, "one string was given"),
-        (["a", None], TypeError, r"texts\[1\]: NoneType was given"),
-        (["\ud800"], ValueError, r"texts\[0\]: half of a surrogate pair"),
+        (False, "one text", TypeError, "one string was given"),
+        (False, ["a", None], TypeError, r"texts\[1\]: NoneType was given, not a string"),
+        (False, ["\ud800"], ValueError, r"texts\[0\]: half of a surrogate pair"),
+        (False, ["a", ("a", "b")], TypeError, r"texts\[1\]: tuple was given, not a string"),
+        (True, ["a"], TypeError, r"texts\[0\]: str was given, not a pair of strings"),
+        (True, [("a", "b"), ("a", "b", "c")], TypeError, r"texts\[1\]: tuple was given, not a pair of strings"),
+        (True, [["a", None]], TypeError, r"texts\[0\]: NoneType was given, not a pair of strings"),
+        (True, [("a", "\ud800")], ValueError, r"texts\[0\]: half of a surrogate pair"),
     ],
 )
-def test_what_is_no_text(folder: Path, texts: list[str], error: type[Exception], told: str) -> None:
+def test_what_is_no_text(pairs: bool, texts: list[Any], error: type[Exception], told: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=told):
-        Classifier.load(folder).predict(texts)
+        Classifier.load(write_exported(tmp_path / "model", pairs=pairs)).predict(texts)
 
 
 def test_threads_may_ask_at_once(folder: Path) -> None:
@@ -115,6 +173,9 @@ def test_the_fingerprint_is_that_of_all_that_decides(folder: Path, tmp_path: Pat
         ("classifier.json", lambda text: text.replace('"onnx"', '"pickle"'), 'form is "pickle"'),
         ("classifier.json", lambda text: text.replace('"temperature": 1.5', '"temperature": 0'), "temperature is 0"),
         ("classifier.json", lambda text: text.replace("max_length", "length"), "KeyError: 'max_length'"),
+        ("classifier.json", lambda text: text.replace('"truncate"', '"tail"'), 'long_text is "tail"'),
+        ("classifier.json", lambda text: text.replace('"pairs": false', '"pairs": null'), "pairs is null"),
+        ("classifier.json", lambda text: text.replace('"segments": false', '"segments": true'), "segments is true"),
         ("classifier.json", lambda text: text.replace('"kitchen", ', ""), "3 logits for 2 labels"),
         ("classifier.json", lambda _: "[]", "damaged"),
         ("config.json", lambda _: "", "its config.json is missing or damaged"),

@@ -14,13 +14,18 @@ from lora_distill.deployment.onnx_model import convert
 from tests.deployment.test_onnx_model import answer, batch, classifier
 
 
-@pytest.mark.parametrize("family", ["bert", "albert", "deberta-v2", "modernbert"])
-def test_it_answers_nearly_as_before_and_each_text_by_itself(family: str, tiny: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("family", "segments"),
+    [("bert", False), ("bert", True), ("albert", False), ("deberta-v2", False), ("modernbert", False)],
+)
+def test_it_answers_nearly_as_before_and_each_text_by_itself(
+    family: str, segments: bool, tiny: Callable[[str], Path]
+) -> None:
     model = classifier(tiny(family))
-    graph = convert(model)
+    graph = convert(model, segments=segments)
     small = quantise(graph)
     onnx.checker.check_model(small)
-    given = batch(model, 16, 60)
+    given = batch(model, 16, 60, segments=segments)
     before, after = answer(graph, given), answer(small, given)
     assert after.dtype == np.float32
     assert 0 < np.abs(after - before).max() < 0.05 * before.std()

@@ -30,13 +30,14 @@ def classifier(folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
-def batch(model: PreTrainedModel, rows: int, length: int) -> Batch:
-    """Rows of random tokens, all but the first shorter than the batch."""
+def batch(model: PreTrainedModel, rows: int, length: int, *, segments: bool = False) -> Batch:
+    """Rows of random tokens, all but the first shorter than the batch; with segments, of two texts each."""
     draw = np.random.default_rng([rows, length])
     lengths = np.append(length, draw.integers(2, length + 1, rows - 1))
     mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
     ids = np.where(mask, draw.integers(5, 300, (rows, length)), model.config.pad_token_id)
-    return {"input_ids": ids, "attention_mask": mask}
+    given = {"input_ids": ids, "attention_mask": mask}
+    return given | {"token_type_ids": mask * (np.arange(length) >= lengths[:, None] // 2)} if segments else given
 
 
 def answer(graph: ModelProto, given: Batch) -> NDArray[np.float32]:
@@ -44,22 +45,26 @@ def answer(graph: ModelProto, given: Batch) -> NDArray[np.float32]:
     return logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_answers_as_before(family: str, tiny: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("family", "segments"),
+    [*((family, False) for family in FAMILIES), *((family, True) for family in ("bert", "electra", "albert"))],
+)
+def test_every_family_answers_as_before(family: str, segments: bool, tiny: Callable[[str], Path]) -> None:
     model = classifier(tiny(family))
-    graph = convert(model)
-    assert [each.name for each in graph.graph.input] == ["input_ids", "attention_mask"]
+    graph = convert(model, segments=segments)
+    inputs = ["input_ids", "attention_mask", "token_type_ids"]
+    assert [each.name for each in graph.graph.input] == inputs[: 2 + segments]
     assert b"site-packages" not in graph.SerializeToString()
     session = InferenceSession(graph.SerializeToString())
     for rows, length in ((1, 3), (2, 9), (7, 40), (3, 200), (1, 400)):
-        given = batch(model, rows, length)
+        given = batch(model, rows, length, segments=segments)
         with torch.inference_mode():
             expected = model(**{name: torch.from_numpy(each) for name, each in given.items()}).logits.numpy()
         found = session.run(["logits"], given)[0]
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
     # Alone, with neither the padding nor the other rows.
-    given = batch(model, 7, 40)
+    given = batch(model, 7, 40, segments=segments)
     together, lengths = session.run(["logits"], given)[0], given["attention_mask"].sum(axis=1)
     for row in range(7):
         alone = {name: each[row : row + 1, : lengths[row]] for name, each in given.items()}

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,27 @@ def test_stopped_after_any_window_it_goes_on_to_the_same_bytes(suffix: str, tmp_
         bad = out.with_name(f"{out.name}.bad.jsonl")
         assert bad.read_bytes() == whole.with_name(f"{whole.name}.bad.jsonl").read_bytes()
     assert answered == sum(7 - windows for windows in range(1, 7))  # no window was answered twice
+
+
+@pytest.mark.parametrize("about", [{"pairs": True, "segments": True}, {"long_text": "chunk_mean"}])
+def test_of_pairs_and_chunks_too(about: dict[str, Any], tmp_path: Path) -> None:
+    model, second = write_exported(tmp_path / "model", **about), "other" if "pairs" in about else None
+    path = tmp_path / "rows.csv"
+    pairs = [(f"{text(n)} {text(n + 1)} {text(2 * n)}", text(n + 3)) for n in range(ROWS)]
+    path.write_text("".join(f"{first},{other}\n" for first, other in [("text", "other"), *pairs]))
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    source = Source(path, "csv", "text", text_pair_column=second)
+    classifier = Classifier.load(model, threads=1)
+    label(Labelling(classifier), source, whole)
+    asked = pairs if second else [first for first, _ in pairs]
+    with whole.open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == classifier.predict(asked).tolist()
+    begin(model, source, out)
+    if second:
+        with pytest.raises(UserError, match="was begun with another columns"):
+            label(Labelling(classifier), replace(source, text_pair_column="text", text_column="other"), out)
+    label(Labelling(classifier), source, out)
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def begin(model: Path, source: Source, target: Path) -> None:

@@ -1,6 +1,9 @@
 """An exported model that answers otherwise is found out."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +48,7 @@ def test_a_faithful_model_passes(opened: Opened, form: str) -> None:
 
 
 def test_a_logit_that_is_off_is_allowed_in_eight_bits_only(opened: Opened) -> None:
-    off = through(opened, lambda ids, mask: opened.forward(ids, mask) + np.float32(2e-4))
+    off = through(opened, lambda given: opened.forward(given) + np.float32(2e-4))
     assert verify(off, TEXTS, BEFORE, LABELS, BARS["onnx"])["faults"] == [
         "a logit differs by 0.0002, and 0.0001 is allowed"
     ]
@@ -53,7 +56,7 @@ def test_a_logit_that_is_off_is_allowed_in_eight_bits_only(opened: Opened) -> No
 
 
 def test_logits_that_are_no_numbers_pass_nowhere(opened: Opened) -> None:
-    broken = through(opened, lambda ids, mask: opened.forward(ids, mask) * np.float32(np.nan))
+    broken = through(opened, lambda given: opened.forward(given) * np.float32(np.nan))
     for bar in BARS.values():
         assert verify(broken, TEXTS, BEFORE, LABELS, bar)["faults"]
 
@@ -81,8 +84,19 @@ def test_a_loss_of_accuracy_that_is_no_chance_fails(opened: Opened) -> None:
 
 
 def test_an_answer_that_depends_on_batchmates_fails(opened: Opened) -> None:
-    def leaning(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        return opened.forward(ids, mask) + np.float32(2e-3) * np.float32(len(ids) > 16)
+    def leaning(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        return opened.forward(given) + np.float32(2e-3) * np.float32(len(given["input_ids"]) > 16)
 
     (fault,) = verify(through(opened, leaning), TEXTS, BEFORE, LABELS, BARS["onnx-int8"])["faults"]
     assert fault == ("an answer depends on the other texts of its batch: a logit by 0.002, the class of 0 rows of 200")
+
+
+@pytest.mark.parametrize("about", [{"pairs": True, "segments": True}, {"long_text": "chunk_mean"}])
+def test_pairs_and_chunks_are_asked_about_as_they_are_read(about: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_exported(tmp_path / "model", **about)
+    pairs = [(text, "a comet") for text in TEXTS]
+    texts = pairs if "pairs" in about else [f"{text} {text}" for text in TEXTS]
+    before = expected_logits(texts, about.get("long_text", "truncate"), segments="pairs" in about)
+    found = verify(open_onnx(folder, read_about(folder), 1), texts, before, before.argmax(axis=1), BARS["onnx"])
+    assert found["faults"] == []
+    assert (found["rows"], found["batchmates"]) == (400, {"rows": 200, "largest_difference": 0.0, "other_class": 0})

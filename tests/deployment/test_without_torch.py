@@ -5,6 +5,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,11 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
+"""
+READS = """
+from lora_distill import Classifier
+c = Classifier.load("model")
+print(*c.predict([("a tulip", "the comet")] if c.pairs else ["a tulip", "of " * 40 + "the comet comet"]))
 """
 THREE_LINES = """
 from lora_distill import Classifier
@@ -56,6 +62,21 @@ def python(code: str, folder: Path, program: str = sys.executable, **env: str) -
 def test_three_lines_of_python(folder: Path) -> None:
     done = python(ABSENT + THREE_LINES, folder)
     assert (done.stdout, done.stderr) == ("garden space (1, 3)\n", "")
+
+
+@pytest.mark.parametrize(
+    ("about", "answers"),
+    [
+        ({"pairs": True}, "space"),
+        ({"pairs": True, "segments": True}, "space"),
+        ({"long_text": "head_tail"}, "garden space"),
+        ({"long_text": "chunk_mean"}, "garden space"),
+    ],
+)
+def test_pairs_and_long_texts(about: dict[str, Any], answers: str, tmp_path: Path) -> None:
+    write_exported(tmp_path / "model", **about)
+    done = python(ABSENT + READS, tmp_path)
+    assert (done.stdout, done.stderr) == (f"{answers}\n", "")
 
 
 def test_the_command(folder: Path) -> None:

@@ -21,6 +21,7 @@ from tests.end_to_end.conftest import (
     untaught_values,
     write_rows,
 )
+from tests.end_to_end.exported_forms import assert_every_form_answers_as
 
 
 @pytest.fixture
@@ -57,6 +58,7 @@ def test_all_that_reads_texts_reads_the_same(
     assert said in card
     table = pq.read_table(run / "predictions.parquet")
     assert np.abs(card_logits(run, "student", texts=table["text"].to_pylist()) - logits_of(run, "student")).max() < 1e-5
+    assert_every_form_answers_as(run, tmp_path / "exported")
     with (tmp_path / "test.csv").open("w", newline="", encoding="utf-8") as file:
         names = metrics_of(run)["data"]["label_names"]
         pairs = zip(table["text"].to_pylist(), (names[label] for label in table["label"].to_pylist()), strict=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tests.end_to_end.conftest import (
     small_values,
     untaught_values,
 )
+from tests.end_to_end.exported_forms import assert_every_form_answers_as
 from tests.end_to_end.refusal import assert_refused
 
 COLUMNS = {"text_column": "premise", "text_pair_column": "hypothesis"}
@@ -72,6 +74,12 @@ def test_the_card_s_own_code_gets_the_logits_of_every_role(pair_run: Path) -> No
         assert "A classifier of pairs of texts into 2 classes" in card
         found = card_logits(pair_run, role, texts=firsts, others=seconds)
         assert np.abs(found - logits_of(pair_run, role)).max() < 1e-5
+
+
+def test_every_exported_form_reads_both_texts(pair_run: Path, tmp_path: Path) -> None:
+    assert_every_form_answers_as(pair_run, tmp_path)
+    inputs = [each.name for each in onnx.load(tmp_path / "onnx" / "onnx" / "model.onnx").graph.input]
+    assert inputs == ["input_ids", "attention_mask", "token_type_ids"]
 
 
 def test_both_texts_are_shown_and_judged_elsewhere(pair_run: Path, call: Command) -> None:

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +16,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_distill import Classifier
 from lora_distill.deployment.finished import open_role
-from lora_distill.errors import UserError
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from tests.deployment.exported import WORDS, write_exported
@@ -70,6 +67,20 @@ def test_the_command(call: Command, model: Path, tmp_path: Path) -> None:
     )
 
 
+def test_pairs(call: Command, tmp_path: Path) -> None:
+    write_exported(tmp_path / "model", pairs=True)
+    (tmp_path / "rows.csv").write_text("text_pair,text,other\nhedge,oven,comet\ncomet,oven,oven\n")
+    for flags, labels in ((), ["garden", "space"]), (("--text_pair_column", "other"), ["space", "kitchen"]):
+        done = call("predict", "model", "rows.csv", "--output", "out.jsonl", "--overwrite", *flags)
+        assert (done.returncode, done.stdout) == (0, "2 rows labelled: out.jsonl\n")
+        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [row["label"] for row in rows] == labels
+    (tmp_path / "single.csv").write_text("text\noven\n")
+    assert_refused(
+        call("predict", "model", "single.csv", "--output", "out.csv"), "no column 'text_pair'", "--text_pair_column"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -82,6 +93,10 @@ def test_the_command(call: Command, model: Path, tmp_path: Path) -> None:
         (["model", "rows.txt", "--output", "o.txt"], ["o.txt: its name says no format. Allowed: .csv"]),
         (["model", "rows.txt", "--output", "o.csv", "--threshold", "2"], ["--threshold 2.0: is no confidence"]),
         (["model", "rows.txt"], ["--output"]),
+        (
+            ["model", "rows.txt", "--output", "o.csv", "--text_pair_column", "b"],
+            ["model reads single texts. Leave it out"],
+        ),
     ],
 )
 def test_what_is_refused(arguments: list[str], parts: list[str], call: Command, model: Path, tmp_path: Path) -> None:
@@ -170,15 +185,6 @@ def test_a_run_and_its_roles_answer_as_the_report_says(call: Command, small_run:
         names = [f"probability_{label}" for label in classifier.labels]
         probabilities = np.array([found.column(name) for name in names]).T
         np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
-
-
-@pytest.mark.parametrize("setting", ["text_pair_column: other", "long_text: head_tail"])
-def test_a_run_that_read_more_than_the_beginning_of_single_texts(setting: str, small_run: Path, tmp_path: Path) -> None:
-    config = shutil.copytree(small_run, tmp_path / "run") / "config.yaml"
-    name, value = setting.split(": ")
-    config.write_text(re.sub(f"^{name}: .*$", setting, config.read_text(), flags=re.MULTILINE))
-    with pytest.raises(UserError, match=f"was trained with --{name} {value}, which"):
-        Classifier.load(tmp_path / "run")
 
 
 def test_a_whole_classifier_and_an_adapter_from_elsewhere(tiny_base: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoTokenizer
 
 from lora_distill.data.batches import Batch
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokenising import tokenise
 from lora_distill.model import frozen
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from peft import PeftModel
 
 from lora_distill.config import Config
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokenising import tokenise
 from lora_distill.data.types import from_columns
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model

@@ -11,6 +11,7 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
+from lora_distill.data.types import Text, parts
 from lora_distill.serving.server import Server, configure, listen
 from lora_distill.serving.settings import ServeSettings
 
@@ -22,6 +23,7 @@ class FakeClassifier:
     """Logits that the text alone decides.
 
     Attributes:
+        pairs: whether its texts are pairs.
         batches: the texts that came together.
         go: cleared, it holds whoever asks.
         begun: set when a batch was begun.
@@ -30,13 +32,14 @@ class FakeClassifier:
     labels: tuple[str, ...] = LABELS
     temperature = 2.0
 
-    def __init__(self) -> None:
+    def __init__(self, *, pairs: bool = False) -> None:
+        self.pairs = pairs
         self.about: dict[str, Any] = {"made_from": {"run": "mine", "metrics": {"accuracy": 0.931}}}
-        self.batches: list[list[str]] = []
+        self.batches: list[list[Text]] = []
         self.go, self.begun = threading.Event(), threading.Event()
         self.go.set()
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         self.batches.append(list(texts))
         self.begun.set()
         assert self.go.wait(60)
@@ -50,14 +53,14 @@ class FakeClassifier:
         return shares
 
 
-def logits_of(texts: Sequence[str]) -> NDArray[np.float32]:
+def logits_of(texts: Sequence[Text]) -> NDArray[np.float32]:
     """What the fake says of texts."""
-    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    digests = [hashlib.sha256("\n".join(parts(text)).encode()).digest() for text in texts]
     rows = [[digest[column] / 64 for column in range(len(LABELS))] for digest in digests]
     return np.array(rows, np.float32).reshape(-1, len(LABELS))
 
 
-def label_of(text: str) -> str:
+def label_of(text: Text) -> str:
     """The label that the fake gives."""
     return LABELS[int(logits_of([text])[0].argmax())]
 
@@ -78,7 +81,9 @@ def served(app: FastAPI, settings: ServeSettings) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     assert up.wait(60)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(60)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
     assert not thread.is_alive()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_distill.__main__ import main
+from lora_distill.data.types import Text
 from lora_distill.deployment.classifier import Classifier
 from tests.serving.fake import FakeClassifier
 
@@ -18,7 +19,7 @@ SECONDS = float(sys.argv.pop(1))
 class SlowClassifier(FakeClassifier):
     """Takes so long for each batch, but the first, with which the server warms up."""
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         time.sleep(SECONDS if self.batches else 0)
         return super().logits(texts)
 

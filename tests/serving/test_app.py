@@ -16,13 +16,19 @@ from tests.serving.fake import FakeClassifier, served
 OPERATIONS = 7
 
 
-api = schemathesis.openapi.from_dict(create_app(FakeClassifier(), ServeSettings()).openapi())
+SINGLE, PAIRS = (create_app(FakeClassifier(pairs=pairs), ServeSettings()) for pairs in (False, True))
+api, api_of_pairs = (schemathesis.openapi.from_dict(app.openapi()) for app in (SINGLE, PAIRS))
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    settings = ServeSettings()
-    with served(create_app(FakeClassifier(), settings), settings) as address:
+    with served(SINGLE, ServeSettings()) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def url_of_pairs() -> Iterator[str]:
+    with served(PAIRS, ServeSettings()) as address:
         yield address
 
 
@@ -40,6 +46,12 @@ def made(number: int) -> hypothesis.settings:
 @made(120)
 def test_the_api_keeps_its_description(case: schemathesis.Case[Any], url: str) -> None:
     case.call_and_validate(base_url=url)
+
+
+@api_of_pairs.include(method="POST").parametrize()
+@made(120)
+def test_so_does_that_of_pairs(case: schemathesis.Case[Any], url_of_pairs: str) -> None:
+    case.call_and_validate(base_url=url_of_pairs)
 
 
 @pytest.mark.benchmark

@@ -117,7 +117,7 @@ def test_a_csv_comes_back_labelled(opened: Page) -> None:
     file = io.StringIO(newline="")
     csv.writer(file).writerows([["id", "Text", "label"], *rows])
     upload(page, "my rows.csv", b"\xef\xbb\xbf" + file.getvalue().encode())
-    assert page.get_by_label("Column of the texts").locator("option:checked").inner_text() == "Text"
+    assert page.get_by_label("Column of the texts", exact=True).locator("option:checked").inner_text() == "Text"
     page.get_by_role("button", name="Label it").click()
     status(page, "45 rows labelled.")
     header, *labelled = saved(page)
@@ -170,6 +170,46 @@ def test_a_file_without_rows(opened: Page) -> None:
     upload(opened, "rows.csv", b"text\n")
     opened.get_by_role("button", name="Label it").click()
     status(opened, "0 rows labelled.")
+
+
+def test_pairs_are_entered_in_two_boxes_and_read_from_two_columns(browser: Browser) -> None:
+    classifier, settings = FakeClassifier(pairs=True), ServeSettings(**LIMITS)
+    with served(create_app(classifier, settings), settings) as url:
+        shown = Opened(browser, url, 390)
+        page = shown.page
+        page.goto(f"{url}/")
+        second = page.get_by_label("The texts beside them, one a line")
+        second.wait_for()
+        page.get_by_label("Texts, one a line").fill(f"one\n\n{NASTY}\nthree")
+        second.fill("first\n\nsecond\n")
+        page.get_by_role("button", name="Classify").click()
+        page.get_by_role("alert").filter(has_text="Line 4 has one text; this model reads pairs.").wait_for()
+        second.fill("first\n\nsecond\nthird")
+        second.press("Control+Enter")
+        status(page, "3 pairs: ")
+        pairs = [("one", "first"), (NASTY, "second"), ("three", "third")]
+        assert page.locator("#answers .text").all_inner_texts() == [text for pair in pairs for text in pair]
+        assert page.locator("#answers dt.first").all_inner_texts() == [label_of(pair) for pair in pairs]
+
+        rows = [(f"b {number}", str(number), f"a {number}") for number in range(20)] + [("x" * 61, "20", "a")]
+        lines = [",".join(row) for row in [("other", "id", "text"), *rows]]
+        upload(page, "rows.csv", "\n".join(lines).encode())
+        page.get_by_label("Column of the texts beside them").select_option("other")
+        page.get_by_role("button", name="Label it").click()
+        status(page, "20 rows labelled, 1 not")
+        labelled = saved(page)[1:]
+        assert [row[3] for row in labelled] == [*(label_of((text, other)) for other, _, text in rows[:20]), ""]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.locator("main").evaluate(UNNAMED) == []
+        assert shown.faults == []
+        page.close()
+
+
+def test_of_single_texts_there_is_one_box(opened: Page) -> None:
+    opened.get_by_text("model mine").wait_for()
+    upload(opened, "rows.csv", b"text\na\n")
+    opened.get_by_label("Column of the texts", exact=True).wait_for()
+    assert opened.locator(".pair").evaluate_all("all => all.map(each => each.checkVisibility())") == [False, False]
 
 
 PARSE = """async ([text, size]) => {

@@ -38,6 +38,15 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
 
+def test_an_exported_model_of_pairs(tmp_path: Path) -> None:
+    folder = write_exported(tmp_path / "model", pairs=True, segments=True)
+    with process(*SERVE, folder, log=tmp_path / "log") as (server, url):
+        assert "torch" not in Path(f"/proc/{server.pid}/maps").read_text()
+        pairs = [{"text": "tulip", "text_pair": "tulip comet"}, {"text": "tulip hedge", "text_pair": "tulip"}]
+        answers = httpx.post(f"{url}/", json={"inputs": pairs}).json()
+    assert [answer[0]["label"] for answer in answers] == ["space", "garden"]
+
+
 @pytest.mark.usefixtures("online")
 def test_an_exported_model_from_start_to_end(exported: Path, tmp_path: Path) -> None:
     texts = ["the tulip", "of butter", "orbit of a comet"]

@@ -8,11 +8,12 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from lora_distill.data.types import Text
 from tests.serving.conftest import Client
 from tests.serving.fake import LABELS, POISON, FakeClassifier, label_of, logits_of, until
 
 
-def probabilities_of(text: str) -> dict[str, float]:
+def probabilities_of(text: Text) -> dict[str, float]:
     return dict(zip(LABELS, FakeClassifier().probabilities(logits_of([text]))[0].tolist(), strict=True))
 
 
@@ -106,6 +107,55 @@ def test_of_the_hub_s_requests_too(client: Client) -> None:
     assert client().post("/", content=half, headers={"Content-Type": "application/json"}).status_code == 422
     assert client().post("/", json={"inputs": "a", "parameters": {"function_to_apply": "tanh"}}).status_code == 422
     assert client(max_texts=1).post("/", json={"inputs": ["a", "b"]}).status_code == 422
+
+
+PAIR = {"text": "a", "text_pair": "b"}
+WANTED = 'should be a pair of texts, {"text": ..., "text_pair": ...}: this model reads pairs'
+
+
+@pytest.mark.parametrize("classifier", [FakeClassifier(pairs=True)])
+def test_pairs(client: Client, classifier: FakeClassifier) -> None:
+    opened, other = client(max_texts=3, max_characters=10), {"text": "b", "text_pair": "a"}
+    (result,) = opened.post("/v1/classify", json=PAIR | {"top_k": 1}).json()["results"]
+    assert (result["label"], len(result["probabilities"])) == (label_of(("a", "b")), 1)
+    assert result["confidence"] == max(probabilities_of(("a", "b")).values())
+    results = opened.post("/v1/classify", json={"texts": [PAIR, other]}).json()["results"]
+    assert [each["label"] for each in results] == [label_of(("a", "b")), label_of(("b", "a"))]
+    for inputs, pairs in ((PAIR, [("a", "b")]), ([other, PAIR], [("b", "a"), ("a", "b")])):
+        answers = opened.post("/", json={"inputs": inputs}).json()
+        assert [answer[0]["label"] for answer in answers] == [label_of(pair) for pair in pairs]
+    assert classifier.batches == [[("a", "b")], [("a", "b"), ("b", "a")], [("a", "b")], [("b", "a"), ("a", "b")]]
+    assert opened.get("/v1/model").json()["pairs"] is True
+    assert "OnePair" in opened.get("/openapi.json").json()["components"]["schemas"]
+
+
+@pytest.mark.parametrize("classifier", [FakeClassifier(pairs=True)])
+@pytest.mark.parametrize(
+    ("path", "asked", "reason"),
+    [
+        ("/v1/classify", {"text": "a"}, "body.text_pair: Field required"),
+        ("/v1/classify", {"texts": [PAIR, "a"]}, f"body.texts.1: {WANTED}"),
+        ("/v1/classify", {"texts": [{"text": "a"}]}, "body.texts.0.text_pair: Field required"),
+        ("/v1/classify", {"texts": [PAIR] * 4}, "4 texts in one request; it takes 3 at most."),
+        ("/v1/classify", PAIR | {"text_pair": "b" * 11}, "Text 0 has 11 characters; a text has 10 at most."),
+        ("/", {"inputs": "a"}, f"body.inputs: {WANTED}"),
+        ("/", {"inputs": ["a"]}, f"body.inputs.0: {WANTED}"),
+        ("/", {"inputs": {"text": "a"}}, "body.inputs.text_pair: Field required"),
+    ],
+)
+def test_a_missing_pair_is_said(client: Client, path: str, asked: object, reason: str) -> None:
+    answered = client(max_texts=3, max_characters=10).post(path, json=asked)
+    assert (answered.status_code, answered.json()) == (422, {"error": reason})
+
+
+def test_a_pair_that_is_not_wanted_is_refused(client: Client) -> None:
+    opened = client()
+    assert opened.get("/v1/model").json()["pairs"] is False
+    answered = opened.post("/v1/classify", json=PAIR)
+    assert (answered.status_code, answered.json()["error"]) == (422, "body.text_pair: Extra inputs are not permitted")
+    assert opened.post("/v1/classify", json={"texts": [PAIR]}).status_code == 422
+    assert opened.post("/", json={"inputs": PAIR}).status_code == 422
+    assert opened.post("/", json={"inputs": [PAIR]}).status_code == 422
 
 
 @pytest.mark.parametrize(

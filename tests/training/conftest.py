@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from peft import PeftModel
 
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokenising import tokenise
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.training.plan import ExecutionPlan

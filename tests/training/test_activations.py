@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lora_distill.cache import Cache
-from lora_distill.data.tokens import Tokens, tokenise
+from lora_distill.data.tokenising import tokenise
+from lora_distill.data.tokens import Tokens
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.model.split import SplitClassifier

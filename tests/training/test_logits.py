@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokenising import tokenise
 from lora_distill.model.base import BaseModel
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.plan import ExecutionPlan

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from lora_distill.config import Config, make_config
 from lora_distill.data.splits import collapse
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokenising import tokenise
 from lora_distill.deployment.finished import open_models, open_role
 from lora_distill.errors import UserError
 from lora_distill.evaluate_run import evaluate_run

@@ -14,7 +14,7 @@ from transformers import XLNetConfig, XLNetForSequenceClassification
 
 from lora_distill.cache import Cache
 from lora_distill.config import Config
-from lora_distill.data.tokens import tokenise
+from lora_distill.data.tokenising import tokenise
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import load_classifier
 from lora_distill.model.base import BaseModel

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from lora_distill.data.files import (
 )
 from lora_distill.data.lines import MOST_BYTES, Lines, Place, TooLongError
 from lora_distill.data.rows import JsonRows, Rows, TextRows
+from lora_distill.data.types import Text
 from lora_distill.data.windows import SHOWN, WINDOW_BYTES, WINDOW_ROWS, Source, State, Window, checked_text
 from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
@@ -48,7 +49,7 @@ class LinesReader(ABC):
         begin, more = self.done, True
         while more:
             found: list[Any] = []
-            texts: list[str] = []
+            texts: list[Text] = []
             bad: list[dict[str, Any]] = []
             while more and len(texts) + len(bad) < WINDOW_ROWS and self._lines.bytes - begin < WINDOW_BYTES:
                 try:
@@ -71,14 +72,14 @@ class LinesReader(ABC):
         """Read what comes before the rows."""
 
     @abstractmethod
-    def _take(self) -> tuple[Any, object] | None:
-        """The next row and its text; None where there is none in a line. Raises RowError, StopIteration."""
+    def _take(self) -> tuple[Any, Sequence[object]] | None:
+        """The next row and its values that are read; None where a line holds none. Raises RowError, StopIteration."""
 
     @abstractmethod
     def _rows(self, found: list[Any]) -> Rows:
         """What `_take` gave of each row."""
 
-    def _take_checked(self) -> tuple[Any, str] | None:
+    def _take_checked(self) -> tuple[Any, Text] | None:
         try:
             taken = self._take()
         except TooLongError:
@@ -86,12 +87,12 @@ class LinesReader(ABC):
             raise RowError(f"a row that begins here is longer than {MOST_BYTES:,} bytes") from None
         if taken is None:
             return None
-        row, text = taken
+        row, values = taken
         try:
             self._lines.taken.decode()
         except UnicodeDecodeError as error:
             raise RowError(f"byte 0x{error.object[error.start]:02x} is not UTF-8") from None
-        return row, checked_text(text)
+        return row, checked_text(values)
 
     def _shown(self) -> str:
         return self._lines.taken[:SHOWN].decode("utf-8", "replace")
@@ -105,7 +106,7 @@ class DelimitedReader(LinesReader):
         self._separator = "\t" if source.format == "tsv" else ","
         super().__init__(source, state)
         # The columns are known by now.
-        self._place = (self.columns or []).index(source.text_column)
+        self._places = [(self.columns or []).index(name) for name in source.columns.wanted().values()]
 
     def _begin(self) -> None:
         try:
@@ -131,12 +132,12 @@ class DelimitedReader(LinesReader):
             raise RowError(quotes_fault(error, self._lines.number + reader.line_num - 1)) from None
         return row if len(row) > 1 or (row and row[0].strip()) else None
 
-    def _take(self) -> tuple[list[str], str] | None:
+    def _take(self) -> tuple[list[str], list[str]] | None:
         row = self._parse()
         expected = len(self.columns or [])
         if row and len(row) != expected:
             raise RowError(f"{len(row)} columns found, {expected} expected")
-        return (row, row[self._place]) if row else None
+        return (row, [row[place] for place in self._places]) if row else None
 
     def _rows(self, found: list[list[str]]) -> Rows:
         return TextRows(self.columns or [], found)
@@ -146,11 +147,16 @@ class PlainReader(LinesReader):
     """Plain lines, each a text."""
 
     def _begin(self) -> None:
+        if self._source.text_pair_column:
+            raise UserError(
+                f"{self._source}: a plain line is a single text, and the model reads pairs.\n"
+                "Give a .csv, .tsv, .jsonl or .parquet file with a column of each."
+            )
         self.columns = [self._source.text_column]
 
-    def _take(self) -> tuple[list[str], str] | None:
+    def _take(self) -> tuple[list[str], list[str]] | None:
         text = next(self._lines).rstrip("\r\n")
-        return ([text], text) if text.strip() else None
+        return ([text], [text]) if text.strip() else None
 
     def _rows(self, found: list[list[str]]) -> Rows:
         return TextRows([self._source.text_column], found)
@@ -162,14 +168,15 @@ class JsonReader(LinesReader):
     def _begin(self) -> None:
         """There is nothing before the rows."""
 
-    def _take(self) -> tuple[tuple[str, dict[str, object]], object] | None:
+    def _take(self) -> tuple[tuple[str, dict[str, object]], list[object]] | None:
         line = next(self._lines).strip()
         if not line:
             return None
         row = json_object(line, self._source.columns)
         names = list(row)
-        if self._source.text_column not in row:
-            raise RowError(f"no column {self._source.text_column!r}; the columns are {listing(names)}")
+        wanted = self._source.columns.wanted().values()
+        if missing := [name for name in wanted if name not in row]:
+            raise RowError(f"no column {missing[0]!r}; the columns are {listing(names)}")
         self._source.check_names(names)
         if "\\ud" in line.lower() and not is_unicode(json.dumps(row, ensure_ascii=False)):
             raise RowError(HALF_A_PAIR)
@@ -179,7 +186,7 @@ class JsonReader(LinesReader):
             raise RowError(
                 f"a column {other[0]!r} that the first row does not have, for which this format has no place"
             )
-        return (line, row), row[self._source.text_column]
+        return (line, row), [row[name] for name in wanted]
 
     def _rows(self, found: list[tuple[str, dict[str, object]]]) -> Rows:
         return JsonRows(self.columns or [], [line for line, _ in found], [row for _, row in found])

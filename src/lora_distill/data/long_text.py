@@ -1,10 +1,11 @@
 """What is read of a text that is longer than a model reads at once."""
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
-from lora_distill.config import LongText
 from lora_distill.data.wording import counted
 
+LongText = Literal["truncate", "head_tail", "chunk_mean"]
 T = TypeVar("T")
 
 # Of chunk_mean: more would take a batch's memory so many times over.
@@ -25,6 +26,27 @@ def without_middle(row: list[T], max_length: int) -> list[T]:
     """The tokens of a text, special ones included, that head_tail reads."""
     head, tail = head_and_tail(max_length)
     return row if len(row) <= max_length else row[:head] + row[-tail:]
+
+
+def which_of_pair(sources: Sequence[int | None], max_length: int) -> list[bool]:
+    """Which tokens of a pair are read: the longer text is cut first, as `longest_first` of tokenizers does.
+
+    Args:
+        sources: of each token which text it is of, 0 or 1; None: it is a special one, which is always read.
+        max_length: of the pair, special tokens included.
+    """
+    if len(sources) <= max_length:
+        return [True] * len(sources)
+    first, second = sources.count(0), sources.count(1)
+    room = max_length - sources.count(None)
+    fewer = min(first, second, room // 2)
+    left = [room - fewer, fewer] if first > second else [fewer, room - fewer]
+    is_read = []
+    for source in sources:
+        is_read.append(source is None or left[source] > 0)
+        if source is not None:
+            left[source] -= 1
+    return is_read
 
 
 def cut_note(cut: int, total: int, max_length: int, long_text: LongText) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -11,6 +11,9 @@ from lora_distill.data.files import RowError, find_columns
 from lora_distill.data.rows import ArrowRows
 from lora_distill.data.windows import WINDOW_BYTES, WINDOW_ROWS, Source, State, Window, checked_text
 from lora_distill.errors import UserError
+
+if TYPE_CHECKING:
+    from lora_distill.data.types import Text
 
 PIECE_ROWS = 256  # that are read at once: a window ends where such a piece does
 
@@ -35,13 +38,14 @@ class ParquetReader:
         self.columns: list[str] | None = list(self._file.schema_arrow.names)
         find_columns(str(source), self.columns, source.columns)
         source.refuse_names(self.columns)
-        kind = self._file.schema_arrow.field(source.text_column).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-            raise UserError(
-                f"{source}: the column {source.text_column!r} holds {kind}, not strings."
-                "\nName the right one with --text_column."
-            )
+        for part, name in source.columns.wanted().items():
+            kind = self._file.schema_arrow.field(name).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                raise UserError(
+                    f"{source}: the column {name!r} holds {kind}, not strings."
+                    f"\nName the right one with --{part}_column."
+                )
         self.whole: int | None = self._file.metadata.num_rows
         self.done = int(state["rows"]) if state else 0
 
@@ -75,11 +79,12 @@ class ParquetReader:
             raise self._unreadable(error) from None
 
     def _window(self, table: pa.Table, before: int) -> Window:
-        texts: list[str] = []
+        texts: list[Text] = []
         bad: list[dict[str, Any]] = []
-        for place, value in enumerate(table.column(self._source.text_column), start=before + 1):
+        columns = [table.column(name) for name in self._source.columns.wanted().values()]
+        for place, values in enumerate(zip(*columns, strict=True), start=before + 1):
             try:
-                texts.append(checked_text(_as_string(value)))
+                texts.append(checked_text([_as_string(value) for value in values]))
             except RowError as error:
                 bad.append({"row": place, "reason": str(error)})
         if bad:

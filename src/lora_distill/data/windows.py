@@ -1,16 +1,18 @@
 """Rows of any number, read a window at a time; the rows alone say where a window ends, so that one can go on there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lora_distill.data.files import HALF_A_PAIR, Columns, RowError, is_unicode
 from lora_distill.data.rows import Rows
+from lora_distill.data.types import Text
 from lora_distill.errors import UserError
 
 WINDOW_ROWS, WINDOW_BYTES = 4096, 2**25  # whichever comes first
 SHOWN = 1000  # characters of a bad row
+NAMES = ("text", "second text")  # as reasons have it
 
 State = dict[str, Any]
 
@@ -25,6 +27,7 @@ class Source:
         text_column: name of the column of the texts.
         added: names that no column may have.
         fixed: whether all rows must have the first one's columns.
+        text_pair_column: name of the column of second texts; None: texts are single.
     """
 
     path: Path | None
@@ -32,6 +35,7 @@ class Source:
     text_column: str
     added: tuple[str, ...] = ()
     fixed: bool = True
+    text_pair_column: str | None = None
 
     def __str__(self) -> str:
         """As messages name it."""
@@ -40,7 +44,7 @@ class Source:
     @property
     def columns(self) -> Columns:
         """Those that are read."""
-        return Columns(self.text_column, None)
+        return Columns(self.text_column, None, self.text_pair_column)
 
     def changed(self) -> UserError:
         """The refusal to go on with other rows."""
@@ -73,14 +77,14 @@ class Window:
 
     Attributes:
         rows: those that could be read.
-        texts: of these.
+        texts: of these, or the pairs of them.
         bad: of the others the place, the reason, and how they begin.
         size: bytes (Parquet: rows) that all of it took.
         state: with which reading goes on behind it; JSON.
     """
 
     rows: Rows
-    texts: list[str]
+    texts: list[Text]
     bad: list[dict[str, Any]]
     size: int
     state: State
@@ -122,16 +126,24 @@ def open_reader(source: Source, state: State | None) -> Reader:
     return LINE_READERS[source.format](source, state)
 
 
-def checked_text(text: object) -> str:
-    """The text of a row.
+def checked_text(values: Sequence[object]) -> Text:
+    """The text of a row, or the pair.
+
+    Args:
+        values: of the columns that are read.
 
     Raises:
-        RowError: it is none.
+        RowError: one is no text.
     """
+    first, *second = (_checked(value, name) for value, name in zip(values, NAMES, strict=False))
+    return (first, second[0]) if second else first
+
+
+def _checked(text: object, name: str) -> str:
     if text is not None and not isinstance(text, str):
-        raise RowError(f"the text is {str(text)[:40]!r} ({type(text).__name__}), not a string")
+        raise RowError(f"the {name} is {str(text)[:40]!r} ({type(text).__name__}), not a string")
     if not text or not text.strip():
-        raise RowError("no text")
+        raise RowError(f"no {name}")
     if not is_unicode(text):
         raise RowError(HALF_A_PAIR)
     return text

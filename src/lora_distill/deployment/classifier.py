@@ -2,9 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_distill.data.batches import evaluation_order
+from lora_distill.data.types import Text
 from lora_distill.deployment.exported import CLASSIFIER, ONNX_FILES, Opened, open_onnx, read_about
 from lora_distill.errors import UserError
 from lora_distill.model.base import hash_files
@@ -19,20 +19,21 @@ from lora_distill.model.base import hash_files
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-TOKENISED_AT_ONCE = 1024  # texts: the tokenizer's own objects take some 10 kB each
 BATCH_TOKENS = 512  # padding included: what stays in a processor's cache is the fastest
 
 
 class Classifier:
-    """Labels for texts, in the way of scikit-learn's fitted classifiers.
+    """Labels for texts, or for pairs of them, in the way of scikit-learn's fitted classifiers.
 
-    A text's answer does not depend on the texts beside it, but for the rounding of its last digits. Several threads may
-    ask at once.
+    What is said here of texts holds for pairs where the model was trained on those: a pair is a tuple or a list of two
+    strings, or a row of an array with two columns. A text's answer does not depend on the texts beside it, but for the
+    rounding of its last digits. Several threads may ask at once.
 
     Attributes:
         labels: C names, in the order of the logits.
         classes_: str [C], the same.
-        max_length: tokens of a text that are read.
+        pairs: whether it reads pairs of texts.
+        max_length: tokens that are read at once.
         temperature: that the logits are divided by before they become probabilities (Guo et al. 2017).
         about: what the model says of itself, in the keys of an exported folder's classifier.json.
     """
@@ -42,11 +43,10 @@ class Classifier:
         self.about: dict[str, Any] = opened.about
         self.labels: tuple[str, ...] = tuple(opened.about["labels"])
         self.classes_: NDArray[np.str_] = np.array(self.labels)
+        self.pairs = bool(opened.about["pairs"])
         self.max_length = int(opened.about["max_length"])
         self.temperature = float(opened.about["temperature"])
         self._pool = ThreadPoolExecutor(opened.at_once)
-        opened.tokenizer.no_padding()
-        opened.tokenizer.enable_truncation(self.max_length)
 
     @classmethod
     def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
@@ -71,29 +71,25 @@ class Classifier:
 
         return cls(open_with_torch(folder, about, threads))
 
-    def logits(self, texts: Iterable[str]) -> NDArray[np.float32]:
-        """Logits, float32 [N, C], in the order of the texts.
+    def logits(self, texts: Iterable[Text]) -> NDArray[np.float32]:
+        """Logits, float32 [N, C], in the order of the texts; of a text that is read in chunks the mean of theirs.
 
         Raises:
-            TypeError: what was given is no sequence of strings.
+            TypeError: what was given is no sequence of strings, or of pairs of them.
             ValueError: a text holds half of a surrogate pair, which is no text.
         """
-        texts = _checked(texts)
-        flat, offsets = self._tokenise(texts)
-        lengths = np.diff(offsets)
-        found = np.empty((len(texts), len(self.labels)), np.float32)
+        tokens = self._opened.tokeniser.read(_checked(texts, pairs=self.pairs))
+        found = np.empty((len(tokens.chunk_lengths), len(self.labels)), np.float32)
 
-        def answer(rows: NDArray[np.int64]) -> None:
-            is_token = np.arange(lengths[rows].max()) < lengths[rows][:, None]
-            ids = np.full(is_token.shape, self._opened.pad_id, np.int64)
-            ids[is_token] = np.concatenate([flat[offsets[row] : offsets[row + 1]] for row in rows])
-            found[rows] = self._opened.forward(ids, is_token.astype(np.int64))
+        def answer(chunks: NDArray[np.int64]) -> None:
+            found[chunks] = self._opened.forward(tokens.padded(chunks))
 
-        for _ in self._pool.map(answer, evaluation_order(lengths, BATCH_TOKENS, self._opened.most_padding)):
+        batches = evaluation_order(tokens.chunk_lengths, BATCH_TOKENS, self._opened.most_padding)
+        for _ in self._pool.map(answer, batches):
             pass  # what a thread raises is raised here
-        return found
+        return tokens.of_texts(found)
 
-    def predict_proba(self, texts: Iterable[str]) -> NDArray[np.float32]:
+    def predict_proba(self, texts: Iterable[Text]) -> NDArray[np.float32]:
         """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. Raises as `logits`."""
         return self.probabilities(self.logits(texts))
 
@@ -104,7 +100,7 @@ class Classifier:
         probabilities: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
         return probabilities
 
-    def predict(self, texts: Iterable[str]) -> NDArray[np.str_]:
+    def predict(self, texts: Iterable[Text]) -> NDArray[np.str_]:
         """The likeliest label of each text, str [N]. Raises as `logits`."""
         likeliest: NDArray[np.str_] = self.classes_[self.logits(texts).argmax(axis=1)]
         return likeliest
@@ -125,17 +121,8 @@ class Classifier:
             estimator_type="classifier",
             target_tags=TargetTags(required=True),
             classifier_tags=ClassifierTags(),
-            input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
+            input_tags=InputTags(one_d_array=not self.pairs, two_d_array=self.pairs, string=True),
         )
-
-    def _tokenise(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Token ids of all texts in one array, and N + 1 offsets into it."""
-        encode, parts, lengths = self._opened.tokenizer.encode_batch_fast, [np.empty(0, np.int32)], [0]
-        for start in range(0, len(texts), TOKENISED_AT_ONCE):
-            rows = [each.ids for each in encode(texts[start : start + TOKENISED_AT_ONCE])]
-            parts.append(np.fromiter(chain.from_iterable(rows), np.int32))
-            lengths += map(len, rows)
-        return np.concatenate(parts), np.cumsum(lengths)
 
 
 def cores() -> int:
@@ -143,15 +130,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
+def _checked(texts: Iterable[Any], *, pairs: bool) -> list[Text]:
     if isinstance(texts, str):
         raise TypeError("texts: one string was given; give a list of strings")
-    texts = list(texts)
+    checked: list[Text] = []
+    wanted = "a pair of strings" if pairs else "a string"
     for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{number}]: {type(text).__name__} was given, not a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"texts[{number}]: half of a surrogate pair stands alone") from None
-    return texts
+        of_text = tuple(text) if pairs and isinstance(text, tuple | list | np.ndarray) else (text,)
+        if len(of_text) != 1 + pairs:
+            raise TypeError(f"texts[{number}]: {type(text).__name__} was given, not {wanted}")
+        for part in of_text:
+            if not isinstance(part, str):
+                raise TypeError(f"texts[{number}]: {type(part).__name__} was given, not {wanted}")
+            try:
+                part.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"texts[{number}]: half of a surrogate pair stands alone") from None
+        checked.append(of_text if pairs else text)
+    return checked

@@ -1,7 +1,7 @@
 """A finished run's model as a folder that opens elsewhere, with proof that it answers as it did."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,13 +10,13 @@ import onnx
 from transformers import AutoTokenizer, PreTrainedModel
 
 from lora_distill.config import Role
-from lora_distill.data.types import parts
+from lora_distill.data.reading import Reading
 from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, open_onnx
 from lora_distill.deployment.finished import FinishedModel, open_role
 from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
-from lora_distill.deployment.through_torch import check_reading, open_with_torch
+from lora_distill.deployment.through_torch import open_with_torch
 from lora_distill.deployment.verification import BARS, verify
 from lora_distill.errors import UserError
 from lora_distill.evidence import read_predictions
@@ -69,7 +69,6 @@ def export_role(
     for folder in folders.values():
         if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
-    check_reading(run)
     exporting = _Exporting.of(run, role, repository)
     written: dict[str, dict[str, Any]] = {}
     faults = []
@@ -91,6 +90,7 @@ class _Exporting:
         facts: what may be told of it.
         model: merged.
         names: of its labels, in the order of its logits.
+        reading: how it reads texts.
     """
 
     run: RunFolder
@@ -100,6 +100,7 @@ class _Exporting:
     opened: FinishedModel
     model: PreTrainedModel
     names: list[str]
+    reading: Reading
     graph: onnx.ModelProto | None = None
 
     @classmethod
@@ -111,8 +112,9 @@ class _Exporting:
         config = model.config
         config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
         config.architectures = [type(model).__name__]
-        config.pad_token_id = opened.tokenised([]).pad_id  # which not every model says, and every batch needs
-        return cls(run, role, repository, facts, opened, model, names)
+        tokeniser = opened.tokeniser()
+        config.pad_token_id = tokeniser.pad_id  # which not every model says, and every batch needs
+        return cls(run, role, repository, facts, opened, model, names, tokeniser.reading)
 
     def write(self, form: Form, place: Path, *, force: bool) -> dict[str, Any]:
         """One form, whole or not at all."""
@@ -140,7 +142,7 @@ class _Exporting:
         return {
             "form": form,
             "labels": self.names,
-            "max_length": self.opened.max_length,
+            **asdict(self.reading),
             "temperature": facts["temperature_scaling"]["temperature"],
             "made_from": {
                 "run": self.facts.results["exp_name"],
@@ -162,7 +164,7 @@ class _Exporting:
             return
         self.model.config.save_pretrained(folder)
         if self.graph is None:
-            self.graph = convert(self.model)
+            self.graph = convert(self.model, segments=self.reading.segments)
         save(self.graph if form == "onnx" else quantise(self.graph), folder / ONNX_FILES[form])
 
     def _verify(self, form: Form, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +172,7 @@ class _Exporting:
         place = np.argsort(np.argsort(self.opened.columns))
         found = verify(
             _open(folder, about),
-            [first for first, *_ in map(parts, rows.texts)],  # none is a pair
+            rows.texts,
             rows.logits[self.role][:, np.argsort(self.opened.columns)],
             place[rows.labels],
             BARS[form],

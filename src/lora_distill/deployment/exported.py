@@ -3,13 +3,16 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_distill.data.long_text import LongText
+from lora_distill.data.reading import Reading, Tokeniser
+from lora_distill.data.tokens import TYPES
 from lora_distill.errors import UserError
 from lora_distill.store import read_json
 
@@ -22,8 +25,8 @@ MERGED = "merged"
 
 # A run of a graph costs as much as so many tokens before it reads any, with MiniLM in eight bits.
 MOST_PADDING = 16
-# Token ids and attention mask, int64 [B, L], to logits, float32 [B, C].
-Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+# What `Tokens.padded` gives, int64 [B, L] by name, to logits, float32 [B, C].
+Forward = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,7 @@ class Opened:
 
     Attributes:
         about: what it says of itself, in the keys of classifier.json.
-        tokenizer: its own.
-        pad_id: token id that padding uses.
+        tokeniser: reads texts for it.
         forward: of one batch; several threads may call it at once.
         at_once: batches that are answered the fastest side by side.
         most_padding: tokens of padding in a batch that cost no more than a batch of its own.
@@ -41,8 +43,7 @@ class Opened:
     """
 
     about: dict[str, Any]
-    tokenizer: "Tokenizer"
-    pad_id: int
+    tokeniser: Tokeniser
     forward: Forward
     at_once: int
     most_padding: int
@@ -63,6 +64,9 @@ def read_about(folder: Path) -> dict[str, Any]:
                 "form": about["form"] in {MERGED, *ONNX_FILES},
                 "labels": len(about["labels"]) > 1 and all(isinstance(label, str) for label in about["labels"]),
                 "max_length": int(about["max_length"]) > 0,
+                "long_text": about["long_text"] in get_args(LongText),
+                "pairs": about["pairs"] is False or (about["pairs"] is True and about["long_text"] == "truncate"),
+                "segments": about["segments"] is False or (about["segments"] is True and about["pairs"]),
                 "temperature": float(about["temperature"]) > 0,
             }.items()
             if not is_whole
@@ -86,10 +90,12 @@ def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:
         UserError: a file of it is missing or damaged, or onnxruntime is not installed.
     """
     file = ONNX_FILES[about["form"]]
-    forward = _open_graph(folder, file, about["labels"], threads)
+    reading = Reading(**{field.name: about[field.name] for field in fields(Reading)})
+    forward = _open_graph(folder, file, about["labels"], threads, segments=reading.segments)
+    tokeniser = Tokeniser(_read_tokenizer(folder), reading, _read_pad_id(folder))
     files = [folder / name for name in (CLASSIFIER, "tokenizer.json", "config.json")]
     files += sorted((folder / file).parent.glob(f"{Path(file).name}*"))  # a large one's weights lie beside it
-    return Opened(dict(about), _read_tokenizer(folder), _read_pad_id(folder), forward, threads, MOST_PADDING, files)
+    return Opened(dict(about), tokeniser, forward, threads, MOST_PADDING, files)
 
 
 def _damaged(folder: Path, name: str, reason: object) -> UserError:
@@ -121,7 +127,7 @@ def _products_may_overflow(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return not (cpuinfo.is_file() and re.search(r"^flags\b.*\bavx(512)?_vnni\b", cpuinfo.read_text("utf-8"), re.M))
 
 
-def _open_graph(folder: Path, file: str, labels: list[str], threads: int) -> Forward:
+def _open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
     try:
         import onnxruntime
     except ModuleNotFoundError:
@@ -142,16 +148,17 @@ def _open_graph(folder: Path, file: str, labels: list[str], threads: int) -> For
     except Exception as error:  # a broken file breaks it in many ways
         raise _damaged(folder, file, error) from None
     names = [each.name for each in session.get_inputs()]
-    strange = set(names) - {"input_ids", "attention_mask", "token_type_ids"}
+    if segments and TYPES not in names:
+        raise _damaged(folder, file, f"it does not ask for {TYPES}")
+    strange = set(names) - {"input_ids", "attention_mask", TYPES}
     if strange:
         raise _damaged(folder, file, f"it asks for {', '.join(sorted(strange))}")
     classes = session.get_outputs()[0].shape[-1]
     if isinstance(classes, int) and classes != len(labels):
         raise _damaged(folder, file, f"it gives {classes} logits for {len(labels)} labels")
 
-    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        given = {"input_ids": ids, "attention_mask": mask}
-        feed = {name: given[name] if name in given else np.zeros_like(ids) for name in names}
+    def forward(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        feed = {name: given[name] if name in given else np.zeros_like(given["input_ids"]) for name in names}
         logits: NDArray[np.float32] = session.run(["logits"], feed)[0]
         return logits
 

@@ -11,8 +11,11 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from lora_distill.config import Config, LongText, Role
-from lora_distill.data.tokens import Tokens, most_tokens, tokenise
+from lora_distill.config import Config, Role
+from lora_distill.data.long_text import LongText
+from lora_distill.data.reading import Tokeniser
+from lora_distill.data.tokenising import most_tokens, tokeniser_of
+from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Text
 from lora_distill.errors import UserError
 from lora_distill.model.base import resolve_again
@@ -31,6 +34,7 @@ class FinishedModel:
         tokenizer_folder: of its tokenizer.
         max_length: tokens that it reads at once.
         long_text: what it reads of a longer text.
+        pairs: whether it reads pairs of texts.
         columns: int64 [C], which of its logits is each label's.
     """
 
@@ -38,11 +42,16 @@ class FinishedModel:
     tokenizer_folder: Path
     max_length: int
     long_text: LongText
+    pairs: bool
     columns: NDArray[np.int64]
+
+    def tokeniser(self) -> Tokeniser:
+        """What reads texts for it."""
+        return tokeniser_of(self.tokenizer_folder, self.max_length, self.long_text, pairs=self.pairs)
 
     def tokenised(self, texts: Sequence[Text]) -> Tokens:
         """These texts as it reads them."""
-        return tokenise(texts, self.tokenizer_folder, self.max_length, self.long_text)
+        return self.tokeniser().read(texts)
 
     def merged(self) -> PreTrainedModel:
         """The model as one deploys it, the adapter's products added to the base model's weights: to be called once."""
@@ -91,4 +100,5 @@ def open_models(run: RunFolder, role: Role) -> list[FinishedModel]:
 
 
 def _finished(model: nn.Module, tokenizer: Path, config: Config, columns: NDArray[np.int64]) -> FinishedModel:
-    return FinishedModel(model, tokenizer, min(config.max_length, most_tokens(tokenizer)), config.long_text, columns)
+    max_length, pairs = min(config.max_length, most_tokens(tokenizer)), config.text_pair_column is not None
+    return FinishedModel(model, tokenizer, max_length, config.long_text, pairs, columns)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from lora_distill.data.tokens import TYPES
 from lora_distill.errors import UserError
 from lora_distill.model.base import brief
 
@@ -24,20 +25,24 @@ class _Logits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        segments = {} if token_type_ids is None else {TYPES: token_type_ids}  # not every model takes them
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **segments).logits
         return logits
 
 
-def convert(model: PreTrainedModel) -> onnx.ModelProto:
+def convert(model: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProto:
     """A classifier as a graph, by torch's exporter.
 
     Args:
         model: in fp32, on the CPU, in eval mode; its attention is set to the plain form, which gives the fewest nodes.
+        segments: whether it is told which text of a pair a token is of.
 
     Returns:
-        A graph that takes `input_ids` and `attention_mask`, int64 [B, L] with any B and L, and gives `logits`,
-        float32 [B, C].
+        A graph that takes `input_ids`, `attention_mask` and, with segments, `token_type_ids`, int64 [B, L] with any B
+        and L, and gives `logits`, float32 [B, C].
 
     Raises:
         UserError: the exporter cannot convert this architecture.
@@ -46,6 +51,9 @@ def convert(model: PreTrainedModel) -> onnx.ModelProto:
     # Two rows of more than two tokens, with padding: the exporter takes sizes of 0 and 1 for constants.
     ids = torch.full((2, 5), int(model.config.pad_token_id))
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    given = dict(zip(INPUTS, (ids, mask), strict=True))
+    if segments:
+        given[TYPES] = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what the exporter tells those who work on it
@@ -53,10 +61,10 @@ def convert(model: PreTrainedModel) -> onnx.ModelProto:
         with warnings.catch_warnings(action="ignore"), torch.no_grad():
             program = torch.onnx.export(
                 _Logits(model),
-                kwargs=dict(zip(INPUTS, (ids, mask), strict=True)),
-                input_names=INPUTS,
+                kwargs=given,
+                input_names=list(given),
                 output_names=[OUTPUT],
-                dynamic_shapes=dict.fromkeys(INPUTS, dynamic),
+                dynamic_shapes=dict.fromkeys(given, dynamic),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,

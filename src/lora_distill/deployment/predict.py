@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lora_distill.data.types import Text
 from lora_distill.data.windows import Reader, Source, Window, open_reader
 from lora_distill.data.wording import counted
 from lora_distill.deployment.classifier import Classifier
@@ -46,7 +47,7 @@ class Labelling:
         classes = (f"probability_{label}" for label in self.classifier.labels)
         return tuple(f"{self.prefix}{name}" for name in ("label", "confidence", *review, *classes))
 
-    def columns(self, texts: list[str]) -> Added:
+    def columns(self, texts: list[Text]) -> Added:
         """These columns, of N rows: label str, confidence float32, review bool, a probability float32 of each class."""
         probabilities = self.classifier.predict_proba(texts)
         confidence = probabilities.max(axis=1, initial=0)
@@ -159,7 +160,7 @@ def _job(labelling: Labelling, source: Source, output_format: str) -> dict[str, 
     return {
         "model": labelling.classifier.fingerprint(),
         "threshold": labelling.threshold,
-        "columns": [source.text_column, *labelling.names],
+        "columns": [*source.columns.wanted().values(), *labelling.names],
         "formats": [source.format, output_format],
         "versions": {name: version(name) for name in VERSIONED + (() if is_onnx else THROUGH_TORCH)},
     }

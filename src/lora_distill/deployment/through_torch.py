@@ -1,7 +1,7 @@
 """Models that answer through torch: a run's, an adapter, or a whole classifier."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
-from transformers import AutoTokenizer
 
 from lora_distill.config import ROLES, Role
-from lora_distill.data.tokens import most_tokens, tokenise
+from lora_distill.data.reading import Reading, Tokeniser
+from lora_distill.data.tokenising import most_tokens, tokeniser_of
 from lora_distill.deployment.exported import CLASSIFIER, Forward, Opened
 from lora_distill.deployment.finished import open_role
 from lora_distill.errors import UserError
@@ -44,32 +44,17 @@ def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int 
     role = folder.resolve().name
     if role in ROLES and parent.begun and (folder / ADAPTER_CONFIG).is_file():
         return _open_role(parent, role)
-    opened = _open_given(folder)
-    files = [*opened.files, folder / CLASSIFIER] if about else opened.files
-    return replace(opened, about=dict(about or opened.about), files=files)
-
-
-def check_reading(run: RunFolder) -> None:
-    """Refuse a run whose models read more than the beginning of single texts."""
-    config = run.resolved()
-    if config.text_pair_column or config.long_text != "truncate":
-        name = "text_pair_column" if config.text_pair_column else "long_text"
-        raise UserError(
-            f"model {run.path}: was trained with --{name} {getattr(config, name)}, which is not to be had here yet:"
-            " a classifier reads the beginning of single texts."
-        )
+    return _open_given(folder, about)
 
 
 def _open_role(run: RunFolder, role: Role) -> Opened:
     results, environment = run.results(), run.environment()
-    check_reading(run)
     opened = open_role(run, role)
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]
     about = {
         "form": "run",
         "labels": results["data"]["label_names"],
-        "max_length": opened.max_length,
         "temperature": results[role]["temperature_scaling"]["temperature"],
         "made_from": {
             "run": run.path.name,
@@ -81,43 +66,47 @@ def _open_role(run: RunFolder, role: Role) -> Opened:
     }
     # What the role was begun with has its fingerprint in the environment, and was compared with that.
     files = [run.path / ENVIRONMENT, run.path / METRICS, *([] if given else encoder_files(run.path / role))]
-    return _open(about, opened.merged(), opened.tokenizer_folder, opened.columns, files)
+    return _open(about, opened.merged(), opened.tokeniser(), opened.columns, files)
 
 
-def _open_given(folder: Path) -> Opened:
-    """An adapter or a whole classifier that lies by itself, checked as a teacher from elsewhere is."""
+def _open_given(folder: Path, about: Mapping[str, Any] | None) -> Opened:
+    """An adapter or a whole classifier that lies by itself, checked as a teacher from elsewhere is.
+
+    What an exported one does not say of itself is not known: it then reads the beginnings of single texts.
+    """
     try:
         given = open_teacher(str(folder), None, {})
         model = given.load()
     except UserError as error:
         raise UserError(str(error).replace(FLAG, "model")) from None
-    about = {
+    own = {
         "form": "adapter" if given.base else "merged",
         "labels": given.labels,
-        "max_length": most_tokens(given.tokenizer_folder),
+        **asdict(Reading(most_tokens(given.tokenizer_folder), "truncate", pairs=False, segments=False)),
         "temperature": 1.0,
         "made_from": {"base_model": given.base.name} if given.base else {},
         "made_with": {},
     }
+    told = dict(about or own)
     if isinstance(model, PeftModel):
         model = cast(nn.Module, model.merge_and_unload())
-    files = {*encoder_files(given.folder), *encoder_files(given.tokenizer_folder)}
-    return _open(about, model, given.tokenizer_folder, given.columns, sorted(files))
+    files = sorted({*encoder_files(given.folder), *encoder_files(given.tokenizer_folder)})
+    tokeniser = tokeniser_of(given.tokenizer_folder, told["max_length"], told["long_text"], pairs=told["pairs"])
+    return _open(told, model, tokeniser, given.columns, [*files, folder / CLASSIFIER] if about else files)
 
 
 def _open(
-    about: dict[str, Any], model: nn.Module, tokenizer_folder: Path, columns: NDArray[np.int64], files: list[Path]
+    about: dict[str, Any], model: nn.Module, tokeniser: Tokeniser, columns: NDArray[np.int64], files: list[Path]
 ) -> Opened:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder).backend_tokenizer
-    pad_id = tokenise([], tokenizer_folder, about["max_length"]).pad_id
-    return Opened(about, tokenizer, pad_id, _forward(model.eval(), columns), 1, MOST_PADDING, files)
+    about |= asdict(tokeniser.reading)
+    return Opened(about, tokeniser, _forward(model.eval(), columns), 1, MOST_PADDING, files)
 
 
 def _forward(model: nn.Module, columns: NDArray[np.int64]) -> Forward:
-    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def forward(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-            logits: NDArray[np.float32] = model(**given).logits.float().numpy()[:, columns]
+            tensors = {name: torch.from_numpy(each) for name, each in given.items()}
+            logits: NDArray[np.float32] = model(**tensors).logits.float().numpy()[:, columns]
         return logits
 
     return forward

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_distill.data.tokens import Tokens
+from lora_distill.data.types import Text
 from lora_distill.data.wording import counted
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.deployment.exported import Opened
@@ -37,13 +39,13 @@ BARS = {"merged": Bar(1.0, 1e-4, 1e-4), "onnx": Bar(1.0, 1e-4, 1e-4), "onnx-int8
 
 
 def verify(
-    opened: Opened, texts: Sequence[str], before: NDArray[np.float32], labels: NDArray[np.int64], bar: Bar
+    opened: Opened, texts: Sequence[Text], before: NDArray[np.float32], labels: NDArray[np.int64], bar: Bar
 ) -> dict[str, Any]:
     """Ask an exported model about the test rows.
 
     Args:
         opened: the model.
-        texts: of the N test rows.
+        texts: of the N test rows, as the model reads them: single, or pairs.
         before: float32 [N, C], the logits of the model that it was made from, in the same order of labels.
         labels: int64 [N], the true classes in that order.
         bar: what is asked of it.
@@ -56,7 +58,7 @@ def verify(
         - `largest_difference`: of any logit.
         - `accuracy` and `accuracy_before`: on these rows; `mcnemar_p`: of the hypothesis that both are right equally
           often (see `paired_difference`).
-        - `batchmates`: of `rows` of them, asked in batches of 32 as they come and one at a time, the
+        - `batchmates`: of `rows` of them, asked in batches of 32 chunks as they come and one at a time, the
           `largest_difference` of any logit and how many get an `other_class`.
         - `texts_per_second`: of those rows, from texts to logits, all given to a `Classifier` at once.
         - `faults`: sentences on what it was asked and does not keep.
@@ -67,7 +69,7 @@ def verify(
     compared = paired_difference(first == labels, second == labels)
     other, difference = int((first != second).sum()), float(np.abs(found - before).max())
     again = texts[:: -(-len(texts) // MOST_AGAIN)]
-    alone = _with_and_without_batchmates(opened, [each.ids for each in opened.tokenizer.encode_batch_fast(list(again))])
+    alone = _with_and_without_batchmates(opened, opened.tokeniser.read(again))
     faults = []
     if 1 - other / len(texts) < bar.same_class:
         faults.append(f"{counted(other, 'row')} of {len(texts):,} get another class")
@@ -95,24 +97,21 @@ def verify(
     }
 
 
-def _with_and_without_batchmates(opened: Opened, rows: list[list[int]]) -> dict[str, Any]:
-    together = np.concatenate([_logits(opened, rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)])
-    alone = np.concatenate([_logits(opened, [row]) for row in rows])
+def _with_and_without_batchmates(opened: Opened, tokens: Tokens) -> dict[str, Any]:
+    def answered(at_once: int) -> NDArray[np.float32]:
+        chunks = np.arange(len(tokens.chunk_lengths))
+        batches = np.split(chunks, chunks[at_once::at_once])
+        return tokens.of_texts(np.concatenate([opened.forward(tokens.padded(batch)) for batch in batches]))
+
+    together, alone = answered(BATCH), answered(1)
     return {
-        "rows": len(rows),
+        "rows": len(tokens),
         "largest_difference": float(np.abs(together - alone).max()),
         "other_class": int((together.argmax(axis=1) != alone.argmax(axis=1)).sum()),
     }
 
 
-def _rate(classifier: Classifier, texts: Sequence[str]) -> float:
+def _rate(classifier: Classifier, texts: Sequence[Text]) -> float:
     started = time.perf_counter()
     classifier.logits(texts)
     return len(texts) / (time.perf_counter() - started)
-
-
-def _logits(opened: Opened, rows: list[list[int]]) -> NDArray[np.float32]:
-    is_token = np.arange(max(map(len, rows))) < np.array([len(row) for row in rows])[:, None]
-    ids = np.full(is_token.shape, opened.pad_id, np.int64)
-    ids[is_token] = np.concatenate(rows)
-    return opened.forward(ids, is_token.astype(np.int64))

@@ -206,7 +206,7 @@ def _weights(folder: Path) -> list[Path]:
 def _check_architecture(what: str, folder: Path, any_classifier: bool) -> "PreTrainedConfig":
     from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
 
-    from lora_distill.data.tokens import OFFSET_POSITIONS
+    from lora_distill.data.tokenising import OFFSET_POSITIONS
 
     if not (folder / "config.json").is_file():
         raise UserError(f"{what}: holds no config.json. Give a folder that save_pretrained wrote.")

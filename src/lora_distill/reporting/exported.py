@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from lora_distill.reporting.model_card import Opening
+from lora_distill.reporting.reading_code import OTHERS, TEXTS, onnx_reading_code, reading_code
 from lora_distill.reporting.sentences import percent
 
 FORMS = {
@@ -29,7 +30,7 @@ def opening_of(
         repository: on a hub that it goes to; None: it stays a folder.
     """
     form = about["form"]
-    how = _with_transformers(about, repository) if form == "merged" else _with_onnxruntime(file, form)
+    how = _with_transformers(about, repository) if form == "merged" else _with_onnxruntime(about, file)
     section = f"""{FORMS[form]}
 
 {how}
@@ -44,23 +45,47 @@ validation."""
 
 
 def _with_transformers(about: dict[str, Any], repository: str | None) -> str:
-    opened = f'pipeline("text-classification", "{repository or "."}")' + ("" if repository else "  # this folder")
-    return f"""## How to load it
+    length, long_text, pairs = about["max_length"], about["long_text"], about["pairs"]
+    folder = f"folder = {repository!r}" if repository else 'folder = "."  # this folder'
+    if long_text == "truncate":
+        texts = f"{TEXTS}\n{OTHERS}" if pairs else TEXTS
+        asked = '[{"text": text, "text_pair": other} for text, other in zip(texts, others)]' if pairs else "texts"
+        return f"""## How to load it
 
 ```python
 from transformers import pipeline
 
-classify = {opened}
-texts = ["A first text.", "A second one."]
-print([answer["label"] for answer in classify(texts, truncation=True, max_length={about["max_length"]})])
+{folder}
+classify = pipeline("text-classification", folder)
+{texts}
+print([answer["label"] for answer in classify({asked}, truncation=True, max_length={length})])
+```"""
+    return f"""## How to load it
+
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+{folder}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+{reading_code(length, long_text, pairs=pairs)}
+print([model.config.id2label[index] for index in logits.argmax(dim=-1).tolist()])
 ```"""
 
 
-def _with_onnxruntime(file: str, form: str) -> str:
-    return f"""## How to load it
+def _with_onnxruntime(about: dict[str, Any], file: str) -> str:
+    inputs = (
+        "`input_ids`, `attention_mask` and `token_type_ids`"
+        if about["segments"]
+        else "`input_ids` and `attention_mask`"
+    )
+    reading = {name: about[name] for name in ("max_length", "long_text", "pairs", "segments")}
+    code = f"""## How to load it
 
-It takes `input_ids` and `attention_mask`, int64 [batch, length], and gives `logits`, float32 [batch, classes]. In \
-Python, `pip install onnxruntime tokenizers`:
+It takes {inputs}, int64 [batch, length], and gives `logits`, float32 [batch, classes]. In Python, \
+`pip install onnxruntime tokenizers`:
 
 ```python
 import json
@@ -70,20 +95,17 @@ from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
 with open("classifier.json", encoding="utf-8") as file:  # in this folder
-    about = json.load(file)
+    labels = json.load(file)["labels"]
 with open("config.json", encoding="utf-8") as file:
     padding = json.load(file)["pad_token_id"]
-tokenizer = Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_truncation(about["max_length"])
-tokenizer.enable_padding(pad_id=padding)
 session = InferenceSession("{file}")
-
-texts = ["A first text.", "A second one."]
-rows = tokenizer.encode_batch(texts)
-batch = {{"input_ids": [row.ids for row in rows], "attention_mask": [row.attention_mask for row in rows]}}
-(logits,) = session.run(["logits"], {{name: np.array(each, np.int64) for name, each in batch.items()}})
-print([about["labels"][index] for index in logits.argmax(axis=1)])
-```
+tokenizer = Tokenizer.from_file("tokenizer.json")
+{onnx_reading_code(**reading)}
+print([labels[index] for index in logits.argmax(axis=1)])
+```"""
+    if about["pairs"] or about["long_text"] != "truncate":
+        return code  # the pipeline of transformers.js reads the beginnings of single texts
+    return f"""{code}
 
 In JavaScript, `npm install @huggingface/transformers`:
 
@@ -92,7 +114,8 @@ import {{ env, pipeline }} from "@huggingface/transformers";
 
 env.allowRemoteModels = false;
 env.localModelPath = "..";  // where this folder lies
-const classify = await pipeline("text-classification", "FOLDER", {{ dtype: "{"fp32" if form == "onnx" else "q8"}" }});
+const classify = await pipeline("text-classification", "FOLDER", \
+{{ dtype: "{"fp32" if about["form"] == "onnx" else "q8"}" }});
 console.log(await classify(["A first text.", "A second one."]));
 ```"""
 

@@ -30,6 +30,7 @@ def loading(
             )
             opened = repr(base["reference"])
     labels, members = results["data"]["label_names"], results[role].get("members")
+    read = reading_code(config["max_length"], config["long_text"], pairs=bool(config["text_pair_column"]))
     return f"""## How to load it
 
 {where}```sh
@@ -41,7 +42,7 @@ pip install {packages}
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-{_code(folder, members, opened, arguments, labels, reading_code(config))}
+{_code(folder, members, opened, arguments, labels, read)}
 ```"""
 
 

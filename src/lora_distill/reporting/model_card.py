@@ -295,7 +295,7 @@ def _limits(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
 
 - Every {"pair" if config["text_pair_column"] else "text"} gets one of the labels above, whatever it is about.
 - It was judged on the test split above. What it does with other texts, or in another language, was not measured.
-- {what_is_read(config)}
+- {what_is_read(config["max_length"], config["long_text"], pairs=bool(config["text_pair_column"]))}
 - One seed, and {standard_error(accuracy, rows)}; always answering {_md(repr(commonest))} gets {percent(share)}.\
 {warnings}{speed}"""
 

@@ -1,6 +1,6 @@
 """The web application: which path leads where."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -92,11 +92,12 @@ def _add_api(app: FastAPI, service: Service) -> None:
         status: {"model": Problem, "description": reason} for status, reason in REASONS.items()
     }
     refused: dict[int | str, dict[str, Any]] = {401: problems[401]}
-    app.post("/v1/classify", tags=["classify"], response_model=Answers, responses=problems)(service.classify)
+    classify: Callable[..., Any] = service.classify_pairs if service.pairs else service.classify
+    as_hub: Callable[..., Any] = service.classify_pairs_as_hub if service.pairs else service.classify_as_hub
+    app.post("/v1/classify", name="classify", tags=["classify"], response_model=Answers, responses=problems)(classify)
     app.get("/v1/model", tags=["classify"], response_model=ModelInfo, responses=refused)(service.model)
-    app.post("/", tags=["Hugging Face's clients"], response_model=list[list[HubLabel]], responses=problems)(
-        service.classify_as_hub
-    )
+    as_theirs: dict[str, Any] = {"name": "classify_as_hub", "tags": ["Hugging Face's clients"]}
+    app.post("/", response_model=list[list[HubLabel]], responses=problems, **as_theirs)(as_hub)
     app.get("/healthz", tags=["server"], response_model=State)(service.health)
     app.get("/readyz", tags=["server"], response_model=State, responses={503: {"model": State}})(service.readiness)
     app.get("/metrics", tags=["server"], response_class=PlainTextResponse, responses=refused)(service.prometheus)

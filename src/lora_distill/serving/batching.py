@@ -5,13 +5,15 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-Answer = Callable[[list[str]], NDArray[np.float32]]  # N texts to [N, C]
+from lora_distill.data.types import Text
+
+Answer = Callable[[list[Text]], NDArray[np.float32]]  # N texts to [N, C]
 
 
 class FullError(Exception):
@@ -31,7 +33,7 @@ class ClosedError(Exception):
 
 
 class _Request:
-    def __init__(self, texts: list[str]) -> None:
+    def __init__(self, texts: Sequence[Text]) -> None:
         self.texts = texts
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[NDArray[np.float32]] = self.loop.create_future()
@@ -85,7 +87,7 @@ class Batcher:
         """Whether texts are taken and answered."""
         return self._thread.is_alive() and not self._closing
 
-    async def answer(self, texts: list[str]) -> NDArray[np.float32]:
+    async def answer(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """[N, C] of these texts. Who is cancelled while it waits leaves the queue.
 
         Raises:

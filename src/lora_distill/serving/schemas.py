@@ -41,6 +41,32 @@ class ManyTexts(_Asked):
     top_k: TopK | None = None
 
 
+def _of_two(given: object) -> object:
+    if not isinstance(given, dict):
+        raise ValueError('should be a pair of texts, {"text": ..., "text_pair": ...}: this model reads pairs')
+    return given
+
+
+class Pair(_Asked):
+    """Two texts that are judged together."""
+
+    text: Text
+    text_pair: Text
+
+
+class OnePair(Pair):
+    """A pair to classify."""
+
+    top_k: TopK | None = None
+
+
+class ManyPairs(_Asked):
+    """Pairs to classify."""
+
+    texts: list[Annotated[Pair, BeforeValidator(_of_two)]]
+    top_k: TopK | None = None
+
+
 def _which(asked: object) -> str:
     return "texts" if isinstance(asked, dict) and "texts" in asked else "text"
 
@@ -48,6 +74,10 @@ def _which(asked: object) -> str:
 Asked = Annotated[
     Annotated[OneText, Tag("text")] | Annotated[ManyTexts, Tag("texts")],
     Discriminator(_which),  # so that a fault is told of the one that was meant
+]
+AskedPairs = Annotated[
+    Annotated[OnePair, Tag("text")] | Annotated[ManyPairs, Tag("texts")],
+    Discriminator(_which),
 ]
 
 
@@ -84,6 +114,7 @@ class ModelInfo(BaseModel):
     """The model that answers."""
 
     labels: list[str]
+    pairs: bool = Field(description="Whether what it classifies are pairs of texts.")
     about: dict[str, Any] = Field(description="What it was made from and with, and its metrics on the test split.")
     card: str = Field(description="Its model card, in Markdown; empty if it has none.")
     limits: Limits
@@ -117,6 +148,26 @@ class HubRequest(_FromHub):
     """A request of Hugging Face's text-classification task."""
 
     inputs: Text | list[Text]
+    parameters: HubParameters | None = None
+
+
+class HubPair(_FromHub):
+    """Two texts that are judged together."""
+
+    text: Text
+    text_pair: Text
+
+
+OneHubPair = Annotated[HubPair, BeforeValidator(_of_two)]
+
+
+class HubPairsRequest(_FromHub):
+    """A request of Hugging Face's text-classification task to a model that reads pairs."""
+
+    inputs: Annotated[
+        Annotated[OneHubPair, Tag("[one]")] | Annotated[list[OneHubPair], Tag("[many]")],
+        Discriminator(lambda given: "[many]" if isinstance(given, list) else "[one]"),
+    ]
     parameters: HubParameters | None = None
 
 

@@ -43,7 +43,8 @@ def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]
     key = read_key(settings.key_file)
     with listen(settings.host, settings.port) as listener:
         classifier = Classifier.load(folder, threads=settings.threads)
-        classifier.logits(["The first text takes longer than those after it."])
+        first = "The first text takes longer than those after it."
+        classifier.logits([(first, first)] if classifier.pairs else [first])
         log_as_json()
         if not key and not settings.host.startswith(LOOPBACK):
             logger.warning("Whoever can reach this server can use it: it has no key.")

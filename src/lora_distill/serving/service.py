@@ -10,10 +10,23 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from lora_distill.data.types import Text, parts
 from lora_distill.data.wording import counted
 from lora_distill.serving.batching import Batcher, ClosedError, FullError
 from lora_distill.serving.metrics import Metrics
-from lora_distill.serving.schemas import Asked, HubParameters, HubRequest, Limits, ModelInfo, OneText
+from lora_distill.serving.schemas import (
+    Asked,
+    AskedPairs,
+    HubPair,
+    HubPairsRequest,
+    HubParameters,
+    HubRequest,
+    Limits,
+    ModelInfo,
+    OnePair,
+    OneText,
+    Pair,
+)
 from lora_distill.serving.settings import ServeSettings
 
 
@@ -21,11 +34,12 @@ class Answering(Protocol):
     """What is served: `lora_distill.Classifier`, or what stands in for one in a test."""
 
     labels: tuple[str, ...]
+    pairs: bool
     about: dict[str, Any]
     temperature: float
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[N, C], each row by its text alone."""
+    def logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """[N, C], each row by its text, or its pair, alone."""
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The softmax of logits / temperature."""
@@ -42,6 +56,7 @@ class Service:
 
     def __init__(self, classifier: Answering, settings: ServeSettings, card: str) -> None:
         self._classifier, self._settings, self._card = classifier, settings, card
+        self.pairs = classifier.pairs
         self.metrics = Metrics()
         self.batcher = Batcher(
             classifier.logits,
@@ -54,9 +69,17 @@ class Service:
     async def classify(self, asked: Asked, request: Request) -> Response:
         """The label of each text, its probability, and those of the other labels."""
         texts = [asked.text] if isinstance(asked, OneText) else asked.texts
+        return await self._classify(texts, asked.top_k, request)
+
+    async def classify_pairs(self, asked: AskedPairs, request: Request) -> Response:
+        """The label of each pair of texts, its probability, and those of the other labels."""
+        pairs: list[Pair] = [asked] if isinstance(asked, OnePair) else asked.texts
+        return await self._classify([(pair.text, pair.text_pair) for pair in pairs], asked.top_k, request)
+
+    async def _classify(self, texts: Sequence[Text], top_k: int | None, request: Request) -> Response:
         probabilities = self._classifier.probabilities(await self._logits(texts, request))
         results = []
-        for row in self._ranked(probabilities, asked.top_k):
+        for row in self._ranked(probabilities, top_k):
             label, confidence = row[0]
             ranked = [{"label": each, "probability": score} for each, score in row]
             results.append({"label": label, "confidence": confidence, "probabilities": ranked})
@@ -65,7 +88,16 @@ class Service:
     async def classify_as_hub(self, asked: HubRequest, request: Request) -> Response:
         """Hugging Face's text-classification task: for each text its labels, the likeliest first."""
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-        parameters = asked.parameters or HubParameters()
+        return await self._classify_as_hub(texts, asked.parameters, request)
+
+    async def classify_pairs_as_hub(self, asked: HubPairsRequest, request: Request) -> Response:
+        """Hugging Face's text-classification task: for each pair of texts its labels, the likeliest first."""
+        pairs = [asked.inputs] if isinstance(asked.inputs, HubPair) else asked.inputs
+        texts = [(pair.text, pair.text_pair) for pair in pairs]
+        return await self._classify_as_hub(texts, asked.parameters, request)
+
+    async def _classify_as_hub(self, texts: Sequence[Text], given: HubParameters | None, request: Request) -> Response:
+        parameters = given or HubParameters()
         logits = await self._logits(texts, request)
         match parameters.function_to_apply:
             case "none":
@@ -82,6 +114,7 @@ class Service:
         limits = self._settings
         return ModelInfo(
             labels=list(self._classifier.labels),
+            pairs=self.pairs,
             about=self._classifier.about,
             card=self._card,
             limits=Limits(
@@ -103,7 +136,7 @@ class Service:
         """What was counted, in Prometheus' text format."""
         return Response(self.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    async def _logits(self, texts: list[str], request: Request) -> NDArray[np.float32]:
+    async def _logits(self, texts: Sequence[Text], request: Request) -> NDArray[np.float32]:
         self._check(texts)
         request.state.texts = len(texts)
         try:
@@ -118,16 +151,17 @@ class Service:
             reason = f"There was no answer within {self._settings.timeout:g} seconds. Ask again, or for fewer texts."
             raise HTTPException(503, reason, {"Retry-After": "1"}) from None
 
-    def _check(self, texts: list[str]) -> None:
+    def _check(self, texts: Sequence[Text]) -> None:
         limits = self._settings
         if len(texts) > limits.max_texts:
             raise HTTPException(
                 422, f"{counted(len(texts), 'text')} in one request; it takes {limits.max_texts:,} at most."
             )
         for number, text in enumerate(texts):
-            if len(text) > limits.max_characters:
+            longest = max(map(len, parts(text)))
+            if longest > limits.max_characters:
                 raise HTTPException(
-                    422, f"Text {number} has {len(text):,} characters; a text has {limits.max_characters:,} at most."
+                    422, f"Text {number} has {longest:,} characters; a text has {limits.max_characters:,} at most."
                 )
 
     def _ranked(self, scores: NDArray[np.float32], top_k: int | None) -> list[list[tuple[str, float]]]:

@@ -26,9 +26,9 @@ async function* rowsOf(file, separator, read) {
 
 const unused = (name, header) => (header.includes(name) ? unused(`${name}_predicted`, header) : name);
 
-// Labels `column` of the file. `told` hears of the share that is done and the rows that were labelled. Gives the parts of
+// Labels the texts of one column of the file, or the pairs of two. `told` hears of the share that is done and the rows that were labelled. Gives the parts of
 // the new file, also when it ends early: then the error is in `failed`.
-export const labelFile = async ({ file, header, separator, column, model, signal, told }) => {
+export const labelFile = async ({ file, header, separator, columns, model, signal, told }) => {
   const { max_texts, max_characters, max_body } = model.limits;
   const names = ["label", "confidence", ...model.labels.map(label => `probability_${label}`), "problem"];
   const parts = [lineOf([...header, ...names.map(name => unused(name, header))], separator)];
@@ -37,12 +37,13 @@ export const labelFile = async ({ file, header, separator, column, model, signal
     if (cells.length !== header.length) {
       return `has ${cells.length} cells where the header has ${header.length}: ${lineOf(cells, separator).trimEnd()}`;
     }
-    return [...cells[column]].length > max_characters ? `has more than ${max_characters} characters` : "";
+    return columns.some(column => [...cells[column]].length > max_characters) ? `has more than ${max_characters} characters` : "";
   };
+  const textOf = cells => (columns.length > 1 ? { text: cells[columns[0]], text_pair: cells[columns[1]] } : cells[columns[0]]);
   const flush = async () => {
     const good = waiting.filter(each => !each.fault);
     const { results } = good.length
-      ? await ask("v1/classify", { texts: good.map(each => each.cells[column]) }, signal) : { results: [] };
+      ? await ask("v1/classify", { texts: good.map(each => textOf(each.cells)) }, signal) : { results: [] };
     good.forEach((each, index) => { each.answer = results[index]; });
     parts.push(waiting.map(({ cells, fault, answer }) => {
       const chances = new Map(answer?.probabilities.map(each => [each.label, each.probability]));
@@ -59,7 +60,7 @@ export const labelFile = async ({ file, header, separator, column, model, signal
     for await (const cells of rowsOf(file, separator, bytes => { share = bytes / file.size; })) {
       signal.throwIfAborted();
       if (!number++) continue;  // the header
-      const length = 6 * (cells[column] ?? "").length + 3;  // as JSON writes it, at most
+      const length = columns.reduce((sum, column) => sum + 6 * (cells[column] ?? "").length + 20, 0);  // as JSON writes it, at most
       if (waiting.length === max_texts || (size && size + length > max_body - 100)) await flush();
       waiting.push({ cells, fault: fault(cells) }); size += length;
     }

@@ -39,6 +39,7 @@ const open = () => trying(async () => {
     `labels: ${model.labels.join(", ")}`];
   say("model", known.filter(Boolean).join(" · "));
   say("card-text", model.card);
+  for (const each of document.querySelectorAll(".pair")) each.hidden = !model.pairs;
   $("card").hidden = !model.card;
 });
 
@@ -51,16 +52,31 @@ const bars = (probabilities, first) => element("dl", {}, ...probabilities.flatMa
 
 const answerOf = (text, { probabilities }) => {
   const rest = probabilities.slice(MOST_BARS);
-  return element("li", {}, element("div", { className: "text", text }), bars(probabilities.slice(0, MOST_BARS), true),
+  const texts = typeof text === "string" ? [text] : [text.text, text.text_pair];
+  return element("li", {}, ...texts.map(each => element("div", { className: "text", text: each })), bars(probabilities.slice(0, MOST_BARS), true),
     ...(rest.length ? [element("details", {}, element("summary", { text: counted(rest.length, "more label") }), bars(rest))] : []));
 };
 
+const linesOf = id => $(id).value.split(/\r\n|\r|\n/);
+
+// What was entered: texts, or pairs of those that stand in one line of both.
+const entered = () => {
+  const firsts = linesOf("texts");
+  if (!model.pairs) return firsts.filter(line => line.trim());
+  const seconds = linesOf("others");
+  const pairs = Array.from({ length: Math.max(firsts.length, seconds.length) }, (_, line) =>
+    ({ line, text: firsts[line] ?? "", text_pair: seconds[line] ?? "" })).filter(pair => pair.text.trim() || pair.text_pair.trim());
+  const alone = pairs.find(pair => !pair.text.trim() || !pair.text_pair.trim());
+  if (alone) throw new Error(`Line ${alone.line + 1} has one text; this model reads pairs.`);
+  return pairs.map(({ text, text_pair }) => ({ text, text_pair }));
+};
+
 const classify = () => trying(async () => {
-  const texts = $("texts").value.split(/\r\n|\r|\n/).filter(line => line.trim());
-  if (!texts.length) throw new Error("Enter a text first.");
-  if (texts.length > MOST_LINES) throw new Error(`${counted(texts.length, "line")}: for more than ${MOST_LINES}, take a file.`);
   if (!model) await open();
   if (!model) return;
+  const texts = entered();
+  if (!texts.length) throw new Error("Enter a text first.");
+  if (texts.length > MOST_LINES) throw new Error(`${counted(texts.length, "line")}: for more than ${MOST_LINES}, take a file.`);
   $("classify").disabled = true;
   try {
     const results = [];
@@ -73,7 +89,7 @@ const classify = () => trying(async () => {
     for (const { label } of results) counts.set(label, (counts.get(label) ?? 0) + 1);
     const said = [...counts].sort((a, b) => b[1] - a[1]).map(([label, number]) => `${number.toLocaleString("en")} ${label}`);
     const only = results.length === 1 ? `${results[0].label}, ${percent(results[0].confidence)} sure` : said.join(", ");
-    say("status", `${counted(results.length, "text")}: ${only}.`);
+    say("status", `${counted(results.length, model.pairs ? "pair" : "text")}: ${only}.`);
   } finally { $("classify").disabled = false; }
 });
 
@@ -82,8 +98,11 @@ const choose = file => trying(async () => {
   say("file-status", "");
   if (!file) return;
   chosen = { file, ...(await headerOf(file)) };
-  $("column").replaceChildren(...chosen.header.map((name, index) => element("option", { text: name || `column ${index + 1}`, value: index })));
-  $("column").value = Math.max(chosen.header.findIndex(name => name.trim().toLowerCase() === "text"), 0);
+  for (const [id, wanted, other] of [["column", "text", 0], ["other-column", "text_pair", 1]]) {
+    $(id).replaceChildren(...chosen.header.map((name, index) => element("option", { text: name || `column ${index + 1}`, value: index })));
+    const found = chosen.header.findIndex(name => name.trim().toLowerCase() === wanted);
+    $(id).value = found < 0 ? Math.min(other, chosen.header.length - 1) : found;
+  }
   $("choice").hidden = false;
   say("file-status", `${file.name}: ${counted(chosen.header.length, "column")}.`);
 });
@@ -92,6 +111,7 @@ let link = "";
 const label = () => trying(async () => {
   if (!model) await open();
   if (!model) return;
+  const columns = ["column", ...(model.pairs ? ["other-column"] : [])].map(id => Number($(id).value));
   const stopping = new AbortController(), stop = () => stopping.abort();
   $("stop").addEventListener("click", stop);
   for (const [id, shown] of [["work", true], ["stop", true], ["result", false]]) $(id).hidden = !shown;
@@ -103,7 +123,7 @@ const label = () => trying(async () => {
     if (Date.now() - last > 2000) { say("file-status", `${counted(rows, "row")} labelled …`); last = Date.now(); }
   };
   const { parts, rows, problems, failed } =
-    await labelFile({ ...chosen, column: Number($("column").value), model, signal: stopping.signal, told });
+    await labelFile({ ...chosen, columns, model, signal: stopping.signal, told });
   $("stop").removeEventListener("click", stop);
   for (const id of ["work", "stop"]) $(id).hidden = true;
   $("start").disabled = $("file").disabled = false;
@@ -122,7 +142,7 @@ const onSubmit = (id, work) => $(id).addEventListener("submit", event => { event
 onSubmit("ask", classify);
 onSubmit("file-form", label);
 onSubmit("key-form", () => { useKey($("key").value); open(); });
-$("texts").addEventListener("keydown", event => {
+for (const id of ["texts", "others"]) $(id).addEventListener("keydown", event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); classify(); }
 });
 $("file").addEventListener("change", event => choose(event.target.files[0]));

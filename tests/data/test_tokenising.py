@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from lora_distill.cache import Cache
-from lora_distill.data import tokens as tokens_module
+from lora_distill.data import reading, tokenising
 from lora_distill.data.long_text import MOST_CHUNKS
-from lora_distill.data.tokens import OFFSET_POSITIONS, Tokens, keep_tokens, most_tokens, tokenise
+from lora_distill.data.tokenising import OFFSET_POSITIONS, keep_tokens, most_tokens, tokenise
+from lora_distill.data.tokens import Tokens
 from tests.tiny import FAMILIES, POSITIONS
 
 Tiny = Callable[[str], Path]
@@ -57,7 +58,7 @@ def test_every_script_gives_the_tokenizer_s_own_ids(family: str, tiny: Tiny) -> 
 def test_rows_keep_their_order_over_any_batches(tiny: Tiny, texts: list[str], max_length: int) -> None:
     whole = tokenise(texts, tiny("roberta"), max_length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens_module, "TOKENIZER_BATCH", 3)
+        patch.setattr(reading, "AT_ONCE", 3)
         in_parts = tokenise(texts, tiny("roberta"), max_length)
     assert rows_of(whole) == rows_of(in_parts)
     assert whole.cut == in_parts.cut
@@ -128,6 +129,11 @@ def test_pairs_are_read_as_transformers_reads_them(family: str, max_length: int,
     assert all(torch.equal(batch[name], expected[name]) for name in batch)
     whole = tokenizer(list(firsts), list(seconds))["input_ids"]
     assert tokens.cut == sum(len(row) > max_length for row in whole)
+
+
+def test_a_pair_of_texts_of_a_million_characters(tiny: Tiny) -> None:
+    tokens = tokenise([("many words of it " * 60_000, "and many others " * 60_000)], tiny("bert"), 32)
+    assert (tokens.lengths.tolist(), tokens.cut) == ([32], 1)
 
 
 def test_rows_of_pairs_are_taken_and_joined_with_their_segments(tiny: Tiny) -> None:
@@ -270,7 +276,7 @@ def test_tokens_are_kept_and_found_by_texts_model_and_length(
         calls.append(arguments)
         return tokenise(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tokens_module, "tokenise", counting)
+    monkeypatch.setattr(tokenising, "tokenise", counting)
     for _ in range(2):
         kept = keep_tokens(texts, folder, 6, "model", Cache(tmp_path, 10**6))
         plain = tokenise(texts, folder, 6)
