@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
+from lora_distill.data.tokenising import most_tokens, tokeniser_of
 from lora_distill.data.types import as_columns
+from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, about_model
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
@@ -270,6 +272,8 @@ def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], resu
                 # Not with their modes: safetensors makes files that nobody else may read.
                 shutil.copytree(adapter, folder / place, dirs_exist_ok=True, copy_function=shutil.copyfile)
             (folder / "README.md").write_text(card, encoding="utf-8")
+            if set(outcome.adapters) == {""}:  # so that it answers as here wherever it is copied
+                write_json(folder / CLASSIFIER, _about(prepared, role, results))
     columns = {"row_id": dataset.test.ids, **as_columns(dataset.test.texts), "label": dataset.test.labels}
     for role, outcome in outcomes.items():
         logits = outcome.logits["test"]
@@ -279,3 +283,11 @@ def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], resu
     write_whole(run.path / PREDICTIONS, lambda beside: pq.write_table(table, beside))
     write_jsonl(run.path / HISTORY, [line for outcome in outcomes.values() for line in outcome.history])
     write_json(run.path / METRICS, results)
+
+
+def _about(prepared: Prepared, role: Role, results: dict[str, Any]) -> dict[str, Any]:
+    config, base = prepared.config, prepared.base_of(role)
+    max_length, pairs = min(config.max_length, most_tokens(base.folder)), config.text_pair_column is not None
+    reading = tokeniser_of(base.folder, max_length, config.long_text, pairs=pairs).reading
+    about = about_model(ADAPTER, prepared.dataset.label_names, reading, base.name, role, results)
+    return about | {"made_with": made_with()}

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from lora_distill import __version__
 from lora_distill.config import ROLES, Config
 from lora_distill.data.formats import INPUT_FORMATS
-from lora_distill.deployment.exported import MERGED, ONNX_FILES
+from lora_distill.deployment.exported import ADAPTER, MERGED, ONNX_FILES
 from lora_distill.errors import UserError
 from lora_distill.faults import suggest
 from lora_distill.program import program
@@ -183,8 +183,8 @@ def _add_push(commands: "argparse._SubParsersAction[Parser]") -> None:
     push.add_argument("--role", choices=ROLES, default="student", help="which of the run's models (default: student)")
     push.add_argument(
         "--form",
-        choices=("adapter", MERGED),
-        default="adapter",
+        choices=(ADAPTER, MERGED),
+        default=ADAPTER,
         help="adapter: a few megabytes, on a base model of the hub; merged: a whole model (default: adapter)",
     )
     push.add_argument("--private", action="store_true", help="for its owner alone")

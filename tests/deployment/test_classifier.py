@@ -124,10 +124,15 @@ def test_no_texts(folder: Path) -> None:
     assert loaded.predict([]).shape == (0,)
 
 
+def test_it_says_what_it_is(folder: Path) -> None:
+    assert repr(Classifier.load(folder)).startswith("<Classifier, onnx: ")
+
+
 @pytest.mark.parametrize(
     ("pairs", "texts", "error", "told"),
     [
         (False, "one text", TypeError, "one string was given"),
+        (False, {"text": "one text"}, TypeError, "a mapping was given; give a list of strings"),
         (False, ["a", None], TypeError, r"texts\[1\]: NoneType was given, not a string"),
         (False, ["\ud800"], ValueError, r"texts\[0\]: half of a surrogate pair"),
         (False, ["a", ("a", "b")], TypeError, r"texts\[1\]: tuple was given, not a string"),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -204,6 +205,21 @@ def test_a_whole_classifier_and_an_adapter_from_elsewhere(tiny_base: Path, tmp_p
             logits = model.eval()(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
         np.testing.assert_allclose(found.logits(texts), logits, atol=1e-5)
     assert found.fingerprint() != Classifier.load(tmp_path / type(plain).__name__).fingerprint()
+
+
+def test_a_copied_role_of_a_run_answers_as_the_run_does(small_run: Path, tmp_path: Path) -> None:
+    texts = ["orbit rocket planet", "oven", "tulip " * 200]
+    run, copied = Classifier.load(small_run), Classifier.load(shutil.copytree(small_run / "student", tmp_path / "mine"))
+    assert (copied.labels, copied.max_length, copied.temperature) == (run.labels, run.max_length, run.temperature)
+    assert (run.max_length, run.temperature) != (512, 1.0)
+    assert copied.about["made_from"] == run.about["made_from"]
+    np.testing.assert_array_equal(copied.predict_proba(texts), run.predict_proba(texts))
+
+
+def test_a_model_opens_without_a_word_of_the_libraries(small_run: Path) -> None:
+    code = f"from lora_distill import Classifier; Classifier.load({str(small_run / 'student')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_an_exported_merged_folder_has_its_own_names_and_temperature(small_run: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from lora_distill.data.batches import evaluation_order
 from lora_distill.data.types import Text
 from lora_distill.deployment.exported import CLASSIFIER, ONNX_FILES, Opened, open_onnx, read_about
 from lora_distill.errors import UserError
+from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
 
 if TYPE_CHECKING:
@@ -67,9 +69,15 @@ class Classifier:
         about = read_about(folder) if (folder / CLASSIFIER).is_file() else None
         if about and about["form"] in ONNX_FILES:
             return cls(open_onnx(folder, about, threads or cores()))
+        quiet()
         from lora_distill.deployment.through_torch import open_with_torch
 
-        return cls(open_with_torch(folder, about, threads))
+        with warnings.catch_warnings(action="ignore"):  # the libraries' to programmers
+            return cls(open_with_torch(folder, about, threads))
+
+    def __repr__(self) -> str:
+        """What it is, and what it tells apart."""
+        return f"<Classifier, {self.about['form']}: {', '.join(self.labels)}>"
 
     def logits(self, texts: Iterable[Text]) -> NDArray[np.float32]:
         """Logits, float32 [N, C], in the order of the texts; of a text that is read in chunks the mean of theirs.
@@ -131,8 +139,9 @@ def cores() -> int:
 
 
 def _checked(texts: Iterable[Any], *, pairs: bool) -> list[Text]:
-    if isinstance(texts, str):
-        raise TypeError("texts: one string was given; give a list of strings")
+    if isinstance(texts, str | Mapping):
+        kind = "one string" if isinstance(texts, str) else "a mapping"
+        raise TypeError(f"texts: {kind} was given; give a list of strings")
     checked: list[Text] = []
     wanted = "a pair of strings" if pairs else "a string"
     for number, text in enumerate(texts):

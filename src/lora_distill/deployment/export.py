@@ -1,7 +1,7 @@
 """A finished run's model as a folder that opens elsewhere, with proof that it answers as it did."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from lora_distill.config import Role
 from lora_distill.data.reading import Reading
 from lora_distill.deployment.classifier import cores
-from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, open_onnx
+from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, about_model, open_onnx
 from lora_distill.deployment.finished import FinishedModel, open_role
 from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
@@ -67,7 +67,7 @@ def export_role(
     """
     run.results_of(role)
     for folder in folders.values():
-        if folder.exists() and not (folder / CLASSIFIER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder / VERIFICATION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
     exporting = _Exporting.of(run, role, repository)
     written: dict[str, dict[str, Any]] = {}
@@ -137,21 +137,10 @@ class _Exporting:
         return model_card(role=self.role, opening=opening, **self.facts._asdict())
 
     def _about(self, form: Form) -> dict[str, Any]:
-        facts = self.facts.results[self.role]
-        metrics = {name: facts["test"][name] for name in ("rows", "accuracy", "macro_f1", "nll", "ece")}
-        return {
-            "form": form,
-            "labels": self.names,
-            **asdict(self.reading),
-            "temperature": facts["temperature_scaling"]["temperature"],
-            "made_from": {
-                "run": self.facts.results["exp_name"],
-                "role": self.role,
-                "base_model": facts.get("checkpoint", self.facts.base["name"]),
-                "metrics": metrics,
-            },
-            "made_with": made_with(),
-        }
+        results = self.facts.results
+        base = results[self.role].get("checkpoint", self.facts.base["name"])
+        about = about_model(form, self.names, self.reading, base, self.role, results)
+        return about | {"made_with": made_with()}
 
     def _save(self, form: Form, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(self.opened.tokenizer_folder)

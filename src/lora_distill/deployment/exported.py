@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CLASSIFIER = "classifier.json"
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}  # by form
 MERGED = "merged"
+ADAPTER: Final = "adapter"
 
 # A run of a graph costs as much as so many tokens before it reads any, with MiniLM in eight bits.
 MOST_PADDING = 16
@@ -50,8 +51,32 @@ class Opened:
     files: list[Path]
 
 
+def about_model(
+    form: str, labels: list[str], reading: Reading, base_model: str, role: str, results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What classifier.json says of a finished run's model: how it answers, and what it was made from.
+
+    Args:
+        form: of its files.
+        labels: in the order of its logits.
+        reading: how it reads texts.
+        base_model: its name.
+        role: of the run's models.
+        results: what the run's metrics.json holds.
+    """
+    facts = results[role]
+    metrics = {name: facts["test"][name] for name in ("rows", "accuracy", "macro_f1", "nll", "ece")}
+    return {
+        "form": form,
+        "labels": labels,
+        **asdict(reading),
+        "temperature": facts["temperature_scaling"]["temperature"],
+        "made_from": {"run": results["exp_name"], "role": role, "base_model": base_model, "metrics": metrics},
+    }
+
+
 def read_about(folder: Path) -> dict[str, Any]:
-    """The classifier.json of an exported folder.
+    """The classifier.json of an exported folder, or of an adapter that a run left.
 
     Raises:
         UserError: it is damaged.
@@ -61,7 +86,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         faults = [
             name
             for name, is_whole in {
-                "form": about["form"] in {MERGED, *ONNX_FILES},
+                "form": about["form"] in {ADAPTER, MERGED, *ONNX_FILES},
                 "labels": len(about["labels"]) > 1 and all(isinstance(label, str) for label in about["labels"]),
                 "max_length": int(about["max_length"]) > 0,
                 "long_text": about["long_text"] in get_args(LongText),

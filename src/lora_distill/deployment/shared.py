@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lora_distill.config import Role
-from lora_distill.deployment.exported import MERGED
+from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, MERGED
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES
 from lora_distill.model.base import ADAPTER_FILES
@@ -19,7 +19,6 @@ from lora_distill.run_folder import RunFolder
 from lora_distill.store import read_json, whole_folder
 
 Form = Literal["adapter", "merged"]
-ADAPTER: Form = "adapter"
 _VOCABULARIES = {"tokenizer.json", "vocab.json"}  # long, and of a base model's
 
 
@@ -130,7 +129,7 @@ def _adapter_base(run: RunFolder, role: Role) -> dict[str, str]:
 def _write_adapter(run: RunFolder, repository: str, role: Role, folder: Path) -> None:
     """Only what is known to be of the adapter: whatever else lies beside it stays there."""
     source = run.path / role
-    for pattern in (*ADAPTER_FILES, *TOKENIZER_FILES):
+    for pattern in (*ADAPTER_FILES, *TOKENIZER_FILES, CLASSIFIER):
         for file in source.glob(pattern):
             shutil.copyfile(file, folder / file.name)
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:

@@ -14,7 +14,7 @@ from torch import nn
 from lora_distill.config import ROLES, Role
 from lora_distill.data.reading import Reading, Tokeniser
 from lora_distill.data.tokenising import most_tokens, tokeniser_of
-from lora_distill.deployment.exported import CLASSIFIER, Forward, Opened
+from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, MERGED, Forward, Opened, about_model
 from lora_distill.deployment.finished import open_role
 from lora_distill.errors import UserError
 from lora_distill.model.base import encoder_files
@@ -23,6 +23,7 @@ from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 
 # Beginning a batch costs more than a run of a graph does.
 MOST_PADDING = 64
+TOKENS_IF_UNLIMITED = 512
 
 
 def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int | None) -> Opened:
@@ -30,7 +31,7 @@ def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int 
 
     Args:
         folder: a run's, that of one of its roles, an adapter's or a whole classifier's.
-        about: the classifier.json of an exported folder.
+        about: the classifier.json of the folder, if it has one.
         threads: that compute, in all that this process does with torch; None leaves them as they are.
 
     Raises:
@@ -52,37 +53,30 @@ def _open_role(run: RunFolder, role: Role) -> Opened:
     opened = open_role(run, role)
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]
-    about = {
-        "form": "run",
-        "labels": results["data"]["label_names"],
-        "temperature": results[role]["temperature_scaling"]["temperature"],
-        "made_from": {
-            "run": run.path.name,
-            "role": role,
-            "base_model": base["name"],
-            "metrics": results[role]["test"],
-        },
-        "made_with": {"versions": environment["versions"]},
-    }
+    tokeniser, labels = opened.tokeniser(), results["data"]["label_names"]
+    about = about_model("run", labels, tokeniser.reading, base["name"], role, results)
+    about["made_with"] = {"versions": environment["versions"]}
     # What the role was begun with has its fingerprint in the environment, and was compared with that.
     files = [run.path / ENVIRONMENT, run.path / METRICS, *([] if given else encoder_files(run.path / role))]
-    return _open(about, opened.merged(), opened.tokeniser(), opened.columns, files)
+    return _open(about, opened.merged(), tokeniser, opened.columns, files)
 
 
 def _open_given(folder: Path, about: Mapping[str, Any] | None) -> Opened:
     """An adapter or a whole classifier that lies by itself, checked as a teacher from elsewhere is.
 
-    What an exported one does not say of itself is not known: it then reads the beginnings of single texts.
+    Of one that says nothing of itself, as no classifier.json lies there, nothing is known: it reads the beginnings of
+    single texts.
     """
     try:
         given = open_teacher(str(folder), None, {})
         model = given.load()
     except UserError as error:
         raise UserError(str(error).replace(FLAG, "model")) from None
+    reads = min(most_tokens(given.tokenizer_folder), TOKENS_IF_UNLIMITED)
     own = {
-        "form": "adapter" if given.base else "merged",
+        "form": ADAPTER if given.base else MERGED,
         "labels": given.labels,
-        **asdict(Reading(most_tokens(given.tokenizer_folder), "truncate", pairs=False, segments=False)),
+        **asdict(Reading(reads, "truncate", pairs=False, segments=False)),
         "temperature": 1.0,
         "made_from": {"base_model": given.base.name} if given.base else {},
         "made_with": {},
