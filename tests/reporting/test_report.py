@@ -123,6 +123,24 @@ def test_where_nothing_was_learnt_that_is_what_is_said(tmp_path: Path) -> None:
     assert said.startswith("Nothing was learnt: in every run the student puts all test rows into one class.")
 
 
+def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(groups: dict[str, list[RunFolder]]) -> None:
+    (run,) = groups["alone"]
+    results = run.results()
+    results["teacher"]["test"]["accuracy"] = 0.2
+    write_json(run.path / METRICS, results)
+    evidence = gather(groups)
+    first, *others = headline(summarise({"alone": evidence["alone"]}, groups))
+    assert first == (
+        "What has not learnt cannot teach: the teacher is no better than always answering"
+        f" {NASTY!r}. 57 steps of training (3 epochs) is little: give more --num_epochs, or a higher --learning_rate than"
+        " 0.001."
+    )
+    assert others[0].startswith("One seed, so these models only")
+    first, *others = headline(summarise(evidence, groups))
+    assert first.startswith("What has not learnt cannot teach: in 1 of 4 runs, as in alone: the teacher is no better")
+    assert others[0].startswith("Distillation helped in ")
+
+
 def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:
     runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
     assert "Accuracy against the time of an answer" not in page_of(runs, tmp_path)

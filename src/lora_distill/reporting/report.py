@@ -17,13 +17,16 @@ from lora_distill.reporting.sections import cost, section, settings_of
 from lora_distill.reporting.sentences import (
     SPEED,
     about_data,
+    no_better,
     one_line,
     only_answer,
     percent,
     points,
+    remedy,
     roles_in,
     same_backbone,
     seeds_draw,
+    unlearnt,
     warnings_of,
 )
 from lora_distill.reporting.summary import Experiment, summarise
@@ -118,20 +121,35 @@ def headline(experiments: list[Experiment]) -> list[str]:
             "Nothing was learnt: in every run the student puts all test rows into one class. Train for more epochs"
             " (--num_epochs), faster (--learning_rate), or on more rows."
         ]
+    first = _say_unlearnt([results for each in experiments for results in each.results])
     if len(experiments) == 1:
-        return [experiments[0].sentence]
+        return [*first, experiments[0].sentence]
     found = [each.finding for each in experiments]
     helped, hurt = found.count("helped"), found.count("hurt")
     if helped or hurt:
         said = [f"Distillation helped in {helped} of {len(found)} experiments, and hurt in {hurt}."]
     else:
         said = [f"In none of {len(found)} experiments can these runs show that distillation helped, or hurt."]
+    said = [*first, *said]
     best = best_students(experiments)
     for test, each in best.items():
         rivals = [other for other in experiments if other.evidence.test == test]
         if len(rivals) > 1:
             said += _say_best(each, rivals, f" on {one_line(each.results[0]['data']['name'])}" if len(best) > 1 else "")
     return said
+
+
+def _say_unlearnt(runs: list[dict[str, Any]]) -> list[str]:
+    """That models are no better than the commonest class, where some are: no difference between them means much."""
+    found = [(results, roles) for results in runs if (roles := unlearnt(results))]
+    if not found:
+        return []
+    results, roles = found[0]
+    said, advice = no_better(results, roles), remedy(results, roles)
+    where = ""
+    if len(runs) > 1:
+        where = f"in {len(found)} of {len(runs)} runs, as in {one_line(results['exp_name'])}: "
+    return [f"What has not learnt cannot teach: {where}{said}. {advice[0].upper()}{advice[1:]}."]
 
 
 def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[str]:
