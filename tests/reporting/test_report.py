@@ -123,22 +123,29 @@ def test_where_nothing_was_learnt_that_is_what_is_said(tmp_path: Path) -> None:
     assert said.startswith("Nothing was learnt: in every run the student puts all test rows into one class.")
 
 
-def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(groups: dict[str, list[RunFolder]]) -> None:
+def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(
+    groups: dict[str, list[RunFolder]], tmp_path: Path
+) -> None:
     (run,) = groups["alone"]
     results = run.results()
     results["teacher"]["test"]["accuracy"] = 0.2
     write_json(run.path / METRICS, results)
     evidence = gather(groups)
-    first, *others = headline(summarise({"alone": evidence["alone"]}, groups))
-    assert first == (
-        "What has not learnt cannot teach: the teacher is no better than always answering"
-        f" {NASTY!r}. 57 steps of training (3 epochs) is little: give more --num_epochs, or a higher --learning_rate than"
-        " 0.001."
+    first, advice, *others = headline(summarise({"alone": evidence["alone"]}, groups))
+    assert first == f"What has not learnt cannot teach: the teacher is no better than always answering {NASTY!r}."
+    assert advice == (
+        "57 steps of training (3 epochs) is little: give more --num_epochs, or a higher --learning_rate than 0.001."
     )
     assert others[0].startswith("One seed, so these models only")
-    first, *others = headline(summarise(evidence, groups))
+    page = page_of(groups, tmp_path)
+    assert page.index('give more <code class="flag">--num_epochs</code>, or a higher') < page.index('id="table"')
+    first, _, *others = headline(summarise(evidence, groups))
     assert first.startswith("What has not learnt cannot teach: in 1 of 4 runs, as in alone: the teacher is no better")
     assert others[0].startswith("Distillation helped in ")
+    results["teacher"]["test"]["accuracy"], results["control"]["test"]["accuracy"] = 0.9, 0.2
+    write_json(run.path / METRICS, results)
+    first = headline(summarise({"alone": evidence["alone"]}, groups))[0]
+    assert first.startswith("What has not learnt cannot be compared: the control is no better")
 
 
 def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:

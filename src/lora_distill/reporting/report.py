@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lora_distill import __version__
 from lora_distill.config import CONTROLS, role_noun
@@ -77,6 +77,7 @@ def write_report(
         "points": points,
         "one_line": one_line,
         "byte_size": byte_size,
+        "flags": _flags,
         "counted": lambda number, role: counted(number, role_noun(role)),
         "svg": Markup,  # ElementTree has escaped it
     }
@@ -111,6 +112,11 @@ def write_report(
         write_text(figures_folder / f"{stem}.svg", alone)
         write_bytes(figures_folder / f"{stem}.png", figures.png(alone))
     return len(plots)
+
+
+def _flags(line: str) -> Markup:
+    """A line with its flags set as code, which is not broken after their dashes."""
+    return Markup(re.sub(r"--\w+", r'<code class="flag">\g<0></code>', str(escape(line))))  # noqa: S704 - what is no flag is escaped
 
 
 def headline(experiments: list[Experiment]) -> list[str]:
@@ -149,7 +155,8 @@ def _say_unlearnt(runs: list[dict[str, Any]]) -> list[str]:
     where = ""
     if len(runs) > 1:
         where = f"in {len(found)} of {len(runs)} runs, as in {one_line(results['exp_name'])}: "
-    return [f"What has not learnt cannot teach: {where}{said}. {advice[0].upper()}{advice[1:]}."]
+    lead = "teach" if any("teacher" in roles for _, roles in found) else "be compared"
+    return [f"What has not learnt cannot {lead}: {where}{said}.", f"{advice[0].upper()}{advice[1:]}."]
 
 
 def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[str]:
