@@ -86,8 +86,10 @@ def local_path(name: str) -> Path | None:
     """The file or folder that a name stands for, which need not be there; None for what is built in or the hub's.
 
     Raises:
-        UserError: it cannot be looked at.
+        UserError: it is an address, or cannot be looked at.
     """
+    if "://" in name:
+        raise UserError(f"{name}: data are read from a file, a folder or the hub, not from an address. Fetch it first.")
     if name == "bbc_news" or name in _ON_THE_HUB:
         return None
     try:
@@ -165,7 +167,14 @@ def _decode_article(data: bytes) -> str:
 def _open_hub(name: str, columns: Columns) -> Source:
     from lora_distill.hub import fetch_dataset
 
-    fetched = fetch_dataset(name)
+    try:
+        fetched = fetch_dataset(name)
+    except UserError as error:
+        beside = [name + suffix for suffix in SUFFIXES if Path(name + suffix).is_file()]
+        if not beside:
+            raise
+        reason = str(error).splitlines()[0]
+        raise type(error)(f"{reason}\nIf {listing(beside)} is meant, give the name with its suffix.") from None
     tables: dict[Split, Table] = {}
     order: list[str] | None = None
     notes: list[str] = []
