@@ -155,12 +155,20 @@ def test_no_such_column(refusal: Callable[..., str], name: str, content: str, wh
         ("x.csv", '"text";"label"\n"Grüße";"1"\n', "semicolons, not by commas"),
         ("x.csv", "text\tlabel\nGrüße\t1\n", "tabs, not by commas"),
         ("x.tsv", "text,label\nGrüße,1\n", "commas, not by tabs"),
+        ("x.csv", "text|label\nGrüße, alle|1\n", "vertical bars, not by commas"),
     ],
 )
 def test_another_separator(refusal: Callable[..., str], name: str, content: str, said: str, encoding: str) -> None:
     message = refusal(name, content.encode(encoding))
     assert message.startswith(f"{name}: the columns are separated by {said}.")
     assert "as UTF-8, with commas as .csv or with tabs as .tsv" in message
+
+
+@pytest.mark.parametrize("line", ["sep=,", '"SEP=;"', "\ufeffsep=\t"])
+def test_a_line_for_excel(refusal: Callable[..., str], line: str) -> None:
+    message = refusal("x.csv", f"{line}\r\ntext,label\na,b\n")
+    assert message.lower().startswith("x.csv, line 1: 'sep=")
+    assert message.endswith("is for Excel, not the names of the columns. Delete this line.")
 
 
 def test_other_separators_in_a_name_are_its_own(tmp_path: Path) -> None:

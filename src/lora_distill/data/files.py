@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
-_SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons"}
+_SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons", b"|": "vertical bars"}
 HALF_A_PAIR = "half of a surrogate pair (\\ud800 to \\udfff) stands alone"
 
 
@@ -96,6 +97,11 @@ def read_bytes(path: Path) -> bytes:
 def check_separator(path: Path, data: bytes, separator: bytes) -> None:
     """Refuse another separator. Before the bytes are decoded: a spreadsheet's file may be wrong in both."""
     header = data.partition(b"\n")[0]
+    if mark := re.fullmatch(rb'(?:\xef\xbb\xbf)?"?(sep=.)"?\s*', header, re.IGNORECASE):
+        raise UserError(
+            f"{path}, line 1: {mark[1].decode('ascii', 'replace')!r} is for Excel, not the names of the columns."
+            " Delete this line."
+        )
     found = [name for other, name in _SEPARATORS.items() if other in header]
     if found and separator not in header:
         raise UserError(
