@@ -155,6 +155,7 @@ def test_no_such_column(refusal: Callable[..., str], name: str, content: str, wh
         ("x.csv", '"text";"label"\n"Grüße";"1"\n', "semicolons, not by commas"),
         ("x.csv", "text\tlabel\nGrüße\t1\n", "tabs, not by commas"),
         ("x.tsv", "text,label\nGrüße,1\n", "commas, not by tabs"),
+        ("x.csv", '"Id, nr";text;label\n"1, a";Grüße;1\n', "semicolons, not by commas"),
         ("x.csv", "text|label\nGrüße, alle|1\n", "vertical bars, not by commas"),
     ],
 )
@@ -174,6 +175,8 @@ def test_a_line_for_excel(refusal: Callable[..., str], line: str) -> None:
 def test_other_separators_in_a_name_are_its_own(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("text,label;old\na,b\n")
     assert read_table(tmp_path / "x.csv", Columns("text", "label;old")).labels == ["b"]
+    (tmp_path / "x.csv").write_text('"text;new","label"\na,b\n')
+    assert read_table(tmp_path / "x.csv", Columns("text;new", "label")).labels == ["b"]
 
 
 def test_one_column_for_both(tmp_path: Path) -> None:

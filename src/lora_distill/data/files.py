@@ -102,8 +102,9 @@ def check_separator(path: Path, data: bytes, separator: bytes) -> None:
             f"{path}, line 1: {mark[1].decode('ascii', 'replace')!r} is for Excel, not the names of the columns."
             " Delete this line."
         )
-    found = [name for other, name in _SEPARATORS.items() if other in header]
-    if found and separator not in header:
+    bare = re.sub(rb'"[^"]*"', b"", header)  # a name may hold any of them
+    found = [name for other, name in _SEPARATORS.items() if other in bare]
+    if found and separator not in bare:
         raise UserError(
             f"{path}: the columns are separated by {found[0]}, not by {_SEPARATORS[separator]}.\n"
             "Save it, as UTF-8, with commas as .csv or with tabs as .tsv."
