@@ -141,10 +141,26 @@ def test_empty_file(refusal: Callable[..., str], name: str, content: bytes) -> N
 )
 def test_no_such_column(refusal: Callable[..., str], name: str, content: str, where: str) -> None:
     message = refusal(name, content)
-    assert message.startswith(f"{where}: no column 'text'; the columns are 'body', 'class'.")
-    assert "--text_column" in message
+    assert message.splitlines() == [
+        f"{where}: no columns 'text' and 'label'; the columns are 'body', 'class'.",
+        "Name the right ones with --text_column and --label_column.",
+    ]
     assert "no column 'label'" in refusal(name, content, Columns("body", "label"))
-    assert "--label_column" in refusal(name, content, Columns("body", "label"))
+    assert "Name the right one with --label_column." in refusal(name, content, Columns("body", "label"))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Text,Label", "Did you mean --text_column Text --label_column Label?"),
+        ("text,Label", "Did you mean --label_column Label?"),
+        ("My text,labels", "Did you mean --text_column 'My text' --label_column labels?"),
+        ("Text,class", "Name the right one with --label_column."),
+    ],
+)
+def test_columns_that_are_called_almost_so(refusal: Callable[..., str], header: str, said: str) -> None:
+    text = "Text" if "class" in header else "text"
+    assert refusal("x.csv", f"{header}\na,b\n", Columns(text, "label")).splitlines()[1:] == [said]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])

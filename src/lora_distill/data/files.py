@@ -1,6 +1,7 @@
 """One CSV, TSV, JSONL or Parquet file, read so that every fault names its place."""
 
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -168,16 +169,28 @@ def find_columns(where: str, found: list[str], columns: Columns | None) -> dict[
     if repeated:
         raise UserError(f"{where}: columns with the same name: {listing(repeated)}. Rename one of each.")
     wanted = columns.wanted() if columns else {}
-    for kind, name in wanted.items():
+    for name in wanted.values():
         alike = [f"--{other}_column" for other in wanted if wanted[other] == name]
         if len(alike) > 1:
             raise UserError(f"{' and '.join(alike)} are both {name!r}; they must differ.")
-        if name not in found:
-            raise UserError(
-                f"{where}: no column {name!r}; the columns are {listing(found)}.\n"
-                f"Name the right one with --{kind}_column."
-            )
+    if missing := {kind: name for kind, name in wanted.items() if name not in found}:
+        names = " and ".join(map(repr, missing.values()))
+        raise UserError(
+            f"{where}: no column{'s' if len(missing) > 1 else ''} {names}; the columns are {listing(found)}.\n"
+            f"{_right_columns(missing, found)}"
+        )
     return {kind: found.index(name) for kind, name in (wanted or dict(zip(found, found, strict=True))).items()}
+
+
+def _right_columns(missing: dict[str, str], found: list[str]) -> str:
+    """What to call the columns that are not there, by what they hold."""
+    folded = {name.casefold(): name for name in found}
+    nearest = {kind: difflib.get_close_matches(name.casefold(), folded, n=1) for kind, name in missing.items()}
+    if all(nearest.values()):
+        flags = [f"--{kind}_column {shlex.quote(folded[near])}" for kind, (near,) in nearest.items()]
+        return f"Did you mean {' '.join(flags)}?"
+    flags = [f"--{kind}_column" for kind in missing]
+    return f"Name the right one{'s' if len(missing) > 1 else ''} with {' and '.join(flags)}."
 
 
 def _read_jsonl(path: Path, text: str, columns: Columns | None) -> Raw:
