@@ -176,6 +176,19 @@ def test_students_are_ranked_among_those_on_the_same_texts(tmp_path: Path) -> No
     assert "front" not in page[page.index("<svg") : page.index("</svg>")]
 
 
+@pytest.mark.parametrize(("teacher", "has_line"), [(0.9, True), (0.1, False)])
+def test_a_line_is_explained_where_there_is_one(teacher: float, has_line: bool, tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "one", 0)
+    results = run.results()
+    for role, accuracy in {"teacher": teacher, "student": 0.5, "control": 0.5}.items():
+        results[role]["test"]["accuracy"] = accuracy
+    write_json(run.path / METRICS, results)
+    page = page_of({"one": [run]}, tmp_path)
+    overview = page[page.index('id="overview"') : page.index("</figure>")]
+    assert ('class="line front"' in overview) == has_line
+    assert ("The dashed line: no model" in overview) == has_line
+
+
 def test_it_asks_no_network_and_escapes_what_users_wrote(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     page = page_of(groups, tmp_path)
     assert re.findall(r'(?:src|href)="(?!#)[^"]*"', page) == []
