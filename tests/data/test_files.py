@@ -117,6 +117,14 @@ def test_unknown_suffix(refusal: Callable[..., str]) -> None:
     assert ".csv, .tsv, .jsonl, .parquet" in message
 
 
+def test_plain_lines_are_texts_where_nothing_else_is_read(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    (tmp_path / "x.txt").write_bytes("\ufeffa, b\r\n\n c\u2028d\n  \nlast".encode())
+    table = read_table(tmp_path / "x.txt", Columns("text", None))
+    assert (table.texts, table.labels) == (["a, b", " c\u2028d", "last"], [])
+    for columns in (Columns("text", "label"), Columns("text", None, "second")):
+        assert "the suffix '.txt' is not known" in refusal("x.txt", "a\n", columns)
+
+
 def test_a_json_array_and_the_way_out(refusal: Callable[..., str], tmp_path: Path) -> None:
     message = refusal("my rows.json", '[{"text": "é", "label": 1},\n {"text": "b", "label": 2}]')
     assert "'.json'" in message

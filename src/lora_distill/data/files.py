@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+PLAIN = ".txt"
 
 _SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons", b"|": "vertical bars"}
 HALF_A_PAIR = "half of a surrogate pair (\\ud800 to \\udfff) stands alone"
@@ -53,7 +54,8 @@ class Raw:
 def read_raw(path: Path, columns: Columns | None) -> Raw:
     """Read a file; the suffix says which format it is in.
 
-    Empty lines are skipped. Text files are UTF-8, with or without a byte order mark.
+    Where texts alone are read, each line of a .txt file is one. Empty lines are skipped. Text files are UTF-8, with or
+    without a byte order mark.
 
     Args:
         path: of the file.
@@ -63,7 +65,8 @@ def read_raw(path: Path, columns: Columns | None) -> Raw:
         UserError: with the file's name, and the line (Parquet: the row) where there is one.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES and path.exists():
+    is_plain = suffix == PLAIN and columns is not None and [*columns.wanted()] == ["text"]
+    if suffix not in SUFFIXES and not is_plain and path.exists():
         convert = "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]"
         fault = f"{path}: the suffix {path.suffix!r} is not known. Allowed: {', '.join(SUFFIXES)}."
         if suffix == ".json":
@@ -73,7 +76,9 @@ def read_raw(path: Path, columns: Columns | None) -> Raw:
     data = read_bytes(path)
     if not data.strip():
         raise UserError(f"{path}: the file is empty.")
-    if suffix == ".parquet":
+    if is_plain:
+        raw = _read_plain(_decode(path, data))
+    elif suffix == ".parquet":
         raw = _read_parquet(path, data, columns)
     elif suffix == ".jsonl":
         raw = _read_jsonl(path, _decode(path, data), columns)
@@ -191,6 +196,12 @@ def _right_columns(missing: dict[str, str], found: list[str]) -> str:
         return f"Did you mean {' '.join(flags)}?"
     flags = [f"--{kind}_column" for kind in missing]
     return f"Name the right one{'s' if len(missing) > 1 else ''} with {' and '.join(flags)}."
+
+
+def _read_plain(text: str) -> Raw:
+    lines = enumerate(io.StringIO(text, newline=""), start=1)
+    texts = {number: line.rstrip("\r\n") for number, line in lines if line.strip()}
+    return Raw({"text": [*texts.values()]}, [*texts], "line")
 
 
 def _read_jsonl(path: Path, text: str, columns: Columns | None) -> Raw:
