@@ -103,6 +103,8 @@ start_log() {
 install() {
     local torch
     torch="torch $(sed -n 's/^torch==//p' "$clone/constraints.txt")"
+    say "Installing takes a minute or more, as the network goes, and about 2 GB on disk, with CUDA's torch more." \
+        "To watch it: tail -f $(printf '%q' "$log")"
     # Some tools make environments without pip.
     in_clone "$venv/bin/python" -m ensurepip >>"$log" 2>&1 || true
     if [ "$(uname)" = Darwin ] || has_gpu; then

@@ -55,6 +55,7 @@ def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
     code, out, _ = run("suite", "s.yaml", "--only", "x")
     assert (code, shown()) == (0, {"x": [0, 1], "y": [0, 1]})
     assert "- y: " in out
+    assert re.search(r"^Next: .* show o/s-x-seed-0\n {6}.* evaluate o/s-x-seed-0 --dataset FILE ", out, re.MULTILINE)
     assert not Path("o/s.html").exists()  # nothing was trained
     (tmp_path / "y.csv").write_text("text,label\na,0\nc,1\n")
     code, out, err = run("suite", "s.yaml", "--only", "x")

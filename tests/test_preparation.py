@@ -12,8 +12,9 @@ from lora_distill import preparation
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
+from lora_distill.inputs import load_data
 from lora_distill.model.base import BaseModel, resolve_base_model
-from lora_distill.preparation import Prepared, known_texts, load_data, prepare
+from lora_distill.preparation import Prepared, known_texts, prepare
 from lora_distill.run_folder import RunFolder
 from tests.end_to_end.conftest import write_rows
 from tests.tiny import tiny_model

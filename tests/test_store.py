@@ -166,7 +166,7 @@ def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_
     assert not artefact.work.exists()
 
 
-def test_whoever_waits_for_a_lock_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_waits_for_a_lock_says_so_also_when_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held, waited_for, told = threading.Event(), threading.Event(), []
 
     def hold() -> None:
@@ -174,11 +174,11 @@ def test_whoever_waits_for_a_lock_says_so(tmp_path: Path, monkeypatch: pytest.Mo
             held.set()
             waited_for.wait(timeout=20)
 
-    def info(message: str, *arguments: object) -> None:
+    def warning(message: str, *arguments: object) -> None:
         told.append(message % arguments)
         waited_for.set()
 
-    monkeypatch.setattr(store.logger, "info", info)
+    monkeypatch.setattr(store.logger, "warning", warning)
     with lock(tmp_path, "another"), lock(tmp_path, "mine"):
         assert told == []
     holder = threading.Thread(target=hold)

@@ -5,6 +5,7 @@ import warnings
 
 from lora_distill.config import Config
 from lora_distill.errors import UserError
+from lora_distill.inputs import check_files
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import PLACES, RunFolder, TakenError
@@ -40,6 +41,7 @@ def _check(configs: list[Config], *, overwrite: bool) -> None:
         folder.admit(config, resume=folder.begun, overwrite=again)
     for config, folder, again in runs:
         if again or not folder.finished:
+            check_files(config, resume=folder.begun and not again)
             from lora_distill.experiment import prepare_run
 
             prepare_run(config, resume=folder.begun and not again, overwrite=again)

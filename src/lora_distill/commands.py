@@ -132,12 +132,17 @@ def suite(arguments: argparse.Namespace) -> int:
             print_lines(f"Written to {first / suite.name}.json")
             if outcome.trained or outcome.failures:
                 report_on(first / f"{suite.name}.html", groups, evidence)
+        results = outcome.results[0]
+        run = shlex.quote(str(first / results["exp_name"]))
+        own = f"{program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
+        own += "   (columns text, label)"
+        if results["data"]["source"]["kind"] in ("file", "folder"):
+            own = f"{program()} evaluate {run} --dataset FILE   (other labelled texts)"
         print_lines(
             *compare_plan(suite),
             f"Everything is in {first}, a folder for each run.",
-            f"Next: {program()} show {shlex.quote(str(first / outcome.results[0]['exp_name']))}",
-            f"      {program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
-            "   (columns text, label)",
+            f"Next: {program()} show {run}",
+            f"      {own}",
         )
     for message in dict.fromkeys(outcome.failures.values()):  # one mistake in the base fails them all
         names = ", ".join(name for name, told in outcome.failures.items() if told == message)

@@ -12,7 +12,6 @@ from lora_distill.combinations import check_combinations
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.answers import Answers
 from lora_distill.data.long_text import cut_note
-from lora_distill.data.sources import load_dataset
 from lora_distill.data.splits import draw_folds, stand_in
 from lora_distill.data.tokenising import keep_tokens, most_tokens
 from lora_distill.data.tokens import Tokens
@@ -20,6 +19,7 @@ from lora_distill.data.types import JUDGED, Dataset, Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
+from lora_distill.inputs import load_data
 from lora_distill.model.adapter import (
     AdapterSettings,
     Classifier,
@@ -191,14 +191,6 @@ def _check_fractions(config: Config, dataset: Dataset) -> None:
                 f"--{split}_fraction {share}: {dataset.name} has a {split} split of its own, and all of it is taken."
                 " Leave it out."
             )
-
-
-def load_data(config: Config) -> Dataset:
-    """The data set that a config names, split as it says."""
-    names: tuple[str, ...] = ("text_column", "label_column", "seed", "validation_fraction", "test_fraction")
-    names += ("max_train_rows", "labels_per_class", "unlabelled", "text_pair_column")
-    settings = {name: getattr(config, name) for name in names}
-    return once(("data", config.dataset, *settings.values()), lambda: load_dataset(config.dataset, **settings))
 
 
 def known_texts(run: RunFolder, test: Sequence[Text], validation: Sequence[Text]) -> list[str]:

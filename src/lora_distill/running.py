@@ -16,6 +16,7 @@ from lora_distill.config import Config
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns, read_bytes
 from lora_distill.errors import UserError
+from lora_distill.inputs import check_files
 from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
 from lora_distill.remembering import once, remembering
@@ -154,9 +155,11 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float |
         results = _read(config)
         logger.info("%s: already finished, nothing was trained; --overwrite trains it again", run.path)
         return results
-    from lora_distill.experiment import run_experiment
+    with remembering():  # or the data would be read twice
+        check_files(config, resume=resume)
+        from lora_distill.experiment import run_experiment
 
-    return run_experiment(config, resume=resume, overwrite=overwrite, since=since)
+        return run_experiment(config, resume=resume, overwrite=overwrite, since=since)
 
 
 def read_others(suite: Suite, outcome: SuiteResult) -> list[dict[str, Any]]:

@@ -143,7 +143,7 @@ def lock(folder: Path, name: str) -> Iterator[None]:
         held.acquire(timeout=0)
     except Timeout:
         started = time.monotonic()
-        logger.info("waiting for another process that works on %s in %s", name, folder)
+        logger.warning("waiting for another process that works on %s in %s", name, folder)
         held.acquire()
         _waits.append(time.monotonic() - started)
     try:

@@ -85,7 +85,7 @@ def read_suite(
     faults += _said_twice(file, base, grid, flag_origins)
     name = str(file.values.get("name", path.stem))
     if not experiments.values and not grid.values and not faults:
-        faults.append(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
+        raise UserError(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
     found: dict[str, Config] = {}
     origins_of: dict[str, dict[str, str]] = {}
     for experiment, place, values, origins in _expand(experiments, grid, faults):

@@ -9,7 +9,7 @@ import pytest
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
 from lora_distill.errors import UserError
-from lora_distill.hub import HubDataset
+from lora_distill.hub import HubDataset, Unavailable
 
 COLUMNS = Columns("text", "label")
 ROWS = "text,label\na,1\nb,2\n"
@@ -83,6 +83,28 @@ def test_what_looks_like_a_path_is_never_asked_of_the_hub(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no such file"):
         open_source(name, COLUMNS)
+
+
+def test_a_file_that_was_named_without_its_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise Unavailable(f"dataset {name} cannot be had: no hub.\nWhat works: another one.")
+
+    monkeypatch.setattr("lora_distill.hub.fetch_dataset", refuse)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Unavailable, match="What works: another one"):
+        open_source("mine", COLUMNS)
+    (tmp_path / "mine.csv").write_text(ROWS)
+    with pytest.raises(Unavailable) as error:
+        open_source("mine", COLUMNS)
+    assert str(error.value).splitlines() == [
+        "dataset mine cannot be had: no hub.",
+        "If 'mine.csv' is meant, give the name with its suffix.",
+    ]
+
+
+def test_an_address_is_no_path() -> None:
+    with pytest.raises(UserError, match=r"http://x\.y/mine\.csv: .* not from an address\. Fetch it first\."):
+        open_source("http://x.y/mine.csv", COLUMNS)
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "~no-such-user/x.csv", "no\0such.csv"])

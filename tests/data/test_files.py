@@ -117,6 +117,14 @@ def test_unknown_suffix(refusal: Callable[..., str]) -> None:
     assert ".csv, .tsv, .jsonl, .parquet" in message
 
 
+def test_plain_lines_are_texts_where_nothing_else_is_read(tmp_path: Path, refusal: Callable[..., str]) -> None:
+    (tmp_path / "x.txt").write_bytes("\ufeffa, b\r\n\n c\u2028d\n  \nlast".encode())
+    table = read_table(tmp_path / "x.txt", Columns("text", None))
+    assert (table.texts, table.labels) == (["a, b", " c\u2028d", "last"], [])
+    for columns in (Columns("text", "label"), Columns("text", None, "second")):
+        assert "the suffix '.txt' is not known" in refusal("x.txt", "a\n", columns)
+
+
 def test_a_json_array_and_the_way_out(refusal: Callable[..., str], tmp_path: Path) -> None:
     message = refusal("my rows.json", '[{"text": "é", "label": 1},\n {"text": "b", "label": 2}]')
     assert "'.json'" in message
@@ -141,10 +149,26 @@ def test_empty_file(refusal: Callable[..., str], name: str, content: bytes) -> N
 )
 def test_no_such_column(refusal: Callable[..., str], name: str, content: str, where: str) -> None:
     message = refusal(name, content)
-    assert message.startswith(f"{where}: no column 'text'; the columns are 'body', 'class'.")
-    assert "--text_column" in message
+    assert message.splitlines() == [
+        f"{where}: no columns 'text' and 'label'; the columns are 'body', 'class'.",
+        "Name the right ones with --text_column and --label_column.",
+    ]
     assert "no column 'label'" in refusal(name, content, Columns("body", "label"))
-    assert "--label_column" in refusal(name, content, Columns("body", "label"))
+    assert "Name the right one with --label_column." in refusal(name, content, Columns("body", "label"))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Text,Label", "Did you mean --text_column Text --label_column Label?"),
+        ("text,Label", "Did you mean --label_column Label?"),
+        ("My text,labels", "Did you mean --text_column 'My text' --label_column labels?"),
+        ("Text,class", "Name the right one with --label_column."),
+    ],
+)
+def test_columns_that_are_called_almost_so(refusal: Callable[..., str], header: str, said: str) -> None:
+    text = "Text" if "class" in header else "text"
+    assert refusal("x.csv", f"{header}\na,b\n", Columns(text, "label")).splitlines()[1:] == [said]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
@@ -155,6 +179,8 @@ def test_no_such_column(refusal: Callable[..., str], name: str, content: str, wh
         ("x.csv", '"text";"label"\n"Grüße";"1"\n', "semicolons, not by commas"),
         ("x.csv", "text\tlabel\nGrüße\t1\n", "tabs, not by commas"),
         ("x.tsv", "text,label\nGrüße,1\n", "commas, not by tabs"),
+        ("x.csv", '"Id, nr";text;label\n"1, a";Grüße;1\n', "semicolons, not by commas"),
+        ("x.csv", "text|label\nGrüße, alle|1\n", "vertical bars, not by commas"),
     ],
 )
 def test_another_separator(refusal: Callable[..., str], name: str, content: str, said: str, encoding: str) -> None:
@@ -163,9 +189,18 @@ def test_another_separator(refusal: Callable[..., str], name: str, content: str,
     assert "as UTF-8, with commas as .csv or with tabs as .tsv" in message
 
 
+@pytest.mark.parametrize("line", ["sep=,", '"SEP=;"', "\ufeffsep=\t"])
+def test_a_line_for_excel(refusal: Callable[..., str], line: str) -> None:
+    message = refusal("x.csv", f"{line}\r\ntext,label\na,b\n")
+    assert message.lower().startswith("x.csv, line 1: 'sep=")
+    assert message.endswith("is for Excel, not the names of the columns. Delete this line.")
+
+
 def test_other_separators_in_a_name_are_its_own(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("text,label;old\na,b\n")
     assert read_table(tmp_path / "x.csv", Columns("text", "label;old")).labels == ["b"]
+    (tmp_path / "x.csv").write_text('"text;new","label"\na,b\n')
+    assert read_table(tmp_path / "x.csv", Columns("text;new", "label")).labels == ["b"]
 
 
 def test_one_column_for_both(tmp_path: Path) -> None:

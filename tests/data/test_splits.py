@@ -102,6 +102,15 @@ def test_too_few_rows_of_a_class() -> None:
         require_rows(labels, ["train", "validation", "test"], ["ham", "spam"], "x.csv")
     assert "x.csv: too few rows of class 'spam': 2 where 3 are needed" in str(error.value)
     assert "train, validation, test" in str(error.value)
+    assert str(error.value).endswith("\nAdd rows of this class or leave it out.")
+
+
+def test_too_few_rows_of_a_class_that_is_another_one_written_otherwise() -> None:
+    with pytest.raises(UserError, match=r"class 'sports': 1 where 2 ") as error:
+        require_rows(np.array([0, 0, 1]), ["train", "validation"], ["Sports", "sports"], "x.csv")
+    assert str(error.value).splitlines()[1:] == [
+        "'Sports' differs from it by case only. If they are one class, write it one way in all rows."
+    ]
 
 
 def test_shared_texts_are_dropped_whatever_their_white_space_and_label() -> None:

@@ -248,6 +248,7 @@ def test_rows_that_changed_are_not_gone_on_with(tmp_path: Path) -> None:
         ("a.csv", "\n\n", "the file is empty"),
         ("a.csv", "words,id\n", "line 1: no column 'text'"),
         ("a.csv", "text;id\n", "separated by semicolons"),
+        ("a.csv", '"id, nr";text\n', "separated by semicolons"),
         ("a.csv", "text,text\n", "columns with the same name"),
         ("a.csv", "text,label\n", "there is a column 'label' already"),
         ("a.csv", '"text\n', "never closed"),

@@ -1,6 +1,7 @@
 """The shell scripts, with a stand-in for Python and pip: what they install, when, and what they say."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -104,9 +105,12 @@ def test_the_first_call_installs_and_runs_the_default_suite_where_it_was_called(
     assert clone.installed() == [CPU_TORCH, "-e .[train]"]
     lines = output.splitlines()
     assert lines[0] == "Making .venv with Python 3.11.99 …"
-    assert lines[1].startswith("Installing torch 2.13.0 (CPU build)")
+    assert lines[1].startswith("Installing takes a minute or more, ")
+    watch = shlex.split(lines[2].removeprefix("To watch it: "))
+    assert watch == ["tail", "-f", f"{clone.folder}/.venv/install.log"]
+    assert lines[3].startswith("Installing torch 2.13.0 (CPU build)")
     assert lines[-1] == f"in {clone.elsewhere}: suite {clone.folder}/configs/quickstart.yaml"
-    assert len(lines) == 4
+    assert len(lines) == 6
 
 
 def test_a_suite_is_taken_from_the_callers_folder_and_flags_are_passed_on(clone: Clone) -> None:

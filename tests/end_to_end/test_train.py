@@ -65,7 +65,13 @@ def test_a_run_leaves_all_that_it_says(small_run: Path) -> None:
 
 def test_metrics_have_the_promised_shape(small_run: Path) -> None:
     metrics = json.loads((small_run / "metrics.json").read_text())
+    history = [json.loads(line) for line in (small_run / "history.jsonl").read_text().splitlines()]
     for role in ROLES:
+        judged = [line for line in history if line["role"] == role and line["event"] == "validation"]
+        best = max(judged, key=lambda line: (line["accuracy"], -line["nll"]))
+        assert metrics[role]["steps"] == judged[-1]["step"] > 0
+        assert metrics[role]["still_learning"] == (best is judged[-1])
+        assert metrics[role]["learning_rate"] > 0
         for split in ("test", "validation"):
             assert {"accuracy", "macro_f1", "nll", "ece", "brier", "per_class", "confusion"} <= set(
                 metrics[role][split]

@@ -49,6 +49,9 @@ def _sample_results(label_names: tuple[str, ...], rows: int) -> dict[str, Any]:
             "base_model": "minilm",
             "examples_per_second": 94.7,
             "epochs": 3,
+            "steps": 57,
+            "learning_rate": 1e-3,
+            "still_learning": False,
             "kept_epoch": 2,
             "reused": False,
         }

@@ -267,6 +267,13 @@ def test_the_epoch_was_chosen_on_validation_only_where_it_was() -> None:
     assert "flatters" not in card(keep_epoch="last")
 
 
+def test_one_epoch_has_no_plural() -> None:
+    results = sample_results()
+    assert "- 3 epochs run, the weights of epoch 2 kept; seed 0" in card("student", results)
+    results["student"] |= {"epochs": 1, "kept_epoch": 1}
+    assert "- 1 epoch run, the weights of epoch 1 kept; seed 0" in card("student", results)
+
+
 def test_data_and_what_was_done_to_it() -> None:
     results = sample_results()
     results["fallbacks"] = ["the default dataset ag_news could not be had; bbc_news was used instead"]

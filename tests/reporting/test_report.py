@@ -123,6 +123,31 @@ def test_where_nothing_was_learnt_that_is_what_is_said(tmp_path: Path) -> None:
     assert said.startswith("Nothing was learnt: in every run the student puts all test rows into one class.")
 
 
+def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(
+    groups: dict[str, list[RunFolder]], tmp_path: Path
+) -> None:
+    (run,) = groups["alone"]
+    results = run.results()
+    results["teacher"]["test"]["accuracy"] = 0.2
+    write_json(run.path / METRICS, results)
+    evidence = gather(groups)
+    first, advice, *others = headline(summarise({"alone": evidence["alone"]}, groups))
+    assert first == f"What has not learnt cannot teach: the teacher is no better than always answering {NASTY!r}."
+    assert advice == (
+        "57 steps of training (3 epochs) is little: give more --num_epochs, or a higher --learning_rate than 0.001."
+    )
+    assert others[0].startswith("One seed, so these models only")
+    page = page_of(groups, tmp_path)
+    assert page.index('give more <code class="flag">--num_epochs</code>, or a higher') < page.index('id="table"')
+    first, _, *others = headline(summarise(evidence, groups))
+    assert first.startswith("What has not learnt cannot teach: in 1 of 4 runs, as in alone: the teacher is no better")
+    assert others[0].startswith("Distillation helped in ")
+    results["teacher"]["test"]["accuracy"], results["control"]["test"]["accuracy"] = 0.9, 0.2
+    write_json(run.path / METRICS, results)
+    first = headline(summarise({"alone": evidence["alone"]}, groups))[0]
+    assert first.startswith("What has not learnt cannot be compared: the control is no better")
+
+
 def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:
     runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
     assert "Accuracy against the time of an answer" not in page_of(runs, tmp_path)
@@ -149,6 +174,19 @@ def test_students_are_ranked_among_those_on_the_same_texts(tmp_path: Path) -> No
     page = page_of(runs, tmp_path)
     assert "dashed line: no model" not in page
     assert "front" not in page[page.index("<svg") : page.index("</svg>")]
+
+
+@pytest.mark.parametrize(("teacher", "has_line"), [(0.9, True), (0.1, False)])
+def test_a_line_is_explained_where_there_is_one(teacher: float, has_line: bool, tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "one", 0)
+    results = run.results()
+    for role, accuracy in {"teacher": teacher, "student": 0.5, "control": 0.5}.items():
+        results[role]["test"]["accuracy"] = accuracy
+    write_json(run.path / METRICS, results)
+    page = page_of({"one": [run]}, tmp_path)
+    overview = page[page.index('id="overview"') : page.index("</figure>")]
+    assert ('class="line front"' in overview) == has_line
+    assert ("The dashed line: no model" in overview) == has_line
 
 
 def test_it_asks_no_network_and_escapes_what_users_wrote(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:

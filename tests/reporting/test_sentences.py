@@ -11,8 +11,10 @@ from lora_distill.reporting.sentences import (
     one_line,
     percent,
     points,
+    remedy,
     seeds_draw,
     standard_error,
+    unlearnt,
     verdict,
 )
 
@@ -91,12 +93,21 @@ def test_few_test_rows_are_said_to_be(rows: int, few: bool) -> None:
         assert said.endswith("; fewer than 30 test rows say next to nothing") == few
 
 
+TRAINED = {
+    "trainable_parameters": {"total": 1},
+    "steps": 7,
+    "epochs": 1,
+    "learning_rate": 2e-4,
+    "still_learning": True,
+}
+
+
 def with_confusions(**confusions: list[list[int]]) -> dict[str, Any]:
     """Results of roles that answered so: a list for each true class, in it a count for each answer."""
     results: dict[str, Any] = {"data": {"label_names": ["a", "b\n"]}}
     for role, confusion in confusions.items():
         right, rows = confusion[0][0] + confusion[1][1], sum(map(sum, confusion))
-        results[role] = {"test": {"confusion": confusion, "accuracy": right / rows}}
+        results[role] = TRAINED | {"test": {"confusion": confusion, "accuracy": right / rows}}
     return results
 
 
@@ -110,8 +121,45 @@ def test_models_that_learnt_nothing_are_not_believed() -> None:
         "the teacher puts every test row into 'b'",
         "the student puts every test row into 'b'",
         "the control puts every test row into 'b'",
-        "the teacher is no better than always answering 'b'",
+        "the teacher, the student and the control are no better than always answering 'b'",
+        "7 steps of training (1 epoch) is little: give more --num_epochs, or a higher --learning_rate than 0.0002",
     ]
+
+
+LONG = {"steps": 5000, "epochs": 5}
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"steps": 1, "still_learning": False},
+            "1 step of training (1 epoch) is little: give more --num_epochs, or a higher --learning_rate than 0.0002",
+        ),
+        (
+            LONG,
+            "5,000 steps of training (5 epochs) ended while validation still got better: give more --num_epochs, or a"
+            " higher --learning_rate than 0.0002",
+        ),
+        (
+            LONG | {"still_learning": False},
+            "5,000 steps of training (5 epochs) came to nothing: try another --learning_rate than 0.0002, another"
+            " --base_model, or more rows",
+        ),
+        ({"trainable_parameters": None}, "it was not trained here: give another teacher"),
+    ],
+)
+def test_what_to_do_follows_from_how_it_was_trained(facts: dict[str, Any], said: str) -> None:
+    results = with_confusions(teacher=[[0, 2], [0, 2]], student=[[2, 0], [0, 2]])
+    results["teacher"] |= facts
+    assert unlearnt(results) == ["teacher"]
+    assert remedy(results, ["teacher"]) == said
+
+
+def test_of_several_teachers_the_steps_are_not_known() -> None:
+    results = with_confusions(teacher=[[0, 2], [0, 2]], student=[[2, 0], [0, 2]])
+    del results["teacher"]["steps"]
+    assert remedy(results, ["teacher"]) == "give more --num_epochs, or a higher --learning_rate"
 
 
 def test_a_teacher_that_has_nothing_to_teach_is_not_believed() -> None:

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from lora_distill.reporting.tables import class_table, explain, results_table, role_table
+from lora_distill.evaluation.verdict import Verdict
+from lora_distill.evidence import Evidence
+from lora_distill.reporting.tables import class_table, explain, explain_evidence, results_table, role_table
 from tests.reporting.sample import sample_results
 
 
@@ -137,11 +140,22 @@ def test_what_speaks_against_the_numbers_comes_before_them() -> None:
     lines = explain(results)
     assert lines[1] == (
         "WARNING: quickstart-temperature-1: teacher: 3 of 445 test rows hold texts; the teacher puts every test row "
-        "into 'business'; the teacher is no better than always answering 'business'; the teacher is less often right"
-        " than the control."
+        "into 'business'; the teacher is no better than always answering 'business'; 57 steps of training (3 epochs) is"
+        " little: give more --num_epochs, or a higher --learning_rate than 0.001; the teacher is less often right than"
+        " the control."
     )
     assert lines[-2].endswith("; labels: 'a', 'A' differ by case only.")
     assert sum("hold texts" in line or "differ by case" in line for line in lines) == 2
+
+
+def test_what_speaks_against_verdicts_over_seeds_comes_before_them() -> None:
+    results = suite()[:1]
+    results[0]["teacher"]["test"]["accuracy"] = 0.2
+    verdict = Verdict("helped", "Distillation helped.", 0.01, None)
+    evidence = Evidence([], [0, 1], ["all"], [], {}, {}, {"control": verdict}, "", np.zeros((0, 2), np.bool_))
+    lines = explain_evidence({"one": evidence}, results)
+    assert lines[1].startswith("WARNING: quickstart-base: the teacher is no better than always answering 'business'; ")
+    assert lines[2] == "- one: Distillation helped."
 
 
 def test_explanation_without_a_control_compares_nothing() -> None:

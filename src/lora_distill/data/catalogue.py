@@ -76,23 +76,34 @@ def open_source(name: str, columns: Columns) -> Source:
         if columns.text_pair is not None:
             raise UserError(f"--text_pair_column {columns.text_pair}: bbc_news has one text in each row. Leave it out.")
         return _open_bbc_news()
-    if name in _ON_THE_HUB:
-        return _open_hub(_ON_THE_HUB[name], columns)
+    path = local_path(name)
+    if path is None:
+        return _open_hub(_ON_THE_HUB.get(name, name), columns)
+    return _open_folder(path, columns) if path.is_dir() else _open_file(path, columns)
+
+
+def local_path(name: str) -> Path | None:
+    """The file or folder that a name stands for, which need not be there; None for what is built in or the hub's.
+
+    Raises:
+        UserError: it is an address, or cannot be looked at.
+    """
+    if "://" in name:
+        raise UserError(f"{name}: data are read from a file, a folder or the hub, not from an address. Fetch it first.")
+    if name == "bbc_news" or name in _ON_THE_HUB:
+        return None
     try:
         path = Path(name).expanduser()
-        is_path, is_folder = _is_path(name, path), path.is_dir()
+        return path if _is_path(name, path) else None
     except (OSError, RuntimeError) as error:  # a name too long, no access, no home
         reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
         raise UserError(f"{name[:80]}: cannot be read: {reason}.") from None
-    if not is_path:
-        return _open_hub(name, columns)
-    return _open_folder(path, columns) if is_folder else _open_file(path, columns)
 
 
 def _is_path(name: str, path: Path) -> bool:
     looks_like_one = name.startswith(("/", "./", "../", "~")) or name.endswith("/") or name.count("/") > 1
     is_bare_file_name = "/" not in name and path.suffix != ""
-    return looks_like_one or is_bare_file_name or path.suffix.lower() in SUFFIXES or path.exists()
+    return path.exists() or looks_like_one or is_bare_file_name or path.suffix.lower() in SUFFIXES
 
 
 def _open_file(path: Path, columns: Columns) -> Source:
@@ -156,7 +167,14 @@ def _decode_article(data: bytes) -> str:
 def _open_hub(name: str, columns: Columns) -> Source:
     from lora_distill.hub import fetch_dataset
 
-    fetched = fetch_dataset(name)
+    try:
+        fetched = fetch_dataset(name)
+    except UserError as error:
+        beside = [name + suffix for suffix in SUFFIXES if Path(name + suffix).is_file()]
+        if not beside:
+            raise
+        reason = str(error).splitlines()[0]
+        raise type(error)(f"{reason}\nIf {listing(beside)} is meant, give the name with its suffix.") from None
     tables: dict[Split, Table] = {}
     order: list[str] | None = None
     notes: list[str] = []

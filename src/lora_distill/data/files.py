@@ -1,9 +1,11 @@
 """One CSV, TSV, JSONL or Parquet file, read so that every fault names its place."""
 
 import csv
+import difflib
 import hashlib
 import io
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+PLAIN = ".txt"
 
-_SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons"}
+_SEPARATORS = {b",": "commas", b"\t": "tabs", b";": "semicolons", b"|": "vertical bars"}
 HALF_A_PAIR = "half of a surrogate pair (\\ud800 to \\udfff) stands alone"
 
 
@@ -51,7 +54,8 @@ class Raw:
 def read_raw(path: Path, columns: Columns | None) -> Raw:
     """Read a file; the suffix says which format it is in.
 
-    Empty lines are skipped. Text files are UTF-8, with or without a byte order mark.
+    Where texts alone are read, each line of a .txt file is one. Empty lines are skipped. Text files are UTF-8, with or
+    without a byte order mark.
 
     Args:
         path: of the file.
@@ -61,7 +65,8 @@ def read_raw(path: Path, columns: Columns | None) -> Raw:
         UserError: with the file's name, and the line (Parquet: the row) where there is one.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES and path.exists():
+    is_plain = suffix == PLAIN and columns is not None and [*columns.wanted()] == ["text"]
+    if suffix not in SUFFIXES and not is_plain and path.exists():
         convert = "import json, sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]"
         fault = f"{path}: the suffix {path.suffix!r} is not known. Allowed: {', '.join(SUFFIXES)}."
         if suffix == ".json":
@@ -71,7 +76,9 @@ def read_raw(path: Path, columns: Columns | None) -> Raw:
     data = read_bytes(path)
     if not data.strip():
         raise UserError(f"{path}: the file is empty.")
-    if suffix == ".parquet":
+    if is_plain:
+        raw = _read_plain(_decode(path, data))
+    elif suffix == ".parquet":
         raw = _read_parquet(path, data, columns)
     elif suffix == ".jsonl":
         raw = _read_jsonl(path, _decode(path, data), columns)
@@ -96,8 +103,14 @@ def read_bytes(path: Path) -> bytes:
 def check_separator(path: Path, data: bytes, separator: bytes) -> None:
     """Refuse another separator. Before the bytes are decoded: a spreadsheet's file may be wrong in both."""
     header = data.partition(b"\n")[0]
-    found = [name for other, name in _SEPARATORS.items() if other in header]
-    if found and separator not in header:
+    if mark := re.fullmatch(rb'(?:\xef\xbb\xbf)?"?(sep=.)"?\s*', header, re.IGNORECASE):
+        raise UserError(
+            f"{path}, line 1: {mark[1].decode('ascii', 'replace')!r} is for Excel, not the names of the columns."
+            " Delete this line."
+        )
+    bare = re.sub(rb'"[^"]*"', b"", header)  # a name may hold any of them
+    found = [name for other, name in _SEPARATORS.items() if other in bare]
+    if found and separator not in bare:
         raise UserError(
             f"{path}: the columns are separated by {found[0]}, not by {_SEPARATORS[separator]}.\n"
             "Save it, as UTF-8, with commas as .csv or with tabs as .tsv."
@@ -161,16 +174,34 @@ def find_columns(where: str, found: list[str], columns: Columns | None) -> dict[
     if repeated:
         raise UserError(f"{where}: columns with the same name: {listing(repeated)}. Rename one of each.")
     wanted = columns.wanted() if columns else {}
-    for kind, name in wanted.items():
+    for name in wanted.values():
         alike = [f"--{other}_column" for other in wanted if wanted[other] == name]
         if len(alike) > 1:
             raise UserError(f"{' and '.join(alike)} are both {name!r}; they must differ.")
-        if name not in found:
-            raise UserError(
-                f"{where}: no column {name!r}; the columns are {listing(found)}.\n"
-                f"Name the right one with --{kind}_column."
-            )
+    if missing := {kind: name for kind, name in wanted.items() if name not in found}:
+        names = " and ".join(map(repr, missing.values()))
+        raise UserError(
+            f"{where}: no column{'s' if len(missing) > 1 else ''} {names}; the columns are {listing(found)}.\n"
+            f"{_right_columns(missing, found)}"
+        )
     return {kind: found.index(name) for kind, name in (wanted or dict(zip(found, found, strict=True))).items()}
+
+
+def _right_columns(missing: dict[str, str], found: list[str]) -> str:
+    """What to call the columns that are not there, by what they hold."""
+    folded = {name.casefold(): name for name in found}
+    nearest = {kind: difflib.get_close_matches(name.casefold(), folded, n=1) for kind, name in missing.items()}
+    if all(nearest.values()):
+        flags = [f"--{kind}_column {shlex.quote(folded[near])}" for kind, (near,) in nearest.items()]
+        return f"Did you mean {' '.join(flags)}?"
+    flags = [f"--{kind}_column" for kind in missing]
+    return f"Name the right one{'s' if len(missing) > 1 else ''} with {' and '.join(flags)}."
+
+
+def _read_plain(text: str) -> Raw:
+    lines = enumerate(io.StringIO(text, newline=""), start=1)
+    texts = {number: line.rstrip("\r\n") for number, line in lines if line.strip()}
+    return Raw({"text": [*texts.values()]}, [*texts], "line")
 
 
 def _read_jsonl(path: Path, text: str, columns: Columns | None) -> Raw:

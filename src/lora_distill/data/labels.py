@@ -35,8 +35,13 @@ def name_labels(train: Table) -> list[str]:
 def alike_labels(label_names: list[str]) -> list[str]:
     """A sentence on the names that differ by case only; none where there are none."""
     count = Counter(map(str.casefold, label_names))
-    alike = [name for name in label_names if count[name.casefold()] > 1]
-    return [f"labels: {listing(alike)} differ by case only and are different classes"] if alike else []
+    found = [name for name in label_names if count[name.casefold()] > 1]
+    return [f"labels: {listing(found)} differ by case only and are different classes"] if found else []
+
+
+def alike(name: str, label_names: list[str]) -> list[str]:
+    """The other names that differ from this one by case only."""
+    return [other for other in label_names if other != name and other.casefold() == name.casefold()]
 
 
 def map_labels(labels: list[str], label_names: list[str], where: str) -> NDArray[np.int64]:

@@ -115,13 +115,17 @@ class DelimitedReader(LinesReader):
         except StopIteration:
             raise UserError(f"{self._source}: the file is empty.") from None
         except (RowError, TooLongError) as error:
+            self._check_separator()
             raise UserError(f"{self._source}, line {self._lines.number}: {error}.") from None
         where = f"{self._source}, line {self._lines.number}"
-        check_separator(Path(str(self._source)), self._lines.taken, self._separator.encode())
+        self._check_separator()
         self.columns = [name.strip() for name in header]
         find_columns(where, self.columns, self._source.columns)
         self._source.refuse_names(self.columns)
         self._lines.done()
+
+    def _check_separator(self) -> None:
+        check_separator(Path(str(self._source)), self._lines.taken, self._separator.encode())
 
     def _parse(self) -> list[str] | None:
         reader = csv.reader(self._lines, delimiter=self._separator, strict=True)

@@ -60,4 +60,4 @@ def cut_note(cut: int, total: int, max_length: int, long_text: LongText) -> str:
     """
     limit = f"{MOST_CHUNKS} chunks of {max_length} tokens" if long_text == "chunk_mean" else f"{max_length} tokens"
     done = "lost their middle" if long_text == "head_tail" else "were cut"
-    return f"{cut} of {counted(total, 'text')} are longer than {limit} and {done}"
+    return f"{cut:,} of {counted(total, 'text')} are longer than {limit} and {done}"

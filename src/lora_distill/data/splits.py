@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_distill.data.labels import alike
 from lora_distill.data.types import Rows, Text, parts
+from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
 from lora_distill.seeding import generator
 
@@ -68,9 +70,14 @@ def require_rows(labels: NDArray[np.int64], splits: list[str], label_names: list
     counts = np.bincount(labels, minlength=len(label_names))
     rarest = int(np.argmin(counts))
     if counts[rarest] < len(splits):
+        ways = "Add rows of this class or leave it out."
+        if others := alike(label_names[rarest], label_names):
+            ways = (
+                f"{listing(others)} differs from it by case only. If they are one class, write it one way in all rows."
+            )
         raise UserError(
             f"{where}: too few rows of class {label_names[rarest]!r}: {counts[rarest]} where {len(splits)} are "
-            f"needed, one each for {', '.join(splits)}.\nAdd rows of this class or leave it out."
+            f"needed, one each for {', '.join(splits)}.\n{ways}"
         )
 
 

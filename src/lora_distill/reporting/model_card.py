@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
+from lora_distill.data.wording import counted
 from lora_distill.reporting.card_metadata import card_metadata
 from lora_distill.reporting.loading import loading
 from lora_distill.reporting.reading_code import what_is_read
@@ -243,8 +244,8 @@ schedule after {percent(config["warmup_ratio"])} of warm-up, gradients clipped a
 def _epochs(facts: dict[str, Any], config: dict[str, Any]) -> str:
     if members := facts.get("members"):
         epochs = config["teacher_num_epochs"] or config["num_epochs"]
-        return f"{members} trainings of {epochs} epochs at most, the {config['keep_epoch']} of each kept"
-    return f"{facts['epochs']} epochs run, the weights of epoch {facts['kept_epoch']} kept"
+        return f"{members} trainings of {counted(epochs, 'epoch')} at most, the {config['keep_epoch']} of each kept"
+    return f"{counted(facts['epochs'], 'epoch')} run, the weights of epoch {facts['kept_epoch']} kept"
 
 
 def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lora_distill import __version__
 from lora_distill.config import CONTROLS, role_noun
@@ -17,13 +17,16 @@ from lora_distill.reporting.sections import cost, section, settings_of
 from lora_distill.reporting.sentences import (
     SPEED,
     about_data,
+    no_better,
     one_line,
     only_answer,
     percent,
     points,
+    remedy,
     roles_in,
     same_backbone,
     seeds_draw,
+    unlearnt,
     warnings_of,
 )
 from lora_distill.reporting.summary import Experiment, summarise
@@ -74,6 +77,7 @@ def write_report(
         "points": points,
         "one_line": one_line,
         "byte_size": byte_size,
+        "flags": _flags,
         "counted": lambda number, role: counted(number, role_noun(role)),
         "svg": Markup,  # ElementTree has escaped it
     }
@@ -110,6 +114,11 @@ def write_report(
     return len(plots)
 
 
+def _flags(line: str) -> Markup:
+    """A line with its flags set as code, which is not broken after their dashes."""
+    return Markup(re.sub(r"--\w+", r'<code class="flag">\g<0></code>', str(escape(line))))  # noqa: S704 - what is no flag is escaped
+
+
 def headline(experiments: list[Experiment]) -> list[str]:
     """What the page says first: whether distillation helped, which student is best, which may be as good for less."""
     students = [only_answer(results, "student") for each in experiments for results in each.results]
@@ -118,20 +127,36 @@ def headline(experiments: list[Experiment]) -> list[str]:
             "Nothing was learnt: in every run the student puts all test rows into one class. Train for more epochs"
             " (--num_epochs), faster (--learning_rate), or on more rows."
         ]
+    first = _say_unlearnt([results for each in experiments for results in each.results])
     if len(experiments) == 1:
-        return [experiments[0].sentence]
+        return [*first, experiments[0].sentence]
     found = [each.finding for each in experiments]
     helped, hurt = found.count("helped"), found.count("hurt")
     if helped or hurt:
         said = [f"Distillation helped in {helped} of {len(found)} experiments, and hurt in {hurt}."]
     else:
         said = [f"In none of {len(found)} experiments can these runs show that distillation helped, or hurt."]
+    said = [*first, *said]
     best = best_students(experiments)
     for test, each in best.items():
         rivals = [other for other in experiments if other.evidence.test == test]
         if len(rivals) > 1:
             said += _say_best(each, rivals, f" on {one_line(each.results[0]['data']['name'])}" if len(best) > 1 else "")
     return said
+
+
+def _say_unlearnt(runs: list[dict[str, Any]]) -> list[str]:
+    """That models are no better than the commonest class, where some are: no difference between them means much."""
+    found = [(results, roles) for results in runs if (roles := unlearnt(results))]
+    if not found:
+        return []
+    results, roles = found[0]
+    said, advice = no_better(results, roles), remedy(results, roles)
+    where = ""
+    if len(runs) > 1:
+        where = f"in {len(found)} of {len(runs)} runs, as in {one_line(results['exp_name'])}: "
+    lead = "teach" if any("teacher" in roles for _, roles in found) else "be compared"
+    return [f"What has not learnt cannot {lead}: {where}{said}.", f"{advice[0].upper()}{advice[1:]}."]
 
 
 def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[str]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lora_distill.evidence import Evidence
 
 FEW_TEST_ROWS, FEW_DIFFERENT_ROWS = 30, 10
+FEW_STEPS = 100
 
 
 def one_line(text: str) -> str:
@@ -98,19 +99,47 @@ def only_answer(results: dict[str, Any], role: str) -> str | None:
     return str(results["data"]["label_names"][answers.index(most)]) if most == sum(answers) else None
 
 
+def unlearnt(results: dict[str, Any]) -> list[Role]:
+    """The roles that are no more often right than who always answers the commonest class."""
+    share = baseline(results)[1]
+    return [role for role in ROLES if role in results and results[role]["test"]["accuracy"] <= share]
+
+
+def no_better(results: dict[str, Any], roles: list[Role]) -> str:
+    """That some roles are no better than the commonest class, in a clause."""
+    known = listed([f"the {role}" for role in roles])
+    return f"{known} {'is' if len(roles) == 1 else 'are'} no better than always answering {baseline(results)[0]!r}"
+
+
+def remedy(results: dict[str, Any], roles: list[Role]) -> str:
+    """What to do about roles that have learnt nothing, from what is known of their training, in a clause."""
+    trained = [results[role] for role in roles if results[role]["trainable_parameters"] is not None]
+    if not trained:
+        return "it was not trained here: give another teacher"
+    known = [facts for facts in trained if "steps" in facts]
+    if not known:  # several teachers
+        return "give more --num_epochs, or a higher --learning_rate"
+    least = min(known, key=lambda facts: int(facts["steps"]))
+    took = f"{counted(least['steps'], 'step')} of training ({counted(least['epochs'], 'epoch')})"
+    few, rate = least["steps"] < FEW_STEPS, f"--learning_rate than {least['learning_rate']:g}"
+    if few or least["still_learning"]:
+        lack = "is little" if few else "ended while validation still got better"
+        return f"{took} {lack}: give more --num_epochs, or a higher {rate}"
+    return f"{took} came to nothing: try another {rate}, another --base_model, or more rows"
+
+
 def doubts(results: dict[str, Any]) -> list[str]:
-    """What speaks against roles that look good: one answer to everything, or a teacher that has nothing to teach."""
+    """What speaks against roles that look good: one answer to everything, or nothing learnt that could be taught."""
     said = [
         f"the {role} puts every test row into {one_line(only)!r}"
         for role in ROLES
         if role in results and (only := only_answer(results, role))
     ]
+    if roles := unlearnt(results):
+        said += [no_better(results, roles), remedy(results, roles)]
     if "teacher" not in results:  # it is a file that does not answer these rows
         return said
     teacher, control = (results[role]["test"]["accuracy"] if role in results else 0 for role in ("teacher", "control"))
-    name, share = baseline(results)
-    if teacher <= share:
-        said.append(f"the teacher is no better than always answering {name!r}")
     if teacher < control:
         said.append("the teacher is less often right than the control")
     return said
@@ -168,13 +197,14 @@ def seeds_draw(evidence: Mapping[str, "Evidence"]) -> list[str]:
     said: dict[str, list[str]] = {}
     for name, each in evidence.items():
         if len(each.seeds) > 1:
-            kept = _listed(each.seed_keeps)
+            kept = listed(each.seed_keeps)
             but = f", but not {kept}: all is said for what it leaves as it is" if kept else ""
-            said.setdefault(f"A seed draws {_listed(each.seed_draws)}{but}.", []).append(one_line(name))
+            said.setdefault(f"A seed draws {listed(each.seed_draws)}{but}.", []).append(one_line(name))
     if len(said) < 2:
         return list(said)
     return [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]
 
 
-def _listed(things: list[str]) -> str:
+def listed(things: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)

@@ -114,7 +114,8 @@ def scatter(
             if point.y > reached:
                 steps.append((point.x, point.y))
                 reached = point.y
-        _line(svg, [(x.at(a), y.at(b)) for a, b in steps], "front")
+        if len(steps) > 1:
+            _line(svg, [(x.at(a), y.at(b)) for a, b in steps], "front")
     beside = Counter(point.x for point in points)
     taken: Counter[float] = Counter()
     for point in points:

@@ -104,7 +104,7 @@ def _over_seeds(accuracies: list[float]) -> str:
 
 
 def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str, Any]]) -> list[str]:
-    """What the table of evidence means: a blank line, then the verdicts, then what speaks against them.
+    """What the table of evidence means: a blank line, then what speaks against it, then the verdicts.
 
     Args:
         evidence: by experiment.
@@ -119,11 +119,11 @@ def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str,
         dict.fromkeys(
             [
                 "",
+                *warnings_of(results),
                 *said,
                 "Means over seeds, ± their standard deviation. Student - control: points, with a 95% interval for other"
                 " texts of this kind and other seeds.",
                 *seeds_draw(evidence),
-                *warnings_of(results),
                 *about_data(results),
                 *([SPEED] if any(map(same_backbone, results)) else []),
             ]

@@ -249,5 +249,8 @@ class RoleTraining:
             "spared_seconds": spared,
             "examples_per_second": training.order(self.settings).rows * progress.epoch / progress.seconds,
             "epochs": progress.epoch,
+            "steps": progress.step,
+            "learning_rate": self.settings.learning_rate,
+            "still_learning": progress.best_epoch == progress.epoch,
             "kept_epoch": progress.best_epoch if is_best else progress.epoch,
         }
