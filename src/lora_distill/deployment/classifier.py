@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -79,8 +79,12 @@ class Classifier:
         """What it is, and what it tells apart."""
         return f"<Classifier, {self.about['form']}: {', '.join(self.labels)}>"
 
-    def logits(self, texts: Iterable[Text]) -> NDArray[np.float32]:
+    def logits(self, texts: Iterable[Text], told: Callable[[float], None] | None = None) -> NDArray[np.float32]:
         """Logits, float32 [N, C], in the order of the texts; of a text that is read in chunks the mean of theirs.
+
+        Args:
+            texts: N.
+            told: is called after each batch with the share of all that is answered.
 
         Raises:
             TypeError: what was given is no sequence of strings, or of pairs of them.
@@ -93,13 +97,16 @@ class Classifier:
             found[chunks] = self._opened.forward(tokens.padded(chunks))
 
         batches = evaluation_order(tokens.chunk_lengths, BATCH_TOKENS, self._opened.most_padding)
-        for _ in self._pool.map(answer, batches):
-            pass  # what a thread raises is raised here
+        answered = 0
+        for chunks, _ in zip(batches, self._pool.map(answer, batches), strict=True):  # raises what a thread raises
+            answered += len(chunks)
+            if told:
+                told(answered / len(found))
         return tokens.of_texts(found)
 
-    def predict_proba(self, texts: Iterable[Text]) -> NDArray[np.float32]:
-        """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. Raises as `logits`."""
-        return self.probabilities(self.logits(texts))
+    def predict_proba(self, texts: Iterable[Text], told: Callable[[float], None] | None = None) -> NDArray[np.float32]:
+        """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. All else as `logits`."""
+        return self.probabilities(self.logits(texts, told))
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The softmax of logits / temperature, float32 [N, C]."""
