@@ -322,6 +322,7 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     for arguments in (
         ["show", finished.path],
+        ["compare", finished.path],
         ["train", "--exp_name", "s-a", "--output_dir", "o", "--alpha", "0.9"],
         ["suite", "s.yaml", "--output_dir", "o"],
         ["plan", "s.yaml", "--output_dir", "o"],

