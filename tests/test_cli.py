@@ -272,6 +272,8 @@ def test_a_stopped_suite_goes_on_with_the_same_command(
         (OSError(28, "No space left on device"), "No space left on device. Free some room on the disk."),
         (PermissionError(13, "Permission denied", "o/x"), "o/x: Permission denied. Give another --output_dir"),
         (OSError(30, "Read-only file system", "o"), "o: Read-only file system. Give another --output_dir"),
+        (OSError(21, "Is a directory", "o"), "o: Is a directory. Give another --output_dir"),
+        (OSError(2, "No such file or directory", "/proc/o"), "/proc/o: No such file or directory. Give another --out"),
     ],
 )
 def test_what_the_system_refuses_and_the_user_can_mend(

@@ -47,6 +47,8 @@ _USERS_TO_MEND = {
     errno.EROFS: "Give another --output_dir: that file system cannot be written.",
     errno.ENAMETOOLONG: "Give a shorter --exp_name or --output_dir.",
     errno.EEXIST: "Give another --output_dir, or move it away.",
+    errno.EISDIR: "Give another --output_dir, or move it away.",
+    errno.ENOENT: "Give another --output_dir: nothing can be made there.",
     errno.ENOTDIR: "Give another --output_dir, or move it away.",
     errno.ELOOP: "Give another --output_dir: that one is a link to itself.",
 }
