@@ -273,7 +273,7 @@ def test_a_stopped_suite_goes_on_with_the_same_command(
         (PermissionError(13, "Permission denied", "o/x"), "o/x: Permission denied. Give another --output_dir"),
         (OSError(30, "Read-only file system", "o"), "o: Read-only file system. Give another --output_dir"),
         (OSError(21, "Is a directory", "o"), "o: Is a directory. Give another --output_dir"),
-        (OSError(2, "No such file or directory", "/proc/o"), "/proc/o: No such file or directory. Give another --out"),
+        (OSError(2, "No such file or directory", "/proc/o"), "/proc/o: No such file or directory. Put it there, or"),
     ],
 )
 def test_what_the_system_refuses_and_the_user_can_mend(
@@ -282,6 +282,25 @@ def test_what_the_system_refuses_and_the_user_can_mend(
     fail(monkeypatch, {"x": error})
     code, _, err = run("train", "--exp_name", "x")
     assert (code, err.startswith(f"error: {told}")) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("call", "flag"),
+    [
+        (["report", "o"], "--output or --figures"),
+        (["export", "o", "--to", "onnx"], "--output"),
+        (["push", "o", "a/b"], "--output"),
+        (["plan", "s.yaml"], "--output_dir"),
+    ],
+)
+def test_it_names_the_flag_that_the_command_has(
+    call: list[str], flag: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> int:
+        raise OSError(17, "File exists", "mine.csv")
+
+    monkeypatch.setitem(commands.COMMANDS, call[0], refuse)
+    assert run(*call) == (2, "", f"error: mine.csv: File exists. Give another {flag}, or move it away.\n")
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError(), ModuleNotFoundError("x")])

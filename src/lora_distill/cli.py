@@ -1,5 +1,6 @@
 """The command line: which command is called, and what is said of what went wrong."""
 
+import argparse
 import errno
 import io
 import sys
@@ -17,8 +18,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return the exit code: 0 done, 1 some experiments failed, 2 wrong input, 130 interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows a question mark
+    arguments = argparse.Namespace(command=None)
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        return COMMANDS[arguments.command](arguments)
     except UserError as error:
         say_error(str(error))
     except ModuleNotFoundError as error:
@@ -28,8 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _USERS_TO_MEND:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        say_error(f"{where}{error.strerror}. {_USERS_TO_MEND[error.errno]}{_way_on(error)}")
+        say_error(_refused(error, arguments.command))
     except KeyboardInterrupt as error:
         way_on = _way_on(error)
         kept = ". What was trained up to the last whole epoch is kept." if way_on else " before the training began."
@@ -38,20 +40,29 @@ def main(argv: list[str] | None = None) -> int:
     return WRONG_INPUT
 
 
+# `place` is the flag that says where this command writes.
 _USERS_TO_MEND = {
     errno.ENOSPC: "Free some room on the disk.",
     errno.EDQUOT: "Free some of your quota.",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f).",
-    errno.EACCES: "Give another --output_dir, or mend the permissions.",
-    errno.EPERM: "Give another --output_dir, or mend the permissions.",
-    errno.EROFS: "Give another --output_dir: that file system cannot be written.",
-    errno.ENAMETOOLONG: "Give a shorter --exp_name or --output_dir.",
-    errno.EEXIST: "Give another --output_dir, or move it away.",
-    errno.EISDIR: "Give another --output_dir, or move it away.",
-    errno.ENOENT: "Give another --output_dir: nothing can be made there.",
-    errno.ENOTDIR: "Give another --output_dir, or move it away.",
-    errno.ELOOP: "Give another --output_dir: that one is a link to itself.",
+    errno.EACCES: "Give another {place}, or mend the permissions.",
+    errno.EPERM: "Give another {place}, or mend the permissions.",
+    errno.EROFS: "Give another {place}: that file system cannot be written.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.EEXIST: "Give another {place}, or move it away.",
+    errno.EISDIR: "Give another {place}, or move it away.",
+    errno.ENOENT: "Put it there, or give another {place}.",
+    errno.ENOTDIR: "Give another {place}, or move it away.",
+    errno.ELOOP: "Give another {place}: that one is a link to itself.",
 }
+
+
+def _refused(error: OSError, command: str | None) -> str:
+    """What the system refused, and what to do about it."""
+    place = {"report": "--output or --figures", "export": "--output", "push": "--output", "predict": "--output"}
+    where = f"{error.filename}: " if error.filename else ""
+    advice = _USERS_TO_MEND[error.errno].format(place=place.get(command or "", "--output_dir"))
+    return f"{where}{error.strerror}. {advice}{_way_on(error)}"
 
 
 def _way_on(error: BaseException) -> str:
@@ -60,7 +71,7 @@ def _way_on(error: BaseException) -> str:
     return f"\n{notes[-1]}" if notes else ""
 
 
-def _run(argv: list[str]) -> int:
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = make_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -68,4 +79,4 @@ def _run(argv: list[str]) -> int:
         raise UserError(f"{fault} See {parser.prog} {arguments.command} --help.")
     log_to_terminal(quiet=getattr(arguments, "quiet", False))
     quiet_libraries()
-    return COMMANDS[arguments.command](arguments)
+    return arguments
