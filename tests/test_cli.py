@@ -242,6 +242,20 @@ def test_stopped_before_anything_was_begun(
     assert run("train", "--exp_name", "x") == (130, "", "error: stopped before the training began.\n")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [["speed", "o"], ["evaluate", "o", "--dataset", "d.csv"], ["export", "o", "--to", "onnx"], ["report", "o"]],
+)
+def test_of_training_nothing_is_said_where_none_was_to_be(
+    call: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(commands.COMMANDS, call[0], stop)
+    assert run(*call) == (130, "", "error: stopped.\n")
+
+
 def test_stopped_in_a_run(run: Run, experiments: list[Config], monkeypatch: pytest.MonkeyPatch) -> None:
     error = KeyboardInterrupt()
     error.add_note("Go on with: lora-distill train --output_dir o --exp_name x --resume")

@@ -33,9 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         say_error(_refused(error, arguments.command))
     except KeyboardInterrupt as error:
-        way_on = _way_on(error)
-        kept = ". What was trained up to the last whole epoch is kept." if way_on else " before the training began."
-        say_error(f"stopped{kept}{way_on}")
+        say_error(f"stopped{_left(error, arguments.command)}")
         return INTERRUPTED
     return WRONG_INPUT
 
@@ -63,6 +61,13 @@ def _refused(error: OSError, command: str | None) -> str:
     where = f"{error.filename}: " if error.filename else ""
     advice = _USERS_TO_MEND[error.errno].format(place=place.get(command or "", "--output_dir"))
     return f"{where}{error.strerror}. {advice}{_way_on(error)}"
+
+
+def _left(error: KeyboardInterrupt, command: str | None) -> str:
+    """What a command that was stopped leaves, as the end of a sentence on that."""
+    if way_on := _way_on(error):
+        return f". What was trained up to the last whole epoch is kept.{way_on}"
+    return " before the training began." if command in {"train", "suite", "tune"} else "."
 
 
 def _way_on(error: BaseException) -> str:
