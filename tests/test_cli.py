@@ -13,6 +13,7 @@ import pytest
 from lora_distill import __version__, checking, commands, running
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
+from lora_distill.data.formats import INPUT_FORMATS, formats_of
 from lora_distill.errors import UserError
 from lora_distill.program import install, program
 from lora_distill.run_folder import METRICS, RunFolder
@@ -82,6 +83,15 @@ def test_evaluate_has_what_it_reads_and_nothing_else(
     told = help_of("evaluate", monkeypatch, capsys)
     columns = {"--text_column", "--text_pair_column", "--label_column"}
     assert told.keys() == {"--dataset", *columns, "--device", "--quiet"}
+
+
+def test_predict_says_what_it_writes_to_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "standard output: CSV and TSV as they came, all else JSON lines"
+    assert told in help_of("predict", monkeypatch, capsys)["--output"]
+    written = {each: formats_of("-", each, "-")[1] for each in INPUT_FORMATS}
+    assert written == dict.fromkeys(INPUT_FORMATS, "jsonl") | {"csv": "csv", "tsv": "tsv"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["suite", "--help"]])

@@ -161,7 +161,11 @@ def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - (standard input)",
     )
     predict.add_argument(
-        "--output", metavar="OUT", required=True, help="a .csv, .tsv, .jsonl or .parquet file, or - (standard output)"
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="a .csv, .tsv, .jsonl or .parquet file, or - (standard output: CSV and TSV as they came, all else JSON"
+        " lines)",
     )
     predict.add_argument("--format", choices=INPUT_FORMATS, help="of INPUT, where its name does not say it")
     for name in ("text_column", "text_pair_column"):
