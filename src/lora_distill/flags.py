@@ -146,7 +146,9 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
 
     report = commands.add_parser("report", help="one page of finished runs, to look at and to send")
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
-    report.add_argument("--output", metavar="FILE", type=Path, help="the page; DIR/report.html when not given")
+    report.add_argument(
+        "--output", metavar="FILE", type=Path, help="the page, an .html file; DIR/report.html when not given"
+    )
     report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG and PNG files")
 
 
