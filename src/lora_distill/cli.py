@@ -29,16 +29,19 @@ def main(argv: list[str] | None = None) -> int:
             raise
         say_error(f"the package {error.name} is not installed. Install it: {install('train')}")
     except OSError as error:
-        if error.errno not in _USERS_TO_MEND:
+        if not (advice := _USERS_TO_MEND.get(error.errno or 0)):
             raise
-        say_error(_refused(error, arguments.command))
+        place = _PLACES.get(arguments.command, "--output_dir")
+        where = f"{error.filename}: " if error.filename else ""
+        say_error(f"{where}{error.strerror}. {advice.format(place=place)}{_way_on(error)}")
     except KeyboardInterrupt as error:
         say_error(f"stopped{_left(error, arguments.command)}")
         return INTERRUPTED
     return WRONG_INPUT
 
 
-# `place` is the flag that says where this command writes.
+# The flag that says where a command writes: `place` in what follows.
+_PLACES = {"report": "--output or --figures", "export": "--output", "push": "--output", "predict": "--output"}
 _USERS_TO_MEND = {
     errno.ENOSPC: "Free some room on the disk.",
     errno.EDQUOT: "Free some of your quota.",
@@ -53,14 +56,6 @@ _USERS_TO_MEND = {
     errno.ENOTDIR: "Give another {place}, or move it away.",
     errno.ELOOP: "Give another {place}: that one is a link to itself.",
 }
-
-
-def _refused(error: OSError, command: str | None) -> str:
-    """What the system refused, and what to do about it."""
-    place = {"report": "--output or --figures", "export": "--output", "push": "--output", "predict": "--output"}
-    where = f"{error.filename}: " if error.filename else ""
-    advice = _USERS_TO_MEND[error.errno].format(place=place.get(command or "", "--output_dir"))
-    return f"{where}{error.strerror}. {advice}{_way_on(error)}"
 
 
 def _left(error: KeyboardInterrupt, command: str | None) -> str:
