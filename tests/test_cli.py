@@ -13,8 +13,9 @@ import pytest
 from lora_distill import __version__, checking, commands, running
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
+from lora_distill.data.formats import INPUT_FORMATS, formats_of
 from lora_distill.errors import UserError
-from lora_distill.program import program
+from lora_distill.program import install, program
 from lora_distill.run_folder import METRICS, RunFolder
 from lora_distill.store import write_json
 from tests.conftest import Run
@@ -82,6 +83,15 @@ def test_evaluate_has_what_it_reads_and_nothing_else(
     told = help_of("evaluate", monkeypatch, capsys)
     columns = {"--text_column", "--text_pair_column", "--label_column"}
     assert told.keys() == {"--dataset", *columns, "--device", "--quiet"}
+
+
+def test_predict_says_what_it_writes_to_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "standard output: CSV and TSV as they came, all else JSON lines"
+    assert told in help_of("predict", monkeypatch, capsys)["--output"]
+    written = {each: formats_of("-", each, "-")[1] for each in INPUT_FORMATS}
+    assert written == dict.fromkeys(INPUT_FORMATS, "jsonl") | {"csv": "csv", "tsv": "tsv"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["suite", "--help"]])
@@ -242,6 +252,20 @@ def test_stopped_before_anything_was_begun(
     assert run("train", "--exp_name", "x") == (130, "", "error: stopped before the training began.\n")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [["speed", "o"], ["evaluate", "o", "--dataset", "d.csv"], ["export", "o", "--to", "onnx"], ["report", "o"]],
+)
+def test_of_training_nothing_is_said_where_none_was_to_be(
+    call: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(commands.COMMANDS, call[0], stop)
+    assert run(*call) == (130, "", "error: stopped.\n")
+
+
 def test_stopped_in_a_run(run: Run, experiments: list[Config], monkeypatch: pytest.MonkeyPatch) -> None:
     error = KeyboardInterrupt()
     error.add_note("Go on with: lora-distill train --output_dir o --exp_name x --resume")
@@ -272,6 +296,8 @@ def test_a_stopped_suite_goes_on_with_the_same_command(
         (OSError(28, "No space left on device"), "No space left on device. Free some room on the disk."),
         (PermissionError(13, "Permission denied", "o/x"), "o/x: Permission denied. Give another --output_dir"),
         (OSError(30, "Read-only file system", "o"), "o: Read-only file system. Give another --output_dir"),
+        (OSError(21, "Is a directory", "o"), "o: Is a directory. Give another --output_dir"),
+        (OSError(2, "No such file or directory", "/proc/o"), "/proc/o: No such file or directory. Put it there, or"),
     ],
 )
 def test_what_the_system_refuses_and_the_user_can_mend(
@@ -280,6 +306,25 @@ def test_what_the_system_refuses_and_the_user_can_mend(
     fail(monkeypatch, {"x": error})
     code, _, err = run("train", "--exp_name", "x")
     assert (code, err.startswith(f"error: {told}")) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("call", "flag"),
+    [
+        (["report", "o"], "--output or --figures"),
+        (["export", "o", "--to", "onnx"], "--output"),
+        (["push", "o", "a/b"], "--output"),
+        (["plan", "s.yaml"], "--output_dir"),
+    ],
+)
+def test_it_names_the_flag_that_the_command_has(
+    call: list[str], flag: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> int:
+        raise OSError(17, "File exists", "mine.csv")
+
+    monkeypatch.setitem(commands.COMMANDS, call[0], refuse)
+    assert run(*call) == (2, "", f"error: mine.csv: File exists. Give another {flag}, or move it away.\n")
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError(), ModuleNotFoundError("x")])
@@ -311,7 +356,7 @@ def test_without_the_extra_for_training_it_says_how_to_get_it(tmp_path: Path) ->
         assert done.returncode == 2
         *_, error = done.stderr.splitlines()
         assert error.startswith("error: the package ")
-        assert error.endswith("is not installed. Install it: pip install 'lora-distill[train]'")
+        assert error.endswith(f" is not installed. Install it: {install('train')}")
 
 
 def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
@@ -322,6 +367,7 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     for arguments in (
         ["show", finished.path],
+        ["compare", finished.path],
         ["train", "--exp_name", "s-a", "--output_dir", "o", "--alpha", "0.9"],
         ["suite", "s.yaml", "--output_dir", "o"],
         ["plan", "s.yaml", "--output_dir", "o"],

@@ -36,3 +36,21 @@ def test_a_run_is_shown_under_its_folder_s_name_also_from_within(
     assert code == 0
     assert "mine: bbc_news" in out
     assert "as it was called" not in out
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("x.pdf", "the page is HTML, and its name does not say so"),
+        ("x", "the page is HTML, and its name does not say so"),
+        ("folder", "is a folder"),
+        ("folder.html", "is a folder"),
+    ],
+)
+def test_a_report_is_a_file_of_html(output: str, told: str, run: Run, tmp_path: Path) -> None:
+    for name in ("folder", "folder.html"):
+        (tmp_path / name).mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    said = f"error: --output {output}: {told}. Give a name that ends in .html.\n"
+    assert run("report", "runs", "--output", output) == (2, "", said)
+    assert sorted(tmp_path.rglob("*")) == before

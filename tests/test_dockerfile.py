@@ -10,6 +10,9 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+from lora_distill.config import Config
+from lora_distill.deployment.export import places
+from lora_distill.run_folder import RunFolder
 from tests.deployment.exported import write_exported
 from tests.picture import REPOSITORY
 
@@ -50,6 +53,12 @@ def test_what_is_installed_exists_and_is_pinned() -> None:
 def test_it_runs_as_nobody_in_particular() -> None:
     (user,) = given("USER")
     assert all(int(part) > 0 for part in user.split(":"))
+
+
+def test_what_is_mounted_is_where_export_writes() -> None:
+    mounted = re.findall(r'--volume "\$PWD/([^:]+):/model:ro"', TEXT)
+    run = RunFolder(Path(Config().output_dir) / "mine")
+    assert [Path(path) for path in mounted] == [*places(run, "student", ("onnx-int8",), None).values()]
 
 
 def test_its_command_serves_writes_nothing_and_its_health_is_checked(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Hints name a program that is there."""
 
+import importlib.metadata
+import json
 import os
 import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lora_distill.program import program, stop_as_by_ctrl_c
+from lora_distill import program as program_module
+from lora_distill.program import install, program, stop_as_by_ctrl_c
 
 
 @pytest.fixture
@@ -53,6 +57,44 @@ def test_here_it_can_be_called() -> None:
         or Path(words[0]).is_file()
         or any(Path(folder, words[0]).is_file() for folder in os.environ["PATH"].split(os.pathsep))
     )
+
+
+@pytest.fixture
+def origin(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the installation says of where it came from."""
+    told: dict[str, Any] = {}
+
+    def read_text(_: object, name: str) -> str | None:
+        return json.dumps(told) if told and name == "direct_url.json" else None
+
+    monkeypatch.setattr(importlib.metadata.PathDistribution, "read_text", read_text)
+    return told
+
+
+def test_an_extra_comes_from_where_the_installation_came(script: Path, origin: dict[str, Any], tmp_path: Path) -> None:
+    pip = script.with_name("python")
+    assert shlex.split(install("train")) == [str(pip), "-m", "pip", "install", "lora-distill[train]"]
+    clone = tmp_path / "my clone"
+    origin |= {"url": clone.as_uri(), "dir_info": {}}
+    assert shlex.split(install("train"))[-1] == "lora-distill[train]"  # it is gone
+    clone.mkdir()
+    assert shlex.split(install("serve"))[3:] == ["install", f"{clone}[serve]"]
+    origin["dir_info"] = {"editable": True}
+    assert shlex.split(install("serve"))[3:] == ["install", "-e", f"{clone}[serve]"]
+
+
+def test_an_extra_where_nothing_was_installed(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_module, "PACKAGE", "no-such-package")
+    assert install("train").endswith(" install 'no-such-package[train]'")
+
+
+def test_pip_is_called_by_its_name_only_where_that_is_this_environment_s(
+    script: Path, origin: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script.with_name("pip").touch(mode=0o755)
+    assert not install("train").startswith("pip ")
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert install("train") == "pip install 'lora-distill[train]'"
 
 
 def test_a_kill_and_a_closed_terminal_stop_it_as_ctrl_c_does_but_not_under_nohup() -> None:

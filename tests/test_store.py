@@ -82,6 +82,13 @@ def test_what_the_system_refused_is_told_with_its_number_and_the_file(error: Exc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_be_put_in_place_is_told_of_that_place(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as told:
+        write_text(tmp_path / "folder", "text")
+    assert told.value.filename == str(tmp_path / "folder")
+
+
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as told, whole_folder(tmp_path / "folder"):
         (tmp_path / "absent").read_text()

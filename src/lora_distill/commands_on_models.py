@@ -14,7 +14,7 @@ from lora_distill.errors import UserError
 from lora_distill.faults import make_settings
 from lora_distill.flags import given
 from lora_distill.printing import console, print_lines, say_error
-from lora_distill.program import INTERRUPTED, OK, SOME_FAILED
+from lora_distill.program import INTERRUPTED, OK, SOME_FAILED, install
 from lora_distill.run_folder import RunFolder
 from lora_distill.serving.settings import ServeSettings
 
@@ -28,21 +28,20 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
         raise UserError(f"--threshold {arguments.threshold}: is no confidence. Give one above 0, up to 1.")
     given_format, output_format = formats_of(arguments.input, arguments.format, arguments.output)
-    with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
-        classifier = Classifier.load(arguments.model)
-    labelling = Labelling(classifier, arguments.threshold, arguments.prefix)
-    first, second = _text_columns(arguments, pairs=classifier.pairs)
-    path = None if arguments.input == STANDARD else Path(arguments.input)
-    source = Source(path, given_format, first, text_pair_column=second)
     try:
+        with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
+            classifier = Classifier.load(arguments.model)
+        labelling = Labelling(classifier, arguments.threshold, arguments.prefix)
+        first, second = _text_columns(arguments, pairs=classifier.pairs)
+        path = None if arguments.input == STANDARD else Path(arguments.input)
+        source = Source(path, given_format, first, text_pair_column=second)
         if arguments.output == STANDARD:
             label_stream(labelling, source, output_format)
             return OK
         target = Path(arguments.output)
         counts = label_file(labelling, source, target, output_format, overwrite=arguments.overwrite)
     except KeyboardInterrupt:
-        is_kept = arguments.output != STANDARD
-        say_error(f"stopped.{' What was labelled is kept; the same command goes on.' if is_kept else ''}")
+        say_error(f"stopped.{_kept(arguments)}")
         return INTERRUPTED
     except BrokenPipeError:  # whoever read standard output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,6 +62,19 @@ def _text_columns(arguments: argparse.Namespace, *, pairs: bool) -> tuple[str, s
             f"--text_pair_column {config.text_pair_column}: {arguments.model} reads single texts. Leave it out."
         )
     return config.text_column, (config.text_pair_column or PARTS[1]) if pairs else None
+
+
+def _kept(arguments: argparse.Namespace) -> str:
+    """What a stopped `predict` leaves, as the end of a sentence on that."""
+    from lora_distill.data.windows import WINDOW_ROWS
+    from lora_distill.deployment.unfinished import Unfinished
+
+    if arguments.output == STANDARD:
+        return ""
+    if Unfinished(Path(arguments.output)).begun:
+        command = f"the same command{' without --overwrite' if arguments.overwrite else ''}"
+        return f" What was labelled is kept; {command} goes on."
+    return f" Nothing is kept yet: that is done for {WINDOW_ROWS:,} rows at a time."
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -114,9 +126,7 @@ def serve(arguments: argparse.Namespace) -> int:
     try:
         from lora_distill.serving.server import serve
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"the package {error.name} is not installed. Install it: pip install 'lora-distill[serve]'"
-        ) from None
+        raise UserError(f"the package {error.name} is not installed. Install it: {install('serve')}") from None
 
     def announce(url: str) -> None:
         print_lines(f"Serving {arguments.model} at {url}   (Ctrl-C stops it)")

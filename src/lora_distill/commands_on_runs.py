@@ -79,6 +79,9 @@ def show(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """The page of finished runs."""
+    if arguments.output and (arguments.output.is_dir() or arguments.output.suffix.lower() not in {".html", ".htm"}):
+        fault = "is a folder" if arguments.output.is_dir() else "the page is HTML, and its name does not say so"
+        raise UserError(f"--output {arguments.output}: {fault}. Give a name that ends in .html.")
     groups = group_by_seed(_finished_runs(arguments.runs))
     report_on(arguments.output or arguments.runs[0] / REPORT, groups, figures=arguments.figures)
     return OK
@@ -86,13 +89,13 @@ def report(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Finished runs side by side."""
-    from lora_distill.evidence import as_json, gather
-    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
-
     groups = group_by_seed(_finished_runs(arguments.runs))
     if arguments.format == "table":
         _print_evidence(groups)
         return OK
+    from lora_distill.evidence import as_json, gather
+    from lora_distill.reporting.summary import as_csv, as_markdown, summarise
+
     evidence = gather(groups)
     if arguments.format == "json":
         print_lines(json.dumps(as_json(evidence), indent=1))

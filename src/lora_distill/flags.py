@@ -146,7 +146,9 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
 
     report = commands.add_parser("report", help="one page of finished runs, to look at and to send")
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
-    report.add_argument("--output", metavar="FILE", type=Path, help="the page; DIR/report.html when not given")
+    report.add_argument(
+        "--output", metavar="FILE", type=Path, help="the page, an .html file; DIR/report.html when not given"
+    )
     report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG and PNG files")
 
 
@@ -161,7 +163,11 @@ def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="a .csv, .tsv, .jsonl, .parquet or .txt file, or - (standard input)",
     )
     predict.add_argument(
-        "--output", metavar="OUT", required=True, help="a .csv, .tsv, .jsonl or .parquet file, or - (standard output)"
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="a .csv, .tsv, .jsonl or .parquet file, or - (standard output: CSV and TSV as they came, all else JSON"
+        " lines)",
     )
     predict.add_argument("--format", choices=INPUT_FORMATS, help="of INPUT, where its name does not say it")
     for name in ("text_column", "text_pair_column"):

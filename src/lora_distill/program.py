@@ -1,5 +1,6 @@
 """How this program is called, for hints that can be copied, what it exits with, and what stops it."""
 
+import json
 import os
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+PACKAGE = "lora-distill"
 PARENT = "LORA_DISTILL_PARENT"  # environment variable: the process that waits for this one
 OK, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
@@ -22,6 +24,28 @@ def program() -> str:
     if found and Path(found).samefile(script):
         return script.name
     return shlex.quote(min(os.path.relpath(script), str(script), key=len))
+
+
+def install(extra: str) -> str:
+    """The command that adds an extra to this very installation, quoted for a shell.
+
+    Where it was installed from a folder, which its direct_url.json then says (PEP 610), the extra comes from there.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        origin = json.loads(distribution(PACKAGE).read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # run from its sources
+        origin = {}
+    source, options = PACKAGE, ""
+    if "dir_info" in origin and (folder := url2pathname(urlsplit(origin["url"]).path)) and Path(folder).is_dir():
+        source, options = folder, "-e " if origin["dir_info"].get("editable") else ""
+    pip = shutil.which("pip")
+    is_ours = pip and Path(pip).parent.resolve() == Path(sys.executable).parent.resolve()
+    program = "pip" if is_ours else f"{shlex.quote(sys.executable)} -m pip"
+    return f"{program} install {options}{shlex.quote(f'{source}[{extra}]')}"
 
 
 def stop_as_by_ctrl_c() -> None:

@@ -31,7 +31,7 @@ def fingerprint(value: object) -> str:
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `path`, flush it to disk and put it in place: whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = _beside(path)
     with _system_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,7 +79,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = _beside(path)
     with _system_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
@@ -104,19 +104,27 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(_away(path))
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
 def _away(path: Path) -> Path:
     return path.with_name(f".{path.name}.away.part")
 
 
 @contextmanager
 def _system_errors(path: Path) -> Iterator[None]:
-    """What the system refused is an OSError that names `path`: shutil and what is written in Rust say it in words."""
+    """What the system refused is an OSError that names `path`: shutil and what is written in Rust say it in words.
+
+    The place beside it, where it is made, is nobody's to know.
+    """
     try:
         yield
     except Exception as error:
         told = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
         number = (isinstance(error, OSError) and error.errno) or (told and int(told[1] or told[2]))
-        if not number or (isinstance(error, OSError) and error.filename):
+        named = error.filename if isinstance(error, OSError) else None
+        if not number or (named and str(named) != str(_beside(path))):
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
 

@@ -118,6 +118,17 @@ def test_scikit_learn_scores_it(folder: Path) -> None:
     )
 
 
+def test_the_share_that_is_answered_is_told_batch_by_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "BATCH_TOKENS", 8)
+    shares: list[float] = []
+    Classifier.load(folder, threads=2).predict_proba(
+        ["tulip", "oven", "the comet", "a hedge of the garden"], shares.append
+    )
+    assert len(shares) > 1
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1.0
+
+
 def test_no_texts(folder: Path) -> None:
     loaded = Classifier.load(folder)
     assert loaded.predict_proba([]).shape == (0, 3)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lora_distill import progress
 from lora_distill.data import line_windows
 from lora_distill.data.windows import Source
+from lora_distill.deployment import classifier as classifier_module
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.deployment.predict import Counts, Labelling, label_file, label_stream
 from lora_distill.errors import UserError
@@ -32,9 +35,10 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _propagating() -> Iterator[None]:
     package = logging.getLogger("lora_distill")
-    before, package.propagate = package.propagate, True
+    before = package.propagate, package.level, package.handlers
+    package.propagate = True
     yield
-    package.propagate = before
+    package.propagate, package.level, package.handlers = before
 
 
 @pytest.fixture
@@ -92,11 +96,11 @@ class StoppingClassifier(Classifier):
 
     windows = 10**9
 
-    def predict_proba(self, texts: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as the classifier's
+    def predict_proba(self, *asked: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as the classifier's
         if not self.windows:
             raise KeyboardInterrupt
         self.windows -= 1
-        return super().predict_proba(texts)
+        return super().predict_proba(*asked)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -142,6 +146,23 @@ def test_of_pairs_and_chunks_too(about: dict[str, Any], tmp_path: Path) -> None:
             label(Labelling(classifier), replace(source, text_pair_column="text", text_column="other"), out)
     label(Labelling(classifier), source, out)
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_progress_is_told_within_a_window(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(line_windows, "WINDOW_ROWS", 100)
+    monkeypatch.setattr(classifier_module, "BATCH_TOKENS", 16)
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+    progress.log_to_terminal(quiet=False)
+    logging.getLogger("lora_distill").propagate = True
+    label(Labelling(classifier), source_of(tmp_path), tmp_path / "out.csv")
+    told = [re.fullmatch(r".*rows.csv: (\d+) rows, .* (\d+)% done, .*", line) for line in caplog.messages]
+    rows, shares = zip(*((int(each[1]), int(each[2])) for each in told if each), strict=True)
+    assert len(rows) > 3
+    assert list(rows) == sorted(set(rows))
+    assert rows[-1] < ROWS
+    assert 0 < shares[0] < shares[-1] < 100
 
 
 def begin(model: Path, source: Source, target: Path) -> None:

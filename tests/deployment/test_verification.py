@@ -69,8 +69,16 @@ def test_few_rows_may_change_their_class_in_eight_bits_and_none_else(
 ) -> None:
     before, bar = with_others(others), replace(BARS[form], difference=None)
     faults = verify(opened, TEXTS, before, before.argmax(axis=1), bar)["faults"]
-    rows = "row" if others == 1 else "rows"
-    assert faults == ([] if passes else [f"{others} {rows} of 400 get another class"])
+    told = "1 row of 400 gets another class; all" if others == 1 else f"{others} rows of 400 get another class; 99%"
+    assert faults == ([] if passes else [f"{told} must keep theirs"])
+
+
+@pytest.mark.parametrize(("rows", "passes"), [(99, False), (100, True)])
+def test_of_fewer_than_a_hundred_rows_none_may_change_its_class(opened: Opened, rows: int, passes: bool) -> None:
+    before = with_others(1)[:rows]
+    faults = verify(opened, TEXTS[:rows], before, before.argmax(axis=1), BARS["onnx-int8"])["faults"]
+    told = "1 row of 99 gets another class; 99% must keep theirs, and of fewer than 100 rows that is all"
+    assert faults == ([] if passes else [told])
 
 
 def test_a_loss_of_accuracy_that_is_no_chance_fails(opened: Opened) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lora_distill.program import install
 from tests.deployment.exported import write_exported
 
 REPOSITORY = Path(__file__).parents[2]
@@ -89,7 +90,22 @@ def test_what_needs_torch_says_how_to_get_it(folder: Path) -> None:
     about.write_text(about.read_text().replace('"onnx"', '"merged"'))
     done = python(ABSENT + COMMAND, folder)
     assert done.returncode == 2
-    assert done.stderr.endswith("is not installed. Install it: pip install 'lora-distill[train]'\n")
+    assert done.stderr.endswith(f" is not installed. Install it: {install('train')}\n")
+
+
+@pytest.mark.parametrize("command", ["predict", "serve"])
+def test_a_folder_without_a_model_is_the_fault_not_that_torch_is_missing(command: str, folder: Path) -> None:
+    (folder / "exp dir" / "exported").mkdir(parents=True)
+    (folder / "model").rename(folder / "exp dir" / "exported" / "student-onnx")
+    more = ["rows.csv", "--output", "out.csv"] if command == "predict" else ["--port", "0"]
+    called = f"from lora_distill.__main__ import main\nsys.argv[1:] = {[command, 'exp dir', *more]}\nsys.exit(main())"
+    done = python(ABSENT + called, folder)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: model exp dir: holds no model, for it has none of classifier.json (an exported model), environment.json"
+        " (a run), adapter_config.json (an adapter), config.json (a model).",
+        "Models below it: 'exp dir/exported/student-onnx'.",
+    ]
 
 
 def test_without_onnxruntime_it_says_how_to_get_it(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from markdown_it import MarkdownIt
@@ -136,14 +137,34 @@ def test_what_is_not_faithful_is_not_kept_but_by_force(
     done = call("export", run, "--to", "merged", "--output", place)
     assert done.returncode == 1
     assert done.stderr == (
-        "error: merged: 0 rows of 48 get another class.\nNothing of it was kept. --force keeps it all the same.\n"
+        "error: merged: 0 rows of 48 get another class; all must keep theirs.\n"
+        "Nothing of it was kept. --force keeps it all the same.\n"
     )
     assert not place.exists()
     assert not list(tmp_path.glob(".out*"))
     done = call("export", run, "--to", "merged", "--output", place, "--force")
     assert done.returncode == 0
-    assert "merged: kept by force: 0 rows of 48 get another class." in done.stderr
+    assert "merged: kept by force: 0 rows of 48 get another class; all must keep theirs." in done.stderr
     assert "exported by force" in (place / "README.md").read_text()
+
+
+def test_one_row_too_many_of_a_small_test_split_is_told_as_that(
+    call: Command, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(small_run, tmp_path / "small")
+    predictions = pq.read_table(run / "predictions.parquet")
+    logits = predictions.column("student_logits").to_pylist()
+    logits[0] = [-each for each in logits[0]]
+    at = predictions.column_names.index("student_logits")
+    pq.write_table(predictions.set_column(at, "student_logits", [logits]), run / "predictions.parquet")
+    monkeypatch.setitem(BARS, "merged", BARS["onnx-int8"])  # whose graph takes longer to make
+    done = call("export", run, "--to", "merged")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: merged: 1 row of 48 gets another class; 99% must keep theirs, and of fewer than 100 rows that is all."
+        " Train on data with 100 test rows or more (--test_fraction), of which one may.\n"
+        "Nothing of it was kept. --force keeps it all the same.\n",
+    )
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else(call: Command, small_run: Path, tmp_path: Path) -> None:

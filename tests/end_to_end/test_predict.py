@@ -87,7 +87,7 @@ def test_pairs(call: Command, tmp_path: Path) -> None:
     [
         (["no-model", "rows.txt", "--output", "o.csv"], ["model no-model: no such folder"]),
         (["rows.txt", "rows.txt", "--output", "o.csv"], ["model rows.txt: is a file"]),
-        (["empty", "rows.txt", "--output", "o.csv"], ["model empty: holds neither"]),
+        (["empty", "rows.txt", "--output", "o.csv"], ["model empty: holds no model", "Nor does a folder below it."]),
         (["model", "no.csv", "--output", "o.csv"], ["no.csv: no such file"]),
         (["model", "rows.dat", "--output", "o.csv"], ["rows.dat: its name says no format", "--format csv|"]),
         (["model", "-", "--output", "o.csv"], ["-: say in which format standard input is: --format"]),

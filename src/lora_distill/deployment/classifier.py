@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lora_distill.data.batches import evaluation_order
 from lora_distill.data.types import Text
 from lora_distill.deployment.exported import CLASSIFIER, ONNX_FILES, Opened, open_onnx, read_about
-from lora_distill.errors import UserError
+from lora_distill.deployment.folders import check_model
 from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
 
@@ -63,9 +63,7 @@ class Classifier:
             UserError: there is no such model, or it cannot be used.
         """
         folder = Path(folder).expanduser()
-        if not folder.is_dir():
-            state = "is a file" if folder.exists() else "no such folder"
-            raise UserError(f"model {folder}: {state}. Give the folder of an exported model, or of a run.")
+        check_model(folder)
         about = read_about(folder) if (folder / CLASSIFIER).is_file() else None
         if about and about["form"] in ONNX_FILES:
             return cls(open_onnx(folder, about, threads or cores()))
@@ -79,8 +77,12 @@ class Classifier:
         """What it is, and what it tells apart."""
         return f"<Classifier, {self.about['form']}: {', '.join(self.labels)}>"
 
-    def logits(self, texts: Iterable[Text]) -> NDArray[np.float32]:
+    def logits(self, texts: Iterable[Text], told: Callable[[float], None] | None = None) -> NDArray[np.float32]:
         """Logits, float32 [N, C], in the order of the texts; of a text that is read in chunks the mean of theirs.
+
+        Args:
+            texts: N.
+            told: is called after each batch with the share of all that is answered.
 
         Raises:
             TypeError: what was given is no sequence of strings, or of pairs of them.
@@ -93,13 +95,16 @@ class Classifier:
             found[chunks] = self._opened.forward(tokens.padded(chunks))
 
         batches = evaluation_order(tokens.chunk_lengths, BATCH_TOKENS, self._opened.most_padding)
-        for _ in self._pool.map(answer, batches):
-            pass  # what a thread raises is raised here
+        answered = 0
+        for chunks, _ in zip(batches, self._pool.map(answer, batches), strict=True):  # raises what a thread raises
+            answered += len(chunks)
+            if told:
+                told(answered / len(found))
         return tokens.of_texts(found)
 
-    def predict_proba(self, texts: Iterable[Text]) -> NDArray[np.float32]:
-        """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. Raises as `logits`."""
-        return self.probabilities(self.logits(texts))
+    def predict_proba(self, texts: Iterable[Text], told: Callable[[float], None] | None = None) -> NDArray[np.float32]:
+        """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. All else as `logits`."""
+        return self.probabilities(self.logits(texts, told))
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The softmax of logits / temperature, float32 [N, C]."""

@@ -125,7 +125,7 @@ class _Exporting:
                 write_json(folder / CLASSIFIER, about)
                 verification = self._verify(form, folder, about)
                 if verification["faults"] and not force:
-                    raise UnfaithfulError(f"{form}: {'; '.join(verification['faults'])}.")
+                    raise UnfaithfulError(f"{form}: {'; '.join(verification['faults'])}.{_of_few(form, verification)}")
                 write_json(folder / VERIFICATION, verification)
                 (folder / "README.md").write_text(self._card(about, verification), encoding="utf-8")
         except OSError as error:
@@ -174,6 +174,13 @@ class _Exporting:
             "bytes_merged": sum(weight.numel() * weight.element_size() for weight in self.model.parameters()),
         }
         return {"form": form} | found | sizes | {"threads": cores(), "made_with": about["made_with"]}
+
+
+def _of_few(form: Form, verification: dict[str, Any]) -> str:
+    """What to do where too few test rows make one row too many."""
+    if not verification["other_class"] or verification["rows"] >= BARS[form].fewest:
+        return ""
+    return f" Train on data with {BARS[form].fewest} test rows or more (--test_fraction), of which one may."
 
 
 def _open(folder: Path, about: dict[str, Any]) -> Opened:

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -47,9 +47,14 @@ class Labelling:
         classes = (f"probability_{label}" for label in self.classifier.labels)
         return tuple(f"{self.prefix}{name}" for name in ("label", "confidence", *review, *classes))
 
-    def columns(self, texts: list[Text]) -> Added:
-        """These columns, of N rows: label str, confidence float32, review bool, a probability float32 of each class."""
-        probabilities = self.classifier.predict_proba(texts)
+    def columns(self, texts: list[Text], told: Callable[[float], None] | None = None) -> Added:
+        """These columns, of N rows: label str, confidence float32, review bool, a probability float32 of each class.
+
+        Args:
+            texts: of the rows.
+            told: is called again and again with the share of them that is answered.
+        """
+        probabilities = self.classifier.predict_proba(texts, told)
         confidence = probabilities.max(axis=1, initial=0)
         labels = self.classifier.classes_[probabilities.argmax(axis=1)]
         review = () if self.threshold is None else (confidence < self.threshold,)
@@ -134,19 +139,34 @@ def _label(
 ) -> Iterator[tuple[Window, bytes, Counts]]:
     """Each window, its rows as they are written (the first behind the header), and the counts behind it."""
     counts, is_first = before, before == Counts()
-    with track_source(str(source), reader.whole, reader.done) as advance:
+    with track_source(str(source), reader.whole, reader.done) as show:
         for window in reader.windows():
             if is_first and not window.texts:
                 raise UserError(f"{_told(source, window.bad[0])}\nNor can any of the first {len(window.bad):,} rows.")
-            added = labelling.columns(window.texts)
+            advance = _within(window, show)
+            added = labelling.columns(window.texts, advance)
             header = writer.header([*(reader.columns or []), *labelling.names]) if is_first else b""
             review = 0 if labelling.threshold is None else int(np.sum(added[labelling.names[2]]))
             counts = Counts(counts.labelled + len(window.texts), counts.review + review, counts.bad + len(window.bad))
             yield window, header + writer.rows(window.rows, added), counts
-            advance(len(window.texts) + len(window.bad), window.size)
+            advance(1.0)
             is_first = False
     if is_first:
         raise UserError(f"{source}: no rows.")
+
+
+def _within(window: Window, show: Callable[[int, int], None]) -> Callable[[float], None]:
+    """What takes the share of a window that is done, and shows the rows and their size that came since."""
+    whole = (len(window.texts) + len(window.bad), window.size)
+    shown = (0, 0)
+
+    def advance(share: float) -> None:
+        nonlocal shown
+        done = round(share * whole[0]), round(share * whole[1])
+        show(done[0] - shown[0], done[1] - shown[1])
+        shown = done
+
+    return advance
 
 
 def _told(source: Source, bad: dict[str, Any]) -> str:

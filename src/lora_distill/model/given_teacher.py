@@ -17,12 +17,20 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
 from lora_distill.hub import fetch_model
-from lora_distill.model.base import BaseModel, brief, encoder_files, hash_files, model_files, resolve_base_model
+from lora_distill.model.base import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    BaseModel,
+    brief,
+    encoder_files,
+    hash_files,
+    model_files,
+    resolve_base_model,
+)
 from lora_distill.model.saved_adapter import LABELS_FILE, load_adapter
 from lora_distill.store import fingerprint, read_json
 
 logger = logging.getLogger(__name__)
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FLAG = "--teacher_checkpoint"
 WHAT_WORKS = "Give the folder of a run, of a PEFT adapter or of a whole classifier, or a hub name of the latter two."
 
