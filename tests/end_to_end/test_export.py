@@ -175,7 +175,10 @@ def test_an_earlier_export_is_replaced_and_nothing_else(call: Command, small_run
         place = run / "exported" / f"{role}-merged"
         assert f"Written to {place}" in done.stdout
         assert read(place / "classifier.json")["made_from"]["role"] == role
-    (place / "classifier.json").unlink()
+    done = call("export", run, "--to", "merged", "--output", run / "student")
+    assert done.returncode == 2
+    assert "exists, and is no exported model" in done.stderr
+    (place / "verification.json").unlink()
     done = call("export", run, "--to", "merged", "--role", "teacher")
     assert done.returncode == 2
     assert done.stderr == f"error: {place}: exists, and is no exported model. Choose another --output.\n"

@@ -80,7 +80,7 @@ def test_killed_and_called_again_its_trials_are_those_of_a_search_that_nothing_s
 ) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    longer = base | {"num_epochs": 3}
+    longer = base | {"num_epochs": 12}  # so that the student has not ended when the signal comes
     file = write(tmp_path / "killed", longer, trials=3)
     artefacts = tmp_path / "killed" / "out" / ".artefacts"
 

@@ -61,8 +61,9 @@ def local_places(run: RunFolder) -> list[str]:
         (data.get("unlabelled_source"), [config.unlabelled]),
         (environment["base_model"], [config.base_model]),
         (environment["student_base_model"], [config.student_base_model]),
-        (environment.get("given_teacher"), [config.teacher_checkpoint]),
     ]
+    given = environment.get("given_teacher") or {"models": []}
+    named += [(model, [config.teacher_checkpoint]) for model in given["models"]]
     places = {config.teacher_predictions, str(run.path.resolve().parent)}
     for source, names in named:
         if source and source["kind"] != "hub":
