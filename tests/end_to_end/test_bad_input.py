@@ -104,7 +104,7 @@ FLAGS: list[tuple[list[str], list[str]]] = [
     (train("--output_dir", "good.csv"), ["good.csv", "is a file"]),
     (train("--output_dir", "good.csv/deep/er"), ["good.csv is a file"]),
     (train("--output_dir", "/proc/nowhere"), ["/proc", "--output_dir"]),
-    (train("--output_dir", "x" * 300), ["File name too long", "--output_dir"]),
+    (train("--output_dir", "x" * 300), ["File name too long", "shorter name"]),
     (train("--exp_name", "a/b"), ["--exp_name", "'a/b'", "must name one folder"]),
     (train("--exp_name", "../run"), ["--exp_name", "must name one folder"]),
     (train("--exp_name", ".."), ["--exp_name"]),
