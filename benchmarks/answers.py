@@ -38,7 +38,9 @@ def export(run: Path, model: str, work: Path) -> Path:
         return run / role
     folder = work / f"{role}-{form}"
     if not folder.exists():
-        run_python(["-m", "lora_distill", "export", str(run), "--role", role, "--to", form, "--output", str(folder)])
+        kept = ["--force"] if role == "teacher" else []  # only its speed is asked for
+        which = ["--role", role, "--to", form, "--output", str(folder)]
+        run_python(["-m", "lora_distill", "export", str(run), *which, *kept])
     return folder
 
 
