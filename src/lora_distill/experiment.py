@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
-from lora_distill.data.tokenising import most_tokens, tokeniser_of
 from lora_distill.data.types import as_columns
 from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, about_model
+from lora_distill.deployment.finished import tokeniser_for
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles
@@ -287,7 +287,6 @@ def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], resu
 
 def _about(prepared: Prepared, role: Role, results: dict[str, Any]) -> dict[str, Any]:
     config, base = prepared.config, prepared.base_of(role)
-    max_length, pairs = min(config.max_length, most_tokens(base.folder)), config.text_pair_column is not None
-    reading = tokeniser_of(base.folder, max_length, config.long_text, pairs=pairs).reading
+    reading = tokeniser_for(config, base.folder).reading
     about = about_model(ADAPTER, prepared.dataset.label_names, reading, base.name, role, results)
     return about | {"made_with": made_with()}

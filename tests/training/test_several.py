@@ -221,7 +221,7 @@ def test_other_texts_are_answered_by_all_of_them(
     namespace: dict[str, Any] = {}
     monkeypatch.chdir(run.path / "teacher")
     exec(code_of((run.path / "teacher" / "README.md").read_text()), namespace)
-    tokens = tokenise(namespace["texts"], models[0].tokenizer_folder, models[0].max_length)
+    tokens = tokenise(namespace["texts"], models[0].tokenizer_folder, models[0].tokeniser.reading.max_length)
     together = pooled([predict_logits(plain(each.model), tokens) for each in models])
     assert namespace["probabilities"].log().numpy() == pytest.approx(together, abs=1e-5)
 

@@ -112,7 +112,7 @@ class _Exporting:
         config = model.config
         config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
         config.architectures = [type(model).__name__]
-        tokeniser = opened.tokeniser()
+        tokeniser = opened.tokeniser
         config.pad_token_id = tokeniser.pad_id  # which not every model says, and every batch needs
         return cls(run, role, repository, facts, opened, model, names, tokeniser.reading)
 
@@ -144,7 +144,7 @@ class _Exporting:
 
     def _save(self, form: Form, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(self.opened.tokenizer_folder)
-        tokenizer.model_max_length = self.opened.max_length  # so that whoever truncates does so where we did
+        tokenizer.model_max_length = self.reading.max_length  # so that whoever truncates does so where we did
         tokenizer.save_pretrained(folder)
         if form == MERGED:
             self.model.save_pretrained(folder)

@@ -12,7 +12,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora_distill.config import Config, Role
-from lora_distill.data.long_text import LongText
 from lora_distill.data.reading import Tokeniser
 from lora_distill.data.tokenising import most_tokens, tokeniser_of
 from lora_distill.data.tokens import Tokens
@@ -32,26 +31,18 @@ class FinishedModel:
     Attributes:
         model: in fp32, on the CPU, frozen, in eval mode: an adapter on its base model, or a given teacher as it is.
         tokenizer_folder: of its tokenizer.
-        max_length: tokens that it reads at once.
-        long_text: what it reads of a longer text.
-        pairs: whether it reads pairs of texts.
+        tokeniser: what reads texts for it.
         columns: int64 [C], which of its logits is each label's.
     """
 
     model: nn.Module
     tokenizer_folder: Path
-    max_length: int
-    long_text: LongText
-    pairs: bool
+    tokeniser: Tokeniser
     columns: NDArray[np.int64]
-
-    def tokeniser(self) -> Tokeniser:
-        """What reads texts for it."""
-        return tokeniser_of(self.tokenizer_folder, self.max_length, self.long_text, pairs=self.pairs)
 
     def tokenised(self, texts: Sequence[Text]) -> Tokens:
         """These texts as it reads them."""
-        return self.tokeniser().read(texts)
+        return self.tokeniser.read(texts)
 
     def merged(self) -> PreTrainedModel:
         """The model as one deploys it, the adapter's products added to the base model's weights: to be called once."""
@@ -100,5 +91,10 @@ def open_models(run: RunFolder, role: Role) -> list[FinishedModel]:
 
 
 def _finished(model: nn.Module, tokenizer: Path, config: Config, columns: NDArray[np.int64]) -> FinishedModel:
+    return FinishedModel(model, tokenizer, tokeniser_for(config, tokenizer), columns)
+
+
+def tokeniser_for(config: Config, tokenizer: Path) -> Tokeniser:
+    """What reads texts as a run does, for a model whose tokenizer lies in this folder."""
     max_length, pairs = min(config.max_length, most_tokens(tokenizer)), config.text_pair_column is not None
-    return FinishedModel(model, tokenizer, max_length, config.long_text, pairs, columns)
+    return tokeniser_of(tokenizer, max_length, config.long_text, pairs=pairs)

@@ -53,7 +53,7 @@ def _open_role(run: RunFolder, role: Role) -> Opened:
     opened = open_role(run, role)
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]
-    tokeniser, labels = opened.tokeniser(), results["data"]["label_names"]
+    tokeniser, labels = opened.tokeniser, results["data"]["label_names"]
     about = about_model("run", labels, tokeniser.reading, base["name"], role, results)
     about["made_with"] = {"versions": environment["versions"]}
     # What the role was begun with has its fingerprint in the environment, and was compared with that.
