@@ -3,9 +3,10 @@
     python -m benchmarks.reference --variant trainer --base_model DIR --train FILE --validation FILE --test FILE
         --roles teacher,student,control --out result.json
 
-Variants: `seed-style` (fp32, padded to max_length, the teacher's forward inside every student step), `trainer` (bf16,
-rows of like length together, padded to the batch's longest, the teacher still online) and `trainer-cached` (the same,
-the teacher's logits computed once beforehand). Settings not given here have the same names in lora-distill.
+Variants: `seed-style` (fp32, padded to max_length, the teacher's forward inside every student step), `trainer` (in the
+precision given, rows of like length together, padded to the batch's longest, the teacher still online) and
+`trainer-cached` (the same, the teacher's logits computed once beforehand). Settings not given here have the same
+names in lora-distill.
 """
 
 import argparse
@@ -84,7 +85,8 @@ class Experiment:
         teacher, rows = self.teacher if role == "student" else None, self.splits["train"]
         if teacher and self.recipe.variant == "trainer-cached":
             with self.stages.stage("teacher logits"):
-                rows = rows.add_column("teacher_logits", predict_logits(teacher, rows, self.collator))
+                logits = predict_logits(teacher, rows, self.collator, bf16=self.recipe.is_bf16)
+                rows = rows.add_column("teacher_logits", logits)
             teacher = self.teacher = None
         trainer = self.trainer(model, teacher, rows, work / role)
         with self.stages.stage(f"train {role}"):

@@ -17,10 +17,11 @@ VARIANTS = ("seed-style", "trainer", "trainer-cached")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained; the same names and defaults as in lora-distill's settings."""
+    """What is trained; the same names and, but for `precision`, defaults as in lora-distill's settings."""
 
     variant: str = "trainer"
     base_model: str = ""
+    precision: str = "bf16"
     seed: int = 0
     max_length: int = 128
     teacher_lora_r: int = 16
@@ -43,6 +44,11 @@ class Recipe:
     def is_padded(self) -> bool:
         """Whether every row is padded to max_length, in fp32 and random order."""
         return self.variant == "seed-style"
+
+    @property
+    def is_bf16(self) -> bool:
+        """Whether matrix products are computed in bf16."""
+        return self.precision == "bf16" and not self.is_padded
 
 
 def make_model(recipe: Recipe, role: str, classes: int) -> PeftModel:

@@ -115,7 +115,7 @@ def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
         lr_scheduler_type="linear",
         max_grad_norm=recipe.max_grad_norm,
         use_cpu=not torch.accelerator.is_available(),
-        bf16=not recipe.is_padded,
+        bf16=recipe.is_bf16,
         train_sampling_strategy="random" if recipe.is_padded else "group_by_length",
         eval_strategy="epoch",
         save_strategy="best",
@@ -135,15 +135,17 @@ def training_arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
 
 
 @torch.no_grad()
-def predict_logits(teacher: nn.Module, rows: Dataset, collator: DataCollatorWithPadding) -> list[list[float]]:
-    """A finished teacher's logits in the rows' order, computed in bf16 on rows of like length together."""
+def predict_logits(
+    teacher: nn.Module, rows: Dataset, collator: DataCollatorWithPadding, *, bf16: bool
+) -> list[list[float]]:
+    """A finished teacher's logits in the rows' order, computed on rows of like length together."""
     device = next(teacher.parameters()).device
     logits: list[list[float]] = [[]] * len(rows)
     order = np.argsort(rows["length"])
     for at in range(0, len(order), EVALUATION_BATCH):
         indices = order[at : at + EVALUATION_BATCH].tolist()
         batch = collator([rows[index] for index in indices]).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             out = teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         for index, row in zip(indices, out.float().tolist(), strict=True):
             logits[index] = row

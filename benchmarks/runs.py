@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Process, run_python
+from benchmarks.peak import faster_precision
 from benchmarks.report import say
 
 Settings = Mapping[str, str | int | float]
@@ -61,7 +62,9 @@ def reference(
         arguments += [
             part for name in ("train", "validation", "test") for part in (f"--{name}", str(dataset / f"{name}.csv"))
         ]
-        arguments += flags(settings) + (["--teacher", str(teacher)] if teacher else [])
+        arguments += flags({"precision": faster_precision(), **settings}) + (
+            ["--teacher", str(teacher)] if teacher else []
+        )
         process = run_python(arguments)
         result = json.loads(out.read_text(encoding="utf-8"))
     return Run(

@@ -50,3 +50,14 @@ def test_peak_tries_the_encoders_own_shapes(monkeypatch: pytest.MonkeyPatch) -> 
     measured = peak.measure(8, 32, seconds=0.002)
     assert set(measured) == {"bf16", "fp32"}
     assert all(rate > 0 for rate in measured.values())
+
+
+def test_the_reference_trains_in_the_precision_that_is_faster_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak.faster_precision.cache_clear()
+    monkeypatch.setattr(peak, "measure", lambda *_, **__: {"bf16": 20.0, "fp32": 180.0})
+    assert peak.faster_precision() == "fp32"
+    monkeypatch.setattr(peak, "measure", lambda *_, **__: {"bf16": 930.0, "fp32": 210.0})
+    assert peak.faster_precision() == "fp32"  # measured once, so that all rounds are alike
+    peak.faster_precision.cache_clear()
+    assert peak.faster_precision() == "bf16"
+    peak.faster_precision.cache_clear()

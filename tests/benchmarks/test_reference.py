@@ -1,6 +1,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def test_each_variant_trains_all_roles_and_writes_what_it_took(
     assert (set(computed) == {8 * 32}) == (variant == "seed-style")
 
 
+def test_it_computes_in_the_precision_that_is_given(encoder: Path, rows: Path, tmp_path: Path) -> None:
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        experiment = experiment_of(replace(recipe_for(encoder), precision=precision), rows)
+        student = make_model(experiment.recipe, "student", 2)
+        dtypes: list[torch.dtype] = []
+        student.get_submodule("base_model.model.classifier").register_forward_hook(
+            lambda *given, dtypes=dtypes: dtypes.append(given[2].dtype)
+        )
+        trainer = experiment.trainer(student, None, experiment.splits["train"], tmp_path / precision)
+        trainer.train()
+        assert set(dtypes) == {dtype}
+
+
 def test_the_loss_is_the_same_with_the_teacher_online_and_cached(encoder: Path, rows: Path, tmp_path: Path) -> None:
     losses = []
     for variant in ("trainer", "trainer-cached"):
@@ -91,7 +105,7 @@ def test_the_loss_is_the_same_with_the_teacher_online_and_cached(encoder: Path, 
         if variant == "trainer":
             trainer = experiment.trainer(student, teacher, data, tmp_path)
         else:
-            data = data.add_column("teacher_logits", predict_logits(teacher, data, experiment.collator))
+            data = data.add_column("teacher_logits", predict_logits(teacher, data, experiment.collator, bf16=True))
             trainer = experiment.trainer(student, None, data, tmp_path)
         batch = experiment.collator([data[index] for index in (3, 11, 0, 40)])
         losses.append(trainer.compute_loss(student.train(), batch).item())
@@ -118,9 +132,9 @@ def test_the_loss_is_hard_and_soft_in_training_and_hard_alone_in_evaluation(
 def test_cached_logits_stand_in_the_rows_order(encoder: Path, rows: Path) -> None:
     experiment = experiment_of(recipe_for(encoder), rows)
     teacher, data = shaken(make_model(experiment.recipe, "teacher", 2)).eval(), experiment.splits["train"]
-    logits = predict_logits(teacher, data, experiment.collator)
+    logits = predict_logits(teacher, data, experiment.collator, bf16=True)
     for index in (0, 17, 47):
-        alone = predict_logits(teacher, data.select([index]), experiment.collator)[0]
+        alone = predict_logits(teacher, data.select([index]), experiment.collator, bf16=True)[0]
         assert logits[index] == pytest.approx(alone, abs=0.02)
 
 
@@ -130,7 +144,9 @@ def test_a_saved_teacher_comes_back(encoder: Path, rows: Path, tmp_path: Path) -
     teacher.save_pretrained(tmp_path)
     again = load_teacher(experiment.recipe, tmp_path, 2)
     assert not any(p.requires_grad for p in again.parameters())
-    logits = [predict_logits(each, experiment.splits["test"], experiment.collator) for each in (teacher, again)]
+    logits = [
+        predict_logits(each, experiment.splits["test"], experiment.collator, bf16=True) for each in (teacher, again)
+    ]
     assert logits[0] == logits[1]
 
 
