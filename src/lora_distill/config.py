@@ -13,10 +13,12 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from lora_distill.data.long_text import LongText
 from lora_distill.faults import make_settings
+from lora_distill.presets import PRESETS, Preset, with_preset
 
 Role = Literal["teacher", "student", "control", "self-trained"]
 Keep = Literal["first", "spread", "last"]
@@ -92,6 +94,10 @@ class Config(BaseModel):
     output_dir: str = Field("outputs/lora_distillation", min_length=1, description="folder that the runs lie in")
     seed: int = Field(0, ge=0, description="seed of every random draw")
 
+    preset: Preset | None = Field(
+        None,
+        description=f"settings that go together, by what they are for: {', '.join(PRESETS)}; those that are given win",
+    )
     base_model: str = Field(
         "roberta-base", min_length=1, description="pretrained encoder: a hub name, a folder, or minilm"
     )
@@ -267,6 +273,11 @@ class Config(BaseModel):
     def is_default(self, name: str) -> bool:
         """Whether a setting has the value that it has when it is not given."""
         return bool(getattr(self, name) == type(self).model_fields[name].default)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, values: object) -> object:
+        return with_preset(values) if isinstance(values, dict) else values
 
     @field_validator("*", mode="before")
     @classmethod

@@ -37,6 +37,8 @@ def given(arguments: argparse.Namespace, kind: type[BaseModel] = Config) -> tupl
 def describe_unknown(argument: str, parser: Parser, command: str) -> str:
     """What is wrong with an argument that the command does not know."""
     if not argument.startswith("-"):
+        if command == "train" and Path(argument).suffix in (".yaml", ".yml"):
+            return f"{argument}: a suite is for `{program()} suite`, and settings are given with --config."
         return f"{argument}: one argument too many."
     name = argument.partition("=")[0].lstrip("-")
     known = [flag.lstrip("-") for flag in _flags_of(parser, command)]

@@ -80,7 +80,7 @@ def launch(
 def shared_work_first(runs: Mapping[str, Config]) -> list[str]:
     """Names of the runs; of each seed, first those whose teachers differ: of two that share one, one would wait."""
     own = {"exp_name", "alpha", "temperature", "soft_loss", "pooled_weight", "no_control", "labelled_per_batch"}
-    own |= {"teacher_calibrate"}
+    own |= {"preset", "teacher_calibrate"}
     own |= {name for name in Config.model_fields if name.startswith(("student_", "control_"))}
     seeds = list(dict.fromkeys(config.seed for config in runs.values()))
     teachers: set[str] = set()

@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.json", "train.log"
 PREDICTIONS, HISTORY = "predictions.parquet", "history.jsonl"
 REPORT, SPEED = "report.html", "speed.json"
-DECIDES_NOTHING = ("output_dir", "exp_name", "cache_limit", "report_to")  # where a run lies, and how it is watched
+# Where a run lies, how it is watched, and what stands for settings that are there as well.
+DECIDES_NOTHING = ("output_dir", "exp_name", "cache_limit", "report_to", "preset")
 # Settings that may hold a path.
 PLACES = ("base_model", "student_base_model", "dataset", "unlabelled", "teacher_checkpoint", "teacher_predictions")
 NO_PATHS = {"ag_news", "bbc_news", "minilm"}  # whatever folder has this name

@@ -17,7 +17,7 @@ FIXED = {
     *("exp_name", "output_dir", "seed", "dataset", "text_column", "label_column", "max_train_rows", "labels_per_class"),
     *("text_pair_column", "unlabelled", "control_learning_rate", "control_num_epochs"),
     *("validation_fraction", "test_fraction", "student_budget", "teacher_label_map", "no_control", "logging_steps"),
-    *("report_to", "cache_limit", "device", "precision"),
+    *("preset", "report_to", "cache_limit", "device", "precision"),
 }
 Scalar = str | int | float | bool
 

@@ -17,6 +17,7 @@ FLAGS: list[tuple[list[str], list[str]]] = [
     (["train", "--alpha", "--seed", "1"], ["--alpha", "expected one argument"]),
     (["train", "--no_control=yes"], ["--no_control", "takes no value", "'yes'"]),
     (["train", "stray"], ["stray", "one argument too many"]),
+    (["train", "suite.yaml"], ["suite.yaml: a suite is for `", "--config"]),
     (["train", "--resume", "--overwrite", "--exp_name", "run"], ["--overwrite", "not allowed with", "--resume"]),
     (["suite"], ["FILE"]),
     (["suite", "one.yaml", "two.yaml"], ["two.yaml", "one argument too many"]),

@@ -87,6 +87,7 @@ ELSEWHERE = {
     "precision": "bf16",
 }
 IDLE = {
+    "preset": "few_labels",  # what it sets decides
     "exp_name": "other",
     "output_dir": "other",
     "student_budget": 7,
@@ -128,7 +129,7 @@ def test_what_a_role_depends_on_and_what_not(role: Role) -> None:
     own = TRAINING | OWN[role] | (TEACHERS if role == "teacher" else STUDENTS) | (SOFT if role in TAUGHT else {})
     others = {name: value for settings in OWN.values() for name, value in settings.items()}
     for name, value in {**TRAINING, **others, **STUDENTS, **TEACHERS, **SOFT, **ELSEWHERE, **IDLE}.items():
-        config = Config(**{name: value})
+        config = Config().model_copy(update={name: value})
         assert getattr(config, name) != getattr(Config(), name)
         assert (key(role, config) != key(role)) == (name in own), name
 

@@ -1,0 +1,40 @@
+"""Settings that go together, by what they are for."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Preset = Literal["small_student", "few_labels"]
+
+# MiniLM's: 665,092 of a million parameters with a head of four classes, at a learning rate that suits its width.
+_SMALL_ENCODER = {
+    "student_base_model": "minilm",
+    "target_modules": "all-linear",
+    "student_lora_r": 16,
+    "student_lora_alpha": 32,
+    "alpha": 0.9,
+    "learning_rate": 1e-3,
+    "teacher_learning_rate": 3e-4,
+}
+PRESETS: dict[Preset, dict[str, Any]] = {
+    "small_student": _SMALL_ENCODER | {"num_epochs": 8, "teacher_num_epochs": 3},
+    # Few rows make few steps: many epochs for those who have no more than the labels, and no validation to choose by.
+    "few_labels": _SMALL_ENCODER
+    | {"num_epochs": 2, "teacher_num_epochs": 20, "control_num_epochs": 30, "keep_epoch": "last"},
+}
+
+
+def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of their preset, if they name one: what is given wins.
+
+    Of the preset is left out what would have nothing to act on: what is for the training of a teacher where one is
+    given, which also makes the student's encoder the base model, and what is the control's where there is none.
+    """
+    name = values.get("preset")
+    preset = dict(PRESETS.get(name, {})) if isinstance(name, str) else {}  # type: ignore[call-overload] # any name
+    if values.get("teacher_checkpoint") or values.get("teacher_predictions"):
+        encoder = preset.pop("student_base_model", None)
+        preset = {each: value for each, value in preset.items() if not each.startswith("teacher_")}
+        preset |= {"base_model": encoder} if encoder else {}
+    if values.get("no_control"):
+        preset = {each: value for each, value in preset.items() if not each.startswith("control_")}
+    return preset | dict(values)
