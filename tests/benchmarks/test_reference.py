@@ -14,7 +14,13 @@ from benchmarks.reference import Experiment, Stages, main, prepare
 from benchmarks.reference_model import VARIANTS, Recipe, load_teacher, make_model
 from benchmarks.reference_trainer import StepClock, predict_logits
 
-SMALL: dict[str, Any] = {"teacher_target_layers": 2, "student_target_layers": 1, "max_length": 32, "batch_size": 8, "num_epochs": 2}
+SMALL: dict[str, Any] = {
+    "teacher_target_layers": 2,
+    "student_target_layers": 1,
+    "max_length": 32,
+    "batch_size": 8,
+    "num_epochs": 2,
+}
 
 
 def recipe_for(encoder: Path, variant: str = "trainer") -> Recipe:
