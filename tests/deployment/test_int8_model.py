@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime import InferenceSession
 
@@ -47,26 +48,40 @@ def test_it_answers_nearly_as_before_and_each_text_by_itself(
 
 def test_weights_are_rounded_by_column_and_tables_by_row() -> None:
     matrix = np.array([[1.0, -0.5], [-2.54, 0.254]], np.float32)
-    values, scales = _round(matrix, axis=0)
+    values, scales = _round(matrix, axis=0, most=127)
     assert values.tolist() == [[50, -127], [-127, 65]]
     np.testing.assert_allclose(scales, [0.02, 0.5 / 127], rtol=1e-6)
-    values, scales = _round(matrix, axis=1)
+    values, scales = _round(matrix, axis=1, most=127)
     assert values.tolist() == [[127, -64], [-127, 13]]
-    zeros, _ = _round(np.zeros((2, 2), np.float32), axis=0)
+    zeros, _ = _round(np.zeros((2, 2), np.float32), axis=0, most=63)
     assert not zeros.any()
+
+
+def product(weight: NDArray[np.float32]) -> onnx.ModelProto:
+    """A graph in eight bits that multiplies `x` by these weights."""
+    of, output = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", "length", width])
+        for name, width in zip("xy", weight.shape, strict=True)
+    )
+    node, weights = onnx.helper.make_node("MatMul", ["x", "w"], ["y"]), numpy_helper.from_array(weight, "w")
+    graph = onnx.helper.make_graph([node], "product", [of], [output], [weights])
+    return quantise(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10))
 
 
 def test_a_product_is_exact_where_eight_bits_are_enough() -> None:
     """By hand: one token all zeros, one that is far larger than the others."""
     tokens = np.array([[[127, -1, 64], [0, 0, 0]], [[12.7, 12.7, -0.1], [1270, 10, 0]]], np.float32)
-    weight = np.array([[127, 1], [0, -127], [-2, 64]], np.float32)
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "product",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", "length", 3])],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", "length", 2])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    found = InferenceSession(quantise(model).SerializeToString()).run(["y"], {"x": tokens})[0]
+    weight = np.array([[63, 1], [0, -63], [-2, 32]], np.float32)
+    found = InferenceSession(product(weight).SerializeToString()).run(["y"], {"x": tokens})[0]
     np.testing.assert_allclose(found, tokens @ weight, rtol=1e-6, atol=1e-4)
+
+
+def test_no_two_products_overflow_sixteen_bits() -> None:
+    """Some processors would cut off the largest that there are; elsewhere a look at the weights must do."""
+    tokens, weight = np.full((1, 2, 64), 127, np.float32), np.full((64, 8), -63, np.float32)
+    small = product(weight)
+    found = InferenceSession(small.SerializeToString()).run(["y"], {"x": tokens})[0]
+    np.testing.assert_allclose(found, tokens @ weight, rtol=1e-6)
+    (factor,) = [each for each in small.graph.initializer if each.data_type == onnx.TensorProto.INT8]
+    largest = int(np.abs(numpy_helper.to_array(factor).astype(np.int32)).max())
+    assert 2 * 255 * largest < 2**15

@@ -1,7 +1,6 @@
 """An exported model, read without torch: onnxruntime, tokenizers and numpy are all that it takes."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -147,11 +146,6 @@ def _read_pad_id(folder: Path) -> int:
         raise _damaged(folder, "config.json", error) from None
 
 
-def _products_may_overflow(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether an x86-64 processor cuts sums of products of bytes to 16 bits: one without the VNNI instructions does."""
-    return not (cpuinfo.is_file() and re.search(r"^flags\b.*\bavx(512)?_vnni\b", cpuinfo.read_text("utf-8"), re.M))
-
-
 def _open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
     try:
         import onnxruntime
@@ -165,8 +159,6 @@ def _open_graph(folder: Path, file: str, labels: list[str], threads: int, *, seg
     options.enable_mem_pattern = False  # a plan of memory for each shape, where hardly two batches have the same
     # Threads that spin while they wait take from those that work, where batches are answered side by side.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if _products_may_overflow():  # eight-bit weights are then read for products that cannot, which take twice the time
-        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])

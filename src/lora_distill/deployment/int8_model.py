@@ -1,11 +1,13 @@
-"""An ONNX graph with weights of eight bits, and activations that are rounded to eight, each token by itself.
+"""An ONNX graph in eight bits: weights, and activations that are rounded to them, each token by itself.
 
 The usual dynamic quantisation takes one scale for a whole batch, so that an answer depends on the other texts in it; a
 static one takes a scale from other texts, which the few large activations of an encoder make coarse. Here each token
 has a scale of its own, and each column of a weight (Yao et al., ZeroQuant, NeurIPS 2022). The products are ONNX
 Runtime's own on integers: `MatMulIntegerToFloat` of its domain com.microsoft, which its builds for browsers and Node
-have, too. Processors that multiply unsigned by signed bytes without VNNI may saturate; there ONNX Runtime's option
-`session.x64quantprecision` is to be 1.
+have, too.
+
+Weights of products take seven of their bits. x86-64 processors without VNNI add two products of an unsigned and a
+signed byte in 16 bits: 2 * 255 * 63 fits, 2 * 255 * 127 would be cut off there, and an answer be another one.
 """
 
 from collections import Counter
@@ -20,6 +22,7 @@ from onnx import helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
 MOST, ZERO = 127, 128  # of an eight-bit number without its sign, and what stands for zero in one of 0 to 255
+MOST_OF_FACTOR = 63  # of a weight of a product
 LEAST_ROWS = 256  # of a table of embeddings: smaller ones weigh little, and what all tokens share must be exact
 TINY = 1e-12  # more than the scale of a token that is all zeros
 
@@ -67,7 +70,7 @@ class _Quantiser:
     def _product(self, of: str, weight: str, output: str) -> None:
         columns = f"{weight}_int8", f"{weight}_scale"
         if columns[0] not in self._new:
-            values, scales = _round(numpy_helper.to_array(self._weights[weight]), axis=0)
+            values, scales = _round(numpy_helper.to_array(self._weights[weight]), axis=0, most=MOST_OF_FACTOR)
             self._constant(columns[0], values)
             self._constant(columns[1], scales)
         rounded = self._rounded_by_token(of, self._weights[weight].dims[0])
@@ -99,7 +102,7 @@ class _Quantiser:
     def _embedding(self, table: str, ids: str, output: str) -> None:
         rows, scale = f"{table}_int8", f"{table}_scale"
         if rows not in self._new:
-            values, scales = _round(numpy_helper.to_array(self._weights[table]), axis=1)
+            values, scales = _round(numpy_helper.to_array(self._weights[table]), axis=1, most=MOST)
             self._constant(rows, values)
             self._constant(scale, scales[:, None])
         found = self._add("Cast", [self._add("Gather", [rows, ids], f"{output}_int8")], f"{output}_whole", to=1)
@@ -164,7 +167,7 @@ class _Quantiser:
         return kept[::-1]
 
 
-def _round(matrix: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """To eight bits, with a scale for each column (axis 0) or row (axis 1)."""
-    scale = np.maximum(np.abs(matrix).max(axis=axis, keepdims=True), TINY) / MOST
+def _round(matrix: NDArray[np.float32], axis: int, most: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """To whole numbers of at most `most`, with a scale for each column (axis 0) or row (axis 1)."""
+    scale = np.maximum(np.abs(matrix).max(axis=axis, keepdims=True), TINY) / most
     return np.rint(matrix / scale).astype(np.int8), scale.squeeze(axis).astype(np.float32)
