@@ -82,6 +82,7 @@ def test_what_is_planned_is_what_happens(
         "folds": "teacher_fit: crossfit, teacher_folds: 2, no_control: true",
         "filed": f"teacher_predictions: {tmp_path / 'rows.csv'}, {UNTAUGHT}",
         "unlabelled": f"unlabelled: {write_rows(tmp_path / 'others.csv', 70, seed=1)}, control_num_epochs: 1",
+        "self-taught": f"unlabelled: {tmp_path / 'others.csv'}, teacher_self_training: true, control_num_epochs: 1",
         "given": f"teacher_checkpoint: {given}, {UNTAUGHT}, no_control: true",
     }
     suite = suite_of(tmp_path, tiny("roberta"), experiments, teacher_target_layers=1, student_target_layers=1)

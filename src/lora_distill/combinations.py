@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 OF_A_TRAINED_TEACHER = (
     *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers", "teacher_rank_pattern"),
     *("teacher_learning_rate", "teacher_num_epochs", "teacher_ensemble", "teacher_fit"),
+    "teacher_self_training",
 )
 SEVERAL = ("teacher_ensemble", "teacher_fit")
 
@@ -38,6 +39,9 @@ NEEDS = {
     ),
     "teacher_folds": Need(
         lambda config: config.teacher_fit == "crossfit", "is for --teacher_fit crossfit. Give that, too."
+    ),
+    "teacher_self_training": Need(
+        lambda config: config.unlabelled, "is a second training, with --unlabelled texts. Give those, too."
     ),
     "labelled_per_batch": Need(lambda config: config.unlabelled, "is for --unlabelled texts. Give those, too."),
     "control_learning_rate": _OF_THE_CONTROL,

@@ -208,6 +208,10 @@ class Config(BaseModel):
         " that it labels rows that it has not seen",
     )
     teacher_folds: int = Field(5, ge=2, description="folds of --teacher_fit crossfit")
+    teacher_self_training: bool = Field(
+        False,
+        description="train the teacher a second time, with what it said of the --unlabelled texts, as a student learns",
+    )
     teacher_calibrate: bool = Field(
         False,
         description="divide a teacher's logits by the temperature that fits them to validation before a student learns"

@@ -8,11 +8,12 @@ from lora_distill.training.filed_teacher import FiledTeacher
 from lora_distill.training.loop import Observer
 from lora_distill.training.outcome import Outcome
 from lora_distill.training.role import RoleTraining
+from lora_distill.training.self_taught import SelfTaughtTeacher
 from lora_distill.training.several import SeveralTeachers, teachers
 from lora_distill.training.teacher_reading import TeacherReading
 
 Model = RoleTraining | TeacherReading  # what computes
-Training = Model | SeveralTeachers | FiledTeacher
+Training = Model | SeveralTeachers | SelfTaughtTeacher | FiledTeacher
 
 
 def trainings(prepared: Prepared) -> dict[Role, Training]:
@@ -28,7 +29,9 @@ def trainings(prepared: Prepared) -> dict[Role, Training]:
     elif prepared.answers:
         teacher = FiledTeacher(prepared.answers, config, dataset)
     else:
-        teacher = teachers(training("teacher", teaches=True))
+        teacher = first = teachers(training("teacher", teaches=True))
+        if config.teacher_self_training:
+            teacher = SelfTaughtTeacher(first, training("teacher", first.artefact(), teaches=True))
     roles: dict[Role, Training] = {"teacher": teacher, "student": training("student", teacher.artefact())}
     if not config.no_control:
         # Of what the unlabelled texts bring, self-training shows how much needs no teacher.
@@ -53,7 +56,7 @@ def run_training(
     splits = splits_of(prepared, training)
     if not judged:
         splits.pop("test", None)
-    if isinstance(training, RoleTraining | SeveralTeachers):
+    if isinstance(training, RoleTraining | SeveralTeachers | SelfTaughtTeacher):
         return training.run(splits, since=since, observe=observe)
     return training.run(splits, since=since)
 
@@ -65,12 +68,16 @@ def splits_of(prepared: Prepared, training: Training) -> dict[str, Tokens]:
         return {}
     if isinstance(training, TeacherReading):
         return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
+    if isinstance(training, SelfTaughtTeacher):
+        training = training.last
     base = (training.members[0].training if isinstance(training, SeveralTeachers) else training).base
     return prepared.tokenised(base.folder, base.whole.fingerprint, names)
 
 
 def models_of(training: Training, splits: dict[str, Tokens]) -> list[tuple[Model, dict[str, Tokens]]]:
     """The models that a training is made of, each with what it reads of these splits."""
+    if isinstance(training, SelfTaughtTeacher):
+        return [*models_of(training.first, splits), (training.last, splits)]
     if isinstance(training, SeveralTeachers):
         return [(member.training, member.reads(splits)) for member in training.members]
     return [] if isinstance(training, FiledTeacher) else [(training, splits)]

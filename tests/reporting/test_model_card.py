@@ -240,6 +240,19 @@ def test_several_teachers(settings: dict[str, object], said: str) -> None:
     assert "as fast as" not in student
 
 
+def test_a_teacher_that_was_trained_twice() -> None:
+    results = sample_results()
+    settings: dict[str, object] = {"teacher_self_training": True, "unlabelled": "texts", "alpha": 0.9}
+    teacher, student, control = (card(role, results, HUB, **settings) for role in ("teacher", "student", "control"))
+    assert "what a teacher of the labels alone had said of the unlabelled texts (self-training)" in teacher
+    assert "- Teacher: what was trained on the labels alone\n" in teacher
+    assert "8 of them with labels" in teacher
+    assert ", trained twice: the second time with what it had said of the unlabelled texts" in student
+    assert "twice" not in control
+    several = card("teacher", results, HUB, **settings, teacher_ensemble=3)
+    assert "the labels alone (3 of other seeds): the mean of their probabilities" in several
+
+
 def test_a_student_of_calibrated_logits_says_so() -> None:
     results = sample_results()
     assert "divided by 1.5" not in card("student", results)

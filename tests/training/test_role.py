@@ -100,6 +100,7 @@ IDLE = {
     "teacher_ensemble": 7,  # of whose members each is one
     "teacher_fit": "crossfit",
     "teacher_folds": 7,
+    "teacher_self_training": True,  # of whose two trainings each is one
 }
 
 

@@ -98,7 +98,7 @@ def _about(role: str, results: dict[str, Any], config: dict[str, Any], base: dic
         what += f" ({_several(config)}): each is a {_adapter(config)} adapter in a folder of its own"
     return f"""{what} ({rank}, alpha {config[f"{kind}_lora_alpha"]}{scale}, on {modules} of the \
 {config["layer_placement"]} {config[f"{kind}_target_layers"]} layers) and a classification head on \
-{_md(base["name"])}. {_PURPOSE[role]}
+{_md(base["name"])}. {_PURPOSE["self-taught teacher" if _is_self_taught(role, config) else role]}
 
 Trainable parameters: {count["total"]:,} (LoRA {count["lora"]:,}, head {count["head"]:,}). Base model and head have \
 {facts["total_parameters"]:,} together{" in all of them" if members else ""}.{budget}{projector}"""
@@ -113,6 +113,10 @@ def _several(config: dict[str, Any]) -> str:
     return f"one for each of {config['teacher_folds']} folds{times}, which labels the rows that it has not seen"
 
 
+def _is_self_taught(role: str, config: dict[str, Any]) -> bool:
+    return role == "teacher" and bool(config["teacher_self_training"])
+
+
 def _adapter(config: dict[str, Any]) -> str:
     return "DoRA" if config["use_dora"] else "LoRA"
 
@@ -125,6 +129,8 @@ _TARGETS = {
 
 _PURPOSE = {
     "teacher": "It was trained on the labels, to be imitated by the student.",
+    "self-taught teacher": "It was trained on the labels and on what a teacher of the labels alone had said of the "
+    "unlabelled texts (self-training), to be imitated by the student.",
     "student": "It was trained to match the labels and its teacher's logits (knowledge distillation), weighed as the "
     "loss below says.",
     "control": "It is the student without a teacher: the same adapter, start, rows and settings, trained on the labels "
@@ -226,7 +232,7 @@ def _data(results: dict[str, Any]) -> str:
 
 def _settings(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     facts = results[role]
-    is_taught = role in ("student", "self-trained")
+    is_taught = role in ("student", "self-trained") or _is_self_taught(role, config)
     rate = config.get(f"{role}_learning_rate") or config["learning_rate"]
     ratio = config["lora_plus_ratio"]
     faster = f" ({ratio * rate:g} for LoRA's B: LoRA+)" if ratio != 1 else ""
@@ -254,10 +260,16 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else _md(base)
         teacher = f"{_adapter(config)} of rank {rank} on {layers} layers of {encoder}"
+        if config["teacher_self_training"]:
+            teacher += ", trained twice: the second time with what it had said of the unlabelled texts"
         if "members" in results["teacher"]:
             teacher += f"; {results['teacher']['members']} such, {_several(config)}: the mean of their probabilities"
     else:
         teacher = _given(results, config)
+    if role == "teacher":
+        teacher = "what was trained on the labels alone"
+        if config["teacher_ensemble"] > 1 or config["teacher_fit"] == "crossfit":
+            teacher += f" ({_several(config)}): the mean of their probabilities"
     if role == "self-trained":
         teacher = "the control, which is this student trained on the labels alone"
     if fitted := results[role].get("teacher_temperature"):

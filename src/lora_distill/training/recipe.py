@@ -32,12 +32,21 @@ class TrainingSettings:
     lora_plus_ratio: float
 
     @classmethod
-    def of(cls, config: Config, role: Role) -> "TrainingSettings":
-        """The recipe of a role; one that is taught by itself has the student's."""
+    def of(cls, config: Config, role: Role, *, is_taught: bool) -> "TrainingSettings":
+        """The recipe of a role.
+
+        Args:
+            config: resolved.
+            role: what is trained; one that is taught by itself has the student's recipe.
+            is_taught: whether it learns from soft labels, too. A teacher that does, goes through texts without labels
+                as often as a student.
+        """
         recipe = {name: getattr(config, name) for name in cls.__dataclass_fields__}
-        if role in ("teacher", "control"):
+        recipe["learning_rate"] = config.own("learning_rate", role)
+        if not is_taught:
+            recipe["num_epochs"] = config.own("num_epochs", role)
             recipe["labelled_per_batch"] = 0  # it reads no others
-        return cls(**recipe | {name: config.own(name, role) for name in ("learning_rate", "num_epochs")})
+        return cls(**recipe)
 
 
 @dataclass(frozen=True)

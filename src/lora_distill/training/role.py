@@ -74,7 +74,7 @@ class RoleTraining:
     @property
     def settings(self) -> TrainingSettings:
         """Its recipe."""
-        return TrainingSettings.of(self.config, self.role)
+        return TrainingSettings.of(self.config, self.role, is_taught=self.teacher is not None)
 
     @property
     def learned(self) -> list[str]:
