@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -317,15 +318,16 @@ def test_a_checkpoint_holds_the_optimizer_s_moments_and_counters(make_model: Mak
 
 
 def test_reading_ahead_changes_nothing_but_when() -> None:
-    made: list[int] = []
+    made = [Event() for _ in range(5)]
 
     def make() -> Iterator[int]:
-        for number in range(1, 6):
-            made.append(number)
+        for number, event in enumerate(made):
+            event.set()
             yield number
 
     seen = []
     for item in read_ahead(make()):
-        seen.append((item, len(made) >= item))
-    assert seen == [(number, True) for number in range(1, 6)]
+        seen.append(item)
+        assert all(event.wait(10) for event in made[: item + 2])  # the next is made while this one is in use
+    assert seen == list(range(5))
     assert list(read_ahead(iter(()))) == []

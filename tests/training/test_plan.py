@@ -48,11 +48,6 @@ def test_bf16_that_was_named_is_used_but_not_silently(
     assert "slow" in caplog.text
 
 
-def test_accelerate_s_environment_names_no_other_device_than_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
-    assert choose_plan("cpu", "fp32").accelerator().device == torch.device("cpu")
-
-
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from lora_distill.data.batches import Batch, TrainingOrder
@@ -83,9 +81,9 @@ def train(
         UserError: the loss is no longer a number.
     """
     model, order = _learner(network, soft_labels), training.order(settings)
-    descent = _Descent.of(model, plan.accelerator(), settings, order.steps)
+    descent = _Descent.of(model, settings, order.steps)
     # On a processor the thread would take its time from those that compute.
-    ahead = descent.accelerator.device.type != "cpu" and training.rows.at_hand
+    ahead = plan.device != "cpu" and training.rows.at_hand
     progress, best = load_checkpoint(work, model, descent.optimizer) or (Progress(), {})
     if progress.epoch:
         logger.info("%s: goes on after epoch %d", role, progress.epoch)
@@ -124,21 +122,16 @@ def _learner(network: SplitClassifier, soft_labels: SoftLabels | None) -> nn.Mod
 class _Descent:
     """What moves the weights."""
 
-    accelerator: Accelerator
     optimizer: torch.optim.AdamW
-    prepared: AcceleratedOptimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     parameters: list[nn.Parameter]
     settings: TrainingSettings
     steps_per_epoch: int
 
     @classmethod
-    def of(
-        cls, model: nn.Module, accelerator: Accelerator, settings: TrainingSettings, steps_per_epoch: int
-    ) -> "_Descent":
+    def of(cls, model: nn.Module, settings: TrainingSettings, steps_per_epoch: int) -> "_Descent":
         optimizer, scheduler = make_optimizer(model, settings, steps_per_epoch * settings.num_epochs)
-        prepared, parameters = accelerator.prepare_optimizer(optimizer), list(trainable(model).values())
-        return cls(accelerator, optimizer, prepared, scheduler, parameters, settings, steps_per_epoch)
+        return cls(optimizer, scheduler, list(trainable(model).values()), settings, steps_per_epoch)
 
     def go_on(self, step: int) -> None:
         """With the rate that comes after so many steps."""
@@ -150,10 +143,10 @@ class _Descent:
         """A step for the loss of each batch, and a line of the history now and then."""
         since: list[torch.Tensor] = []
         for loss in losses:
-            self.accelerator.backward(loss)
-            norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-            self.prepared.step()
-            self.prepared.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
             progress.step += 1
             since.append(loss.detach())
             if progress.step % self.settings.logging_steps == 0 or progress.step % self.steps_per_epoch == 0:

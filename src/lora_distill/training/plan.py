@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from lora_distill.cache import cache_folder
 from lora_distill.errors import UserError
@@ -61,16 +58,6 @@ class ExecutionPlan:
         finally:
             torch.set_num_threads(before)
 
-    def accelerator(self) -> Accelerator:
-        """Accelerate, set to this plan; its process-wide state is renewed, for runs may differ in precision."""
-        AcceleratorState._reset_state(reset_partial_state=True)
-        for name in ("ACCELERATE_TORCH_DEVICE", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
-            os.environ.pop(name, None)  # they would win over the plan and the recipe
-        if self.device.startswith("cuda"):
-            os.environ["ACCELERATE_TORCH_DEVICE"] = self.device
-        mixed = "bf16" if self.precision == "bf16" else "no"
-        return Accelerator(cpu=self.device == "cpu", mixed_precision=mixed)
-
 
 def choose_plan(device: str, precision: str) -> ExecutionPlan:
     """The plan for this machine.
@@ -116,7 +103,8 @@ def _bf16_pays(folder: Path) -> bool:
 
     What a processor says it can do is not asked, for some can and are slow at it.
     """
-    key = f"{machine(torch.device('cpu'))}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    # Not by threads: processes that share the cores compute in one precision.
+    key = f"{machine(torch.device('cpu'))}, torch {torch.__version__}"
     file = folder / "processors.json"
     try:
         known: dict[str, float] = read_json(file)
