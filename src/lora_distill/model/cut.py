@@ -17,7 +17,7 @@ from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.model.base import BaseModel, encoder_files, resolve_base_model
 from lora_distill.model.layers import count_layers, layers_path
-from lora_distill.store import Artefact, read_json, write_json
+from lora_distill.store import Artefact, fingerprint, read_json, write_json
 
 # What a config.json says of each layer apart: ModernBERT's and Longformer's.
 _BY_LAYER = ("layer_types", "attention_window")
@@ -71,7 +71,8 @@ def cut_base(base: BaseModel, cut: Cut, output_dir: Path) -> BaseModel:
     kept = cut.layers(total)
     if len(kept) == total:
         return base
-    artefact = Artefact(output_dir, "base", {"whole": base.fingerprint, "layers": kept})
+    source = fingerprint(Path(__file__).read_text(encoding="utf-8"))
+    artefact = Artefact(output_dir, "base", {"whole": base.fingerprint, "layers": kept, "source": source})
     if not artefact.finished:  # asked without the lock, for a finished run may lie where nothing can be written
         with artefact.lock():
             if not artefact.finished:

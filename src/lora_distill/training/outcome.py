@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import numpy as np
 import peft
+import scipy
 import tokenizers
 import torch
 import transformers
@@ -88,7 +88,7 @@ def read_pooled(artefact: Artefact) -> dict[str, NDArray[np.float32]]:
 
 def versions() -> dict[str, str]:
     """Of all code that decides the bits of a result."""
-    modules = (accelerate, lora_distill, np, peft, tokenizers, torch, transformers)
+    modules = (lora_distill, np, peft, scipy, tokenizers, torch, transformers)
     return {module.__name__: module.__version__ for module in modules} | {"source": _source()}
 
 
@@ -97,5 +97,5 @@ def _source() -> str:
     """Of the code that decides the bits: a clone changes between two versions of the package."""
     root = Path(lora_distill.__file__).parent
     files = [root / "seeding.py", root / "evaluation" / "calibration.py"]
-    files += [*(file for part in ("data", "model", "training") for file in (root / part).iterdir())]
-    return fingerprint({str(file.relative_to(root)): file.read_text() for file in files if file.suffix == ".py"})
+    files += [file for part in ("data", "model", "training") for file in sorted((root / part).rglob("*.py"))]
+    return fingerprint({str(file.relative_to(root)): file.read_text(encoding="utf-8") for file in files})
