@@ -35,6 +35,7 @@ from tests.tiny import FAMILIES, tiny_model
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 LAYERS, HIDDEN = 3, 32
+PREFIXES = {"bert": "bert.", "roberta": "roberta.", "distilbert": "distilbert.", "modernbert": "model."}
 
 
 def settings(rank: int = 4, layers: int = 2, **other: object) -> AdapterSettings:
@@ -172,6 +173,37 @@ def test_head_and_lora_are_drawn_from_the_seed(bases: dict[str, BaseModel]) -> N
     first, again, other = drawn(0), drawn(0), drawn(1)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+def test_a_head_that_came_with_the_encoder_is_drawn_anew(
+    family: str, bases: dict[str, BaseModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may know the same classes in another order; a control would be taught by whoever made it."""
+    fresh = load_classifier(bases[family], LABELS, seed=0)
+    trained = {name: p for name, p in fresh.model.named_parameters() if name in fresh.fresh}
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(1)
+    fresh.model.save_pretrained(tmp_path / "whole")
+    AutoTokenizer.from_pretrained(bases[family].folder).save_pretrained(tmp_path / "whole")
+    whole = resolve_base_model(str(tmp_path / "whole"))
+    drawn = [load_classifier(whole, LABELS, seed) for seed in (0, 0, 1)]
+    assert "has a classification head of its own, which is drawn anew" in caplog.text
+    first, again, other = (each.model.state_dict() for each in drawn)
+    heads = {name for name in first if name not in fresh.model.base_model.state_dict(prefix=PREFIXES[family])}
+    assert heads <= drawn[0].fresh
+    for name, value in first.items():
+        assert torch.equal(value, again[name])
+        if name in heads and value.ndim > 1:
+            assert not torch.equal(value, other[name])
+        if name in heads:
+            assert not torch.equal(value, trained[name])
+            assert float(value.mean()) == pytest.approx(trained[name].detach().mean() - 1, abs=0.1)  # drawn as it was
+        else:
+            assert torch.equal(value, fresh.model.state_dict()[name])
+    kept = load_classifier(whole, LABELS, seed=0, keeps_head=True).model.state_dict()
+    assert all(torch.equal(kept[name], trained[name]) for name in heads)
 
 
 def test_placement(bases: dict[str, BaseModel]) -> None:

@@ -1,5 +1,6 @@
 """A base encoder with a classification head and LoRA on its first or last layers."""
 
+import logging
 import re
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
 from lora_distill.model.base import BaseModel, brief
 from lora_distill.model.layers import count_layers, find_linear, find_target_modules, layers_note, layers_path
+from lora_distill.progress import ONCE
 from lora_distill.seeding import derive_seed
 
+logger = logging.getLogger(__name__)
 PEFT_PREFIX = "base_model.model."
 
 
@@ -69,15 +72,21 @@ class Classifier:
 
     Attributes:
         model: in fp32, on the CPU (or on "meta", where only its shapes are asked for).
-        fresh: names of the parameters that the checkpoint did not hold, drawn at random.
+        fresh: names of the parameters that were not taken from the checkpoint: drawn at random.
     """
 
     model: PreTrainedModel
     fresh: frozenset[str]
 
 
-def load_classifier(base: BaseModel, label_names: list[str], seed: int) -> Classifier:
+def load_classifier(base: BaseModel, label_names: list[str], seed: int, *, keeps_head: bool = False) -> Classifier:
     """Load the encoder's weights and draw a head from the seed.
+
+    Args:
+        base: the encoder.
+        label_names: of the classes.
+        seed: of the head.
+        keeps_head: a head of as many classes that came with the encoder is taken as it is, where there is one.
 
     Raises:
         UserError: the checkpoint lacks weights of the encoder, or cannot be read.
@@ -105,7 +114,29 @@ def load_classifier(base: BaseModel, label_names: list[str], seed: int) -> Class
             f"base model {base.name}: its weights lack {len(lacking)} parameters of the encoder, or hold them in"
             f" another size, such as {lacking[0]}.\nThe folder's config.json and weights do not belong together."
         )
-    return Classifier(model, fresh)
+    return Classifier(model, fresh if keeps_head else fresh | _draw_head(model, fresh, base))
+
+
+def _draw_head(model: PreTrainedModel, fresh: frozenset[str], base: BaseModel) -> frozenset[str]:
+    """Draw a head anew that came with the checkpoint; the names of its parameters.
+
+    It knows a task already, perhaps this one with its labels in another order: a control would not begin at nothing.
+    """
+    head = [part for name in _head_names(model) for part in model.get_submodule(name).modules()]
+    theirs = {id(parameter) for part in head for parameter in part.parameters(recurse=False)}
+    kept = frozenset(name for name, parameter in model.named_parameters() if id(parameter) in theirs) - fresh
+    if kept:
+        logger.warning(
+            "base model %s has a classification head of its own, which is drawn anew; to learn from what it knows, give"
+            " it as --teacher_checkpoint",
+            base.name,
+            extra=ONCE,
+        )
+        for part in head:
+            for parameter in part.parameters(recurse=False):
+                parameter._is_hf_initialized = False  # transformers would leave it
+            model._init_weights(part)
+    return kept
 
 
 def outline(classifier: Classifier, config: PreTrainedConfig | None = None) -> Classifier:
@@ -200,13 +231,18 @@ def largest_rank(model: PreTrainedModel, settings: AdapterSettings) -> int:
 def _head_modules(classifier: Classifier) -> list[str]:
     """Modules to train and save whole: everything outside the encoder, and what the checkpoint lacked inside it."""
     model = classifier.model
-    head = [
+    head = _head_names(model)
+    inside = {name.rpartition(".")[0] for name in classifier.fresh if name.split(".")[0] not in head}
+    return head + sorted(inside)
+
+
+def _head_names(model: PreTrainedModel) -> list[str]:
+    """Of the modules outside the encoder that have parameters."""
+    return [
         name
         for name, module in model.named_children()
         if name != model.base_model_prefix and any(True for _ in module.parameters())
     ]
-    inside = {name.rpartition(".")[0] for name in classifier.fresh if name.split(".")[0] not in head}
-    return head + sorted(inside)
 
 
 def _assert_adapted(adapted: PeftModel, expected: set[str], fresh: frozenset[str]) -> None:

@@ -41,9 +41,10 @@ def load_adapter(base: BaseModel, label_names: list[str], folder: Path) -> PeftM
     Raises:
         UserError: the adapter does not fit the base model, or leaves a part of the classifier to chance.
     """
-    classifier = load_classifier(base, label_names, seed=0)
+    classifier = load_classifier(base, label_names, seed=0, keeps_head=True)
     try:
-        model = PeftModel.from_pretrained(classifier.model, folder)
+        # PEFT would read the weights onto an accelerator, if the machine has one.
+        model = PeftModel.from_pretrained(classifier.model, folder, torch_device="cpu")
     except Exception as error:  # a stranger's files break PEFT in many ways
         raise UserError(f"adapter {folder}: does not fit its base model {base.name}: {brief(error)}.") from error
     _check_complete(model, classifier.fresh, base, folder)
