@@ -314,3 +314,43 @@ def test_where_weights_cannot_be_packed_plain_products_do(tiny: Tiny, monkeypatc
 def test_a_weight_that_is_trained_is_not_taken_for_a_frozen_one() -> None:
     with pytest.raises(AssertionError, match="is trained"):
         frozen.Frozen([torch.nn.Linear(4, 4)], torch.float32)
+
+
+@pytest.mark.parametrize("family", sorted(LEAN))
+def test_drops_out_where_the_plain_model_does_and_as_much(
+    family: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(tiny(family), tmp_path / family))
+    rates = {"attention_probs_dropout_prob": 0.11, "hidden_dropout_prob": 0.22, "classifier_dropout": 0.33}
+    if family == "distilbert":
+        rates = {"attention_dropout": 0.11, "dropout": 0.22, "seq_classif_dropout": 0.33}
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | rates))
+    asked: list[float] = []
+
+    def plainly(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        asked.extend([p] if training and p else [])
+        return x
+
+    def fused(*arguments: Any, dropout_p: float = 0.0, **named: Any) -> torch.Tensor:  # noqa: ANN401
+        asked.extend([dropout_p] if dropout_p else [])
+        return attention(*arguments, **named)
+
+    def leanly(dropout: Dropout, x: torch.Tensor, rate: float) -> torch.Tensor:
+        asked.extend([rate] if dropout.is_on and rate else [])
+        return x
+
+    attention = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "dropout", plainly)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
+    monkeypatch.setattr(Dropout, "__call__", leanly)
+    found = []
+    for lean in (True, False):
+        asked.clear()
+        network = split(folder, settings(), lean=lean)
+        network.train(0)
+        network.logits(batch_of(folder))
+        found.append(list(asked))
+    assert found[0] == found[1]
+    assert {0.11, 0.22} <= set(found[0])
+    assert len(found[0]) >= 4
