@@ -51,7 +51,10 @@ def _read_pairs(value: object) -> object:
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
     if any(not separator for _, separator, _ in pairs):
         raise ValueError("write it as theirs=ours,theirs=ours; labels with commas as a mapping in a --config file")
-    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+    found = {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+    if len(found) < len(pairs):
+        raise ValueError("each of theirs may be named once")
+    return found
 
 
 def _read_ranks(value: object) -> object:
@@ -59,7 +62,8 @@ def _read_ranks(value: object) -> object:
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",") if part.strip()]
-    pairs = dict(part.split("=") for part in parts if re.fullmatch(r"\d+ *= *[1-9]\d*", part))
+    found = [re.fullmatch(r"(\d+) *= *([1-9]\d*)", part) for part in parts]
+    pairs = {int(match[1]): int(match[2]) for match in found if match}
     if len(pairs) < len(parts):
         raise ValueError("write it as layer=rank,layer=rank, each layer once")
     return pairs
@@ -214,8 +218,8 @@ class Config(BaseModel):
     )
     teacher_calibrate: bool = Field(
         False,
-        description="divide a teacher's logits by the temperature that fits them to validation before a student learns"
-        " from them",
+        description="divide a teacher's logits by the temperature that fits them to rows that it has not seen, before a"
+        " student learns from them",
     )
     no_control: bool = Field(False, description="do not train the same student without the teacher")
 

@@ -21,6 +21,7 @@ from lora_distill.running import SuiteResult, run_suite
 from lora_distill.store import Artefact
 from lora_distill.suite import Suite
 from lora_distill.training import role as role_module
+from lora_distill.training.activations import Activations
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.role import RoleTraining
 from tests.end_to_end.conftest import small_values, write_rows
@@ -300,3 +301,14 @@ def test_overwriting_a_suite_trains_each_once_again(suite: Suite, done: dict[str
     after = files(store(suite))
     assert before.keys() == after.keys()
     assert not any(before[name] == after[name] for name in before)
+
+
+def test_what_the_frozen_layers_would_have_taken_counts_the_rows_of_each_epoch(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher answers texts without labels once, after its training."""
+    monkeypatch.setattr(Activations, "seconds", lambda _: 1.0)
+    rows, texts = write_rows(tmp_path / "rows.csv", 60), write_rows(tmp_path / "texts.csv", 20, seed=1)
+    settings = {"output_dir": str(tmp_path / "out"), "unlabelled": str(texts), "num_epochs": 3, "no_control": True}
+    results = run_experiment(make_config(small_values(tiny("roberta"), rows) | settings, {}))
+    assert results["teacher"]["spared_seconds"] == results["student"]["spared_seconds"] == 3 * 2

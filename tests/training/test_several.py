@@ -202,6 +202,41 @@ def test_several_that_were_trained_for_validation_only_are_judged_when_an_experi
     assert kept(teacher)["test"] == pytest.approx(pooled([kept(member.training)["test"] for member in teacher.members]))
 
 
+def test_a_search_may_share_a_member_that_was_judged_before(
+    tiny: Callable[[str], Path], rows: Path, tmp_path: Path
+) -> None:
+    run_experiment(config_of(tiny("roberta"), rows, tmp_path, num_epochs=1, exp_name="alone"))
+    config = config_of(tiny("roberta"), rows, tmp_path, num_epochs=1, teacher_ensemble=2)
+    train_student(config, nobody)
+    _, teacher = teacher_of(config)
+    assert kept(teacher).keys() == {"train", "validation"}
+    assert run_experiment(config)["teacher"]["reused"]
+
+
+def test_calibrated_fold_by_fold_each_split_gets_the_temperature_of_those_that_answered_it(
+    tiny: Callable[[str], Path], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = write_rows(tmp_path / "texts.csv", 20, seed=1)
+    folds = {"teacher_fit": "crossfit", "teacher_folds": 2, "unlabelled": str(texts), "labelled_per_batch": 4}
+    config = config_of(tiny("roberta"), rows, tmp_path, num_epochs=1, teacher_calibrate=True, **folds)
+    learned: list[np.ndarray] = []
+
+    def see(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
+        learned.extend([settings["soft_labels"].logits] if settings["soft_labels"] else [])
+        return loop.train(*arguments, **settings)
+
+    monkeypatch.setattr(role_module, "train", see)
+    # Models so untrained would all get the largest temperature that is looked for.
+    monkeypatch.setattr(role_module, "fit_temperature", lambda _, labels: float(len(labels)))
+    results = run_experiment(config)
+    prepared, teacher = teacher_of(config)
+    said = kept(teacher)
+    unseen, by_all = float(len(prepared.dataset.train)), float(len(prepared.dataset.validation))
+    assert results["student"]["teacher_temperature"] == unseen != by_all
+    wanted = np.concatenate([said["train"] / unseen, said["unlabelled"] / by_all])
+    assert learned[0] == pytest.approx(wanted, rel=1e-6)
+
+
 def test_other_texts_are_answered_by_all_of_them(
     tiny: Callable[[str], Path], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

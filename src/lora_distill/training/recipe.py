@@ -73,7 +73,7 @@ class Split:
 class SoftLabels:
     """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors.
 
-    `calibration` is the temperature by which the logits were divided, if they were.
+    `calibration` is the temperature by which the logits of rows with labels were divided, if they were.
     """
 
     logits: NDArray[np.float32]

@@ -185,12 +185,20 @@ class RoleTraining:
             vectors = self._of_learned(read_pooled(self.teacher))
             matching = PooledMatching.of(vectors, config.pooled_weight, width, seed).to(self.plan.device)
             logger.info("%s: a projector of %s parameters is trained and dropped", self.role, f"{matching.size:,}")
-        taught = read_outcome(self.teacher, reused=True).logits
-        calibration = None
-        if config.teacher_calibrate:
-            calibration = fit_temperature(taught["validation"], self.dataset.validation.labels)
-        logits = self._of_learned(taught) / np.float32(calibration or 1)
-        return SoftLabels(logits, config.alpha, config.temperature, config.soft_loss, matching, calibration)
+        taught = read_outcome(self.teacher, reused=True)
+        temperatures = self._temperatures(taught) if config.teacher_calibrate else {}
+        logits = {name: taught.logits[name] / np.float32(temperatures.get(name, 1)) for name in self.learned}
+        weighed = config.alpha, config.temperature, config.soft_loss
+        return SoftLabels(self._of_learned(logits), *weighed, matching, temperatures.get("train"))
+
+    def _temperatures(self, taught: Outcome) -> dict[str, float]:
+        """By which a teacher's logits are divided, for each split that it is trained on."""
+        fitted = fit_temperature(taught.logits["validation"], self.dataset.validation.labels)
+        temperatures = dict.fromkeys(self.learned, fitted)
+        if taught.facts.get("cross_fitted"):
+            # These rows are answered by fewer models than validation's, none of which has seen them.
+            temperatures["train"] = fit_temperature(taught.logits["train"], self.dataset.train.labels)
+        return temperatures
 
     def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
         # Student and control start from the same weights and see the same rows in the same order.
@@ -217,7 +225,7 @@ class RoleTraining:
             observe=observe,
         )
         logits = reading.logits(network, {name: rows[name] for name in self.answered}, splits.get("test"))
-        spared = progress.epoch * sum(each.seconds() for each in rows.values())
+        spared = progress.epoch * sum(rows[name].seconds() for name in ("train", "validation"))
         with stage(f"{self.role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
             save_file(logits, folder / LOGITS)

@@ -137,7 +137,8 @@ class SeveralTeachers:
                 with artefact.fill() as folder:
                     save_file(logits, folder / LOGITS)
                     write_jsonl(folder / "history.jsonl", history)
-                    write_json(folder / "facts.json", _facts(outcomes))
+                    is_cross_fitted = self.members[0].held is not None
+                    write_json(folder / "facts.json", _facts(outcomes) | {"cross_fitted": is_cross_fitted})
             elif "test" in splits and not is_judged(artefact):
                 add_test_logits(artefact, logits["test"])
             outcome = read_outcome(artefact, reused=all(each.reused for each in outcomes))
@@ -148,7 +149,9 @@ class SeveralTeachers:
         answers = [
             member.answers(outcome.logits, self.dataset) for member, outcome in zip(self.members, outcomes, strict=True)
         ]
-        return {name: pooled([each[name] for each in answers]) for name in answers[0]}
+        # One of them may have been judged before, for another experiment.
+        by_all = [name for name in answers[0] if all(name in each for each in answers)]
+        return {name: pooled([each[name] for each in answers]) for name in by_all}
 
 
 def _as_of(number: int, before: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
