@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lora_distill import cache as cache_module
-from lora_distill.cache import Cache, Stream, cache_folder
+from lora_distill.cache import Cache, Entry, Stream, cache_folder
 
 RECIPE = {"made": "so"}
 ARRAY = np.arange(1000, dtype=np.float32).reshape(100, 10)
@@ -133,6 +133,30 @@ def test_the_limit_is_of_all_entries_together_and_what_was_used_longest_ago_goes
     assert [entry.folder.name[-1] for entry in fresh.entries()] == ["c", "a"]
     assert fresh.make_room(10_000) == 10_000
     assert fresh.entries() == []
+
+
+def test_making_room_reads_the_entries_a_few_times_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        add(Cache(tmp_path), "a", {"made": str(number)}, ARRAY[:50])
+    fresh = Cache(tmp_path, limit=sum(each.size for each in Cache(tmp_path).entries()))
+    read, seen = cache_module._read, []
+
+    def see(folder: Path) -> Entry | None:
+        seen.append(folder)
+        return read(folder)
+
+    monkeypatch.setattr(cache_module, "_read", see)
+    size = fresh.limit // 2
+    assert fresh.make_room(size) >= size
+    assert 9 <= len(list(tmp_path.glob("[!.]*/"))) <= 10
+    assert len(seen) < 5 * 20
+
+
+def test_without_a_cache_nothing_is_found_in_it_or_locked(tmp_path: Path) -> None:
+    add(Cache(tmp_path))
+    assert Cache(tmp_path, 0).find("kind", RECIPE) == []
+    with Cache(tmp_path / "other", 0).lock("kind", RECIPE):
+        assert not (tmp_path / "other").exists()
 
 
 def test_what_can_never_fit_removes_nothing(tmp_path: Path) -> None:

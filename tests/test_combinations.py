@@ -39,6 +39,7 @@ from lora_distill.errors import UserError
             "--teacher_self_training: is for a teacher that is trained",
         ),
         ({"teacher_self_training": True}, "--teacher_self_training True: .* with --unlabelled texts. Give those, too"),
+        ({"preset": "few_labels"}, "--preset few_labels: is for --unlabelled texts, of which the student learns most."),
         ({"teacher_folds": 3}, "--teacher_folds 3: is for --teacher_fit crossfit. Give that, too"),
         ({"student_keep": "last"}, "--student_keep last: says which layers --student_depth keeps. Give that, too"),
         ({"labelled_per_batch": 4}, "--labelled_per_batch 4: is for --unlabelled texts. Give those, too"),

@@ -178,6 +178,8 @@ def test_a_hub_in_trouble_is_bridged_by_the_cache(hub: HubServer, tmp_path: Path
     assert cached == fetched
     assert_refused(model, "HTTP status 500", *MODEL_WAYS)
     assert_refused(data, "HTTP status 500", *DATA_WAYS)
+    hub.status = 408
+    assert fetch(hub.env(tmp_path), "model=org/tiny") == [fetched]
 
 
 def test_a_page_that_is_no_hub(hub: HubServer, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def test_it_gives_its_settings_and_what_is_given_wins(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("settings", SOURCES)
 def test_it_leaves_out_what_would_have_nothing_to_act_on(preset: str, settings: dict[str, Any]) -> None:
-    config = make_config({"preset": preset, **settings}, {})
+    needed = {"unlabelled": "texts"} if preset == "few_labels" else {}
+    config = make_config({"preset": preset, **needed, **settings}, {})
     check_combinations(config)
     given_one = "teacher_checkpoint" in settings or "teacher_predictions" in settings
     assert (config.base_model, config.student_base_model) == (

@@ -143,14 +143,31 @@ def test_what_is_removed_or_replaced_is_never_there_by_half(tmp_path: Path, monk
             killed_in_a_removal(patch)
             with pytest.raises(KeyboardInterrupt):
                 if again:
-                    with whole_folder(target):
-                        pass
+                    with whole_folder(target) as folder:
+                        (folder / "three").write_text("")
                 else:
                     remove_folder(target)
-        assert not target.exists()
+        assert [path.name for path in target.glob("*")] == (["three"] if again else [])
     with whole_folder(target):
         pass
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, replace = tmp_path / "folder", Path.replace
+    with whole_folder(target) as folder:
+        (folder / "one").write_text("")
+
+    def stopped(path: Path, to: Path) -> Path:
+        if path.name.endswith("folder.part"):
+            raise KeyboardInterrupt
+        return replace(path, to)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt), whole_folder(target):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in target.iterdir()] == ["one"]
 
 
 def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_path: Path) -> None:

@@ -116,7 +116,9 @@ class Cache:
 
     def find(self, kind: str, recipe: Mapping[str, Any]) -> list[Entry]:
         """The entries that were made by this recipe. They count as used now; damaged ones are removed."""
-        found = []
+        found: list[Entry] = []
+        if self._limit == 0:
+            return found
         for folder in self.folder.glob(f"{entry_name(kind, recipe)}-*"):
             entry = _read(folder)
             if entry and self._is_whole(entry):
@@ -202,21 +204,25 @@ class Cache:
 
         Nothing is removed for what would not fit into an empty cache either.
         """
-        room, limit = self._room()
+        (room, limit), freed = self._room(), 0
         for entry in self.entries() if size <= limit else ():
+            if room + freed >= size:
+                # Less is there than was freed where the limit had been passed. All entries are read for it.
+                room, freed = self.room(), 0
             if room >= size:
                 break
             if entry.folder not in self._in_use:  # what this process uses stays
                 _remove(entry.folder, "used longest ago, and there must be room")
-                room = self.room()
-        return room
+                freed += entry.size
+        return self.room() if freed else room
 
     @contextmanager
     def lock(self, kind: str, recipe: Mapping[str, Any]) -> Iterator[None]:
         """Let one process make what others wait for; where nothing can be locked nobody waits."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(lock(self.folder, entry_name(kind, recipe)))
+                if self._limit != 0:  # else nothing is made
+                    stack.enter_context(lock(self.folder, entry_name(kind, recipe)))
             except OSError:
                 logger.debug("no lock in %s", self.folder)
             yield

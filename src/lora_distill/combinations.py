@@ -34,6 +34,10 @@ _OF_THE_CONTROL = Need(
     lambda config: not config.no_control, "is the control's, and --no_control trains none. Leave one of them out."
 )
 NEEDS = {
+    "preset": Need(
+        lambda config: config.preset != "few_labels" or config.unlabelled,
+        "is for --unlabelled texts, of which the student learns most. Give those, too.",
+    ),
     "student_keep": Need(
         lambda config: config.student_depth, "says which layers --student_depth keeps. Give that, too."
     ),

@@ -269,7 +269,9 @@ def _explain(error: Exception, kind: Kind, name: str) -> UserError:
             reason = f"{hub} has it, but not this revision"
         case errors.HfHubHTTPError() as cause:
             status = cause.response.status_code
-            reason, refusal = f"{hub} answers with HTTP status {status}", _OutOfReach if status >= 500 else Unavailable
+            reason = f"{hub} answers with HTTP status {status}"
+            # Broken, too slow, or asked too often.
+            refusal = _OutOfReach if status >= 500 or status in (408, 429) else Unavailable
         case httpx.HTTPError() as cause:
             reason, refusal = f"no connection to {hub} ({first_line(cause)})", _OutOfReach
         case json.JSONDecodeError():

@@ -90,10 +90,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
             for file in beside.rglob("*"):
                 if file.is_file():
                     _flush(file)
-            remove_folder(path)
-            beside.replace(path)
+            _exchange(beside, path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Put a folder in the place of another, which stays there where that fails."""
+    away, was_there = _away(path), path.exists()
+    if was_there:
+        path.replace(away)
+    try:
+        new.replace(path)
+    except BaseException:
+        if was_there:
+            away.replace(path)
+        raise
+    if was_there:
+        shutil.rmtree(away)
 
 
 def remove_folder(path: Path) -> None:
