@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
 from lora_distill.evaluation.metrics import agreement, classification_metrics, temperature_scaling
 
@@ -56,6 +56,10 @@ def test_agrees_with_scikit_learn_and_torch(logits: NDArray[np.float32], labels:
     predicted = logits.argmax(axis=1)
     assert found["accuracy"] == pytest.approx((predicted == labels).mean())
     assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
+    assert found["confusion"] == confusion_matrix(labels, predicted, labels=range(3)).tolist()
+    scores = precision_recall_fscore_support(labels, predicted, labels=range(3), zero_division=0)
+    for name, theirs in zip(("precision", "recall", "f1", "support"), scores, strict=True):
+        assert [found["per_class"][each][name] for each in NAMES] == pytest.approx(theirs.tolist())
 
 
 @given(logits=LOGITS, labels=LABELS)

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from lora_distill.evaluation.calibration import calibration_bins, calibration_error
+from lora_distill.evaluation.calibration import calibration_bins, calibration_error, confidence_of
 from lora_distill.evaluation.selective import area_under_risk
 
 
@@ -39,35 +38,34 @@ def classification_metrics(
     Raises:
         ValueError: shapes that do not fit, no rows, or logits that are not finite.
     """
-    log_probabilities = _log_probabilities(logits)
     rows, classes = logits.shape
     if labels.shape != (rows,) or len(label_names) != classes:
         raise ValueError(f"logits {logits.shape}, labels {labels.shape} and {len(label_names)} names do not fit")
-    probabilities = np.exp(log_probabilities)
-    predicted = logits.argmax(axis=1)
-    each = {"labels": range(classes), "zero_division": 0}
-    precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, **each)
-    confusion = confusion_matrix(labels, predicted, labels=range(classes))
-    confidence, right = probabilities.max(axis=1), predicted == labels
+    scores = scores_by_row(logits, labels)
+    confidence, right = confidence_of(logits), scores["accuracy"] == 1
+    confusion = np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
     return {
         "rows": rows,
-        "accuracy": float(accuracy_score(labels, predicted)),
+        **{name: float(each.mean()) for name, each in scores.items()},
         "macro_f1": macro_f1(confusion),
-        "nll": float(-log_probabilities[np.arange(rows), labels].mean()),
         "ece": calibration_error(confidence, right),
         "ece_equal_mass": calibration_error(confidence, right, calibration_bins(confidence, "mass")),
-        "brier": float(((probabilities - np.eye(classes)[labels]) ** 2).sum(axis=1).mean()),
         "aurc": area_under_risk(logits, labels),
-        "per_class": {
-            name: {
-                "precision": float(precision[index]),
-                "recall": float(recall[index]),
-                "f1": float(f1[index]),
-                "support": int(support[index]),
-            }
-            for index, name in enumerate(label_names)
-        },
+        "per_class": {name: _of_class(confusion, index) for index, name in enumerate(label_names)},
         "confusion": confusion.tolist(),
+    }
+
+
+def _of_class(confusion: NDArray[np.int64], index: int) -> dict[str, float | int]:
+    """What is said of one class; a share of no rows is 0."""
+    right, answered, true = (
+        int(cells.sum()) for cells in (confusion[index, index], confusion[:, index], confusion[index])
+    )
+    return {
+        "precision": right / answered if answered else 0.0,
+        "recall": right / true if true else 0.0,
+        "f1": 2 * right / (answered + true) if answered + true else 0.0,
+        "support": true,
     }
 
 
@@ -96,7 +94,7 @@ def temperature_scaling(
     return {"temperature": temperature} | {name: scaled[name] for name in ("nll", "brier", "ece", "ece_equal_mass")}
 
 
-def scores_by_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+def scores_by_row(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """What `accuracy`, `nll` and `brier` of `classification_metrics` are the means of, float64 [N] each."""
     log_probabilities = _log_probabilities(logits)
     classes = np.eye(logits.shape[1])
