@@ -47,7 +47,6 @@ def test_what_is_given_back_comes_again_but_for_the_first_line() -> None:
 
 def test_what_is_too_long_is_passed_over_to_the_end_of_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 8)
-    monkeypatch.setattr(module, "_CHUNK", 4)
     lines = given(b"a line of many bytes\nshort\n" + b"no end of it")
     with pytest.raises(TooLongError):
         next(lines)
@@ -69,3 +68,25 @@ def test_several_lines_are_too_long_together(monkeypatch: pytest.MonkeyPatch) ->
     lines.give_back()
     lines.done()
     assert list(lines) == ["12345\n"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_no_end_of_lines_is_lost_where_a_read_stops(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 8)
+    rows = [f"{'x' * (number % 5)}{end}" for number in range(40)]
+    lines = given("".join(rows).encode())
+    found = []
+    for line in lines:
+        found.append(line)
+        lines.done()
+    assert (found, lines.number) == (rows, 41)
+
+
+def test_what_comes_after_a_line_that_is_too_long_is_not_passed_over_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 8)
+    lines = given(b"a line of many bytes\rone\rtwo\r")
+    with pytest.raises(TooLongError):
+        next(lines)
+    lines.done()
+    assert (next(lines), lines.number) == ("one\r", 2)
+    assert list(lines) == ["two\r"]

@@ -42,6 +42,7 @@ class Lines:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._ahead: deque[bytes] = deque()
+        self._begun = b""  # of a line whose rest is not read yet
         self._taken: list[bytes] = []
         self._size = 0  # of what is taken
         self.bytes = self._lines = 0
@@ -79,11 +80,8 @@ class Lines:
         Raises:
             TooLongError: with what was given out since the last `done` it is longer than a record may be.
         """
-        if not self._ahead:
-            self._ahead.extend(self._file.readline(MOST_BYTES + 1).splitlines(keepends=True))
-            if not self._ahead:
-                raise StopIteration
-        line = self._ahead.popleft()
+        if not (line := self._next()):
+            raise StopIteration
         is_first = not (self.bytes or self._taken)
         self._taken.append(line)
         self._size += len(line)
@@ -101,10 +99,20 @@ class Lines:
         last = b""
         for last in self._taken:
             self._count(last)
-        while not last.endswith(_ENDS) and (last := self._file.readline(_CHUNK)):  # of a line that was too long
+        while not last.endswith(_ENDS) and (last := self._next()):  # of a line that was too long
             self._count(last)
         self._lines += len(self._taken)
         self._taken, self._size = [], 0
+
+    def _next(self) -> bytes:
+        """The next line, or as much of it as a record may be and a byte more; empty at the end."""
+        if not self._ahead:
+            read = self._begun + self._file.readline(MOST_BYTES + 1 - len(self._begun))
+            self._ahead.extend(read.splitlines(keepends=True))
+            # `readline` knows no end but \n: where lines end in \r it stops within one of them, or before its \n.
+            is_cut = len(read) > MOST_BYTES and len(self._ahead) > 1 and not read.endswith(b"\n")
+            self._begun = self._ahead.pop() if is_cut else b""
+        return self._ahead.popleft() if self._ahead else b""
 
     def _count(self, part: bytes) -> None:
         self._hash.update(part)
