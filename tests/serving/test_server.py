@@ -17,7 +17,7 @@ from huggingface_hub import InferenceClient
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
 from lora_distill.serving.app import create_app
-from lora_distill.serving.server import KEY, configure, listen, read_card, read_key
+from lora_distill.serving.server import KEY, MOST_HEAD, configure, listen, read_card, read_key
 from lora_distill.serving.settings import ServeSettings
 from tests.conftest import Run
 from tests.deployment.exported import write_exported
@@ -163,6 +163,35 @@ def test_slow_clients_are_let_go_and_cost_the_others_nothing(monkeypatch: pytest
                 assert answered.endswith(b"The request's body did not arrive within 1 seconds.\"}")
         with closing(kept):
             assert b"HTTP/1.1" not in b"".join(iter(lambda: kept.recv(4096), b""))
+
+
+def test_a_body_that_goes_on_after_its_answer_keeps_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_distill.serving.server.IDLE_SECONDS", 1)
+    settings = ServeSettings(max_body=100)
+    given = "Authorization: Bearer s3cret\r\n"
+    with served(create_app(FakeClassifier(), settings, key="s3cret"), settings) as url:
+        requests = {
+            "401": f"{HEAD}Content-Length: 50\r\n\r\n",
+            "413": f"{HEAD}{given}Content-Length: 500\r\n\r\n",
+            "200": "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n",
+        }
+        opened = {status: connect(url, request) for status, request in requests.items()}
+        for status, each in opened.items():
+            assert each.recv(12) == f"HTTP/1.1 {status}".encode()
+            each.sendall(b"b")
+        for each in opened.values():
+            with closing(each):
+                assert all(iter(lambda: each.recv(4096), b""))  # noqa: B023 - read at once
+
+
+@pytest.mark.parametrize("header", ["a", "a: b\r\n"])
+def test_a_head_that_is_too_long_is_a_400(header: str) -> None:
+    settings = ServeSettings()
+    head = f"{HEAD}b: {header * MOST_HEAD}"[: MOST_HEAD + 1]
+    with served(create_app(FakeClassifier(), settings), settings) as url, closing(connect(url, head)) as opened:
+        answered = b"".join(iter(lambda: opened.recv(4096), b""))
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert answered.endswith(b"A request's head has at most 65,536 bytes here.")
 
 
 def test_clients_that_leave_cost_the_others_nothing() -> None:

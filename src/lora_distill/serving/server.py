@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 KEY = "LORA_DISTILL_KEY"  # environment variable
 CARDS = ("README.md", "student/README.md")  # of an exported folder, of a run
 IDLE_SECONDS = 15  # that a connection is kept without a request's head
+MOST_HEAD = 2**16  # bytes of a request's head
 OTHER_CONNECTIONS = 384  # than those whose texts wait or are computed; by default less than 1,024 files in all
 BACKLOG = 1000  # connections that wait to be accepted
 LOOPBACK = ("127.", "::1", "localhost")
@@ -135,21 +136,41 @@ class Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Drops a connection whose next request's head does not come, or does not end."""
+    """Drops a connection whose next request's head does not come, does not end, or is too long.
+
+    Nor does a body that goes on after its answer keep a connection: it counts as time without a head.
+    """
 
     _head: asyncio.TimerHandle | None = None
+    _outside = 0  # bytes since the last head or part of a body: of a head, a chunk's size or a trailer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
         self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        self._outside += len(data)
+        super().data_received(data)
+        if self._outside > MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response(f"A request's head has at most {MOST_HEAD:,} bytes here.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expect_head()
 
     def on_headers_complete(self) -> None:
+        self._outside = 0
         self._expect_no_head()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._outside = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # else another request came meanwhile
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_no_head()
