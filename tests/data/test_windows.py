@@ -153,6 +153,13 @@ def test_bad_rows_of_csv_stand_alone(tmp_path: Path) -> None:
     assert_goes_on_from_anywhere(source)
 
 
+def test_a_text_of_an_only_column_may_be_empty(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "rows.csv", '\n""\n'.join(["\ntext", "a", "", "  ", "b"]))
+    windows = read(source)
+    assert values(windows) == [["a"], ["b"]]
+    assert bad(windows) == [(number, "no text") for number in (3, 5, 7, 9)]
+
+
 def test_a_quote_that_is_never_closed_takes_no_other_row_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(tmp_path / "rows.csv", 'text\n"opened\n' + "row\n" * 5)
     assert values(read(source)) == [["row"]] * 5

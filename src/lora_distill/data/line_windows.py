@@ -134,7 +134,8 @@ class DelimitedReader(LinesReader):
         except csv.Error as error:
             self._lines.give_back()
             raise RowError(quotes_fault(error, self._lines.number + reader.line_num - 1)) from None
-        return row if len(row) > 1 or (row and row[0].strip()) else None
+        is_row = len(row) > 1 or (row and row[0].strip()) or b'"' in self._lines.taken  # "" is a text, if an empty one
+        return row if is_row else None
 
     def _take(self) -> tuple[list[str], list[str]] | None:
         row = self._parse()
