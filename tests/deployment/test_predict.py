@@ -233,6 +233,11 @@ def test_the_input_is_never_the_output(classifier: Classifier, tmp_path: Path) -
     source = source_of(tmp_path)
     with pytest.raises(UserError, match="is the input"):
         label(Labelling(classifier), source, tmp_path / "model" / ".." / "rows.csv", overwrite=True)
+    bad = tmp_path / "rows.csv.bad.jsonl"
+    bad.write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match=r"rows.csv.bad.jsonl: is the input. Give another --output"):
+        label(Labelling(classifier), Source(bad, "jsonl", "text"), tmp_path / "rows.csv", overwrite=True)
+    assert bad.read_text() == '{"text": "a"}\n'
 
 
 def test_standard_output(

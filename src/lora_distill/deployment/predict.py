@@ -95,11 +95,12 @@ def label_file(
         UserError: the source cannot be read, or not one of its first rows; the target is there, or cannot be written;
             or what was begun was begun with another model, rows or settings.
     """
-    if source.path and target.exists() and source.path.exists() and target.samefile(source.path):
-        raise UserError(f"{target}: is the input. Give another --output.")
+    output, writer = Unfinished(target), WRITERS[output_format]
+    for path in (output.target, output.bad):
+        if source.path and path.exists() and source.path.exists() and path.samefile(source.path):
+            raise UserError(f"{path}: is the input. Give another --output.")
     source = replace(source, added=labelling.names, fixed=output_format != "jsonl")
     job = _job(labelling, source, output_format)
-    output, writer = Unfinished(target), WRITERS[output_format]
     with output.open(overwrite=overwrite):
         journal = output.journal or {"job": job, "state": None, "counts": asdict(Counts())}
         _check_job(target, journal["job"], job)
