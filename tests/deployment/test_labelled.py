@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,36 @@ def test_json_lines_keep_an_object_as_it_was_written() -> None:
             **json.loads(before),
             **dict(zip(ADDED, added, strict=True)),
         }
+
+
+TIMES = {
+    "nanoseconds": (pa.array([1], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+    "zoned": (pa.array([0], pa.timestamp("s", "Europe/Berlin")), "1970-01-01 01:00:00+0100"),
+    "far": (pa.array([5_000_000], pa.date32()), "15659-07-15"),
+    "of a day": (pa.array([1], pa.time64("ns")), "00:00:00.000000001"),
+    "duration": (pa.array([2**62], pa.duration("ns")), str(2**62)),
+    "none": (pa.array([None], pa.timestamp("ns")), None),
+    "many": (pa.array([[1]], pa.list_(pa.time64("ns"))), ["00:00:00.000000001"]),
+    "parts": (pa.array([{"a": 0}], pa.struct([("a", pa.timestamp("ns"))])), {"a": "1970-01-01 00:00:00.000000000"}),
+}
+
+
+def test_times_of_parquet_need_no_python_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # which has some that Python lacks
+    rows = ArrowRows(pa.table({name: column for name, (column, _) in TIMES.items()}))
+    (line,), (row,) = rows.objects(), rows.values()
+    expected = [told for _, told in TIMES.values()]
+    assert list(json.loads(line).values()) == expected
+    assert row[:6] == [told or "" for told in expected[:6]]
+    assert [json.loads(told) for told in row[6:]] == expected[6:]
+
+
+def test_json_of_parquet_is_json() -> None:
+    values = {"number": float("nan"), "bytes": b"\xff\x00", "parts": {"a": [float("inf"), 1.5], "b": b"\xfe"}}
+    rows = ArrowRows(pa.table({name: [value] for name, value in values.items()}))
+    (line,), (row,) = rows.objects(), rows.values()
+    assert line == '{"number": null, "bytes": "/wA=", "parts": {"a": [null, 1.5], "b": "/g=="}}'
+    assert row == ["NaN", "/wA=", '{"a": [null, 1.5], "b": "/g=="}']
 
 
 def test_parquet_keeps_types_and_has_large_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

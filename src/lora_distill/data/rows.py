@@ -1,6 +1,8 @@
 """Rows as they were read, whatever their format, ready to be written in any."""
 
 import json
+import math
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -85,23 +87,59 @@ class ArrowRows:
     found: "pa.Table"
 
     def values(self) -> Iterable[list[str]]:
-        """Null is empty; numbers, lists and the like are written as JSON, times as in ISO 8601."""
-        columns = [column.to_pylist() for column in self.found.columns]
+        """Null is empty; numbers, lists and the like are JSON, times as `_told` has them, bytes as base64."""
+        columns = [column.to_pylist() for column in _told(self.found).columns]
         return ([_as_text(value) for value in row] for row in zip(*columns, strict=True))
 
     def objects(self) -> Iterable[str]:
-        """What JSON has no type for is a string."""
-        return (json.dumps(row, ensure_ascii=False, default=str) for row in self.found.to_pylist())
+        """What JSON has no type for is a string, as in `values`; a number that is none or infinite is null."""
+        return (_json(row) for row in _told(self.found).to_pylist())
 
     def table(self) -> "pa.Table":
         """As it is."""
         return self.found
 
 
+def _told(table: "pa.Table") -> "pa.Table":
+    """The table with times as Arrow writes them, as in ISO 8601, durations as the number of their units.
+
+    Python alone has no objects for times in nanoseconds, nor for those far from now.
+    """
+    import pyarrow as pa
+
+    def told(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_list(kind):
+            return pa.list_(told(kind.value_type))
+        if pa.types.is_struct(kind):
+            return pa.struct([(field.name, told(field.type)) for field in kind])
+        return pa.string() if pa.types.is_temporal(kind) and not pa.types.is_interval(kind) else kind
+
+    return pa.table([column.cast(told(column.type)) for column in table.columns], table.column_names)
+
+
 def _as_text(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
-    is_json = isinstance(value, bool | int | float | list | dict)
-    return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return _json(value) if isinstance(value, list | dict) else _as_string(value)
+
+
+def _json(value: object) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, default=_as_string)
+
+
+def _finite(value: object) -> object:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+        case _:
+            return value
+
+
+def _as_string(value: object) -> str:
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
