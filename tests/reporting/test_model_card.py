@@ -133,6 +133,16 @@ def test_what_each_role_says_of_itself() -> None:
     assert "- AdamW, learning rate 0.001 (0.016 for LoRA's B: LoRA+), " in card(learning_rate=1e-3, lora_plus_ratio=16)
 
 
+def test_what_a_control_differs_in_is_said() -> None:
+    alike = card("control", control_learning_rate=2e-4)
+    assert "the same adapter, start, rows and settings. It was trained on the labels alone" in alike
+    apart: dict[str, Any] = {"control_learning_rate": 1e-3, "control_num_epochs": 30}
+    but = "but for the learning rate and the number of epochs"
+    assert f"the same adapter, start, rows and settings {but}. It was" in card("control", **apart)
+    assert f"Student minus control (the same student without a teacher {but}): " in card(**apart)
+    assert "rows and settings but for the unlabelled texts. It was" in card("control", unlabelled="more.csv")
+
+
 def test_the_student_says_what_distillation_was_worth_and_no_more() -> None:
     text = card(alpha=0.7, temperature=3.0)
     assert (

@@ -20,6 +20,11 @@ def one_line(text: str) -> str:
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()
 
 
+def literal(text: str) -> str:
+    """A user's text on one line of Markdown, taken literally, in a table too."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", one_line(text))
+
+
 def percent(share: float) -> str:
     """`97.08%`."""
     return f"{100 * share:.2f}%"
