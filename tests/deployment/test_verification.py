@@ -1,5 +1,6 @@
 """An exported model that answers otherwise is found out."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,15 @@ def test_a_logit_that_is_off_is_allowed_in_eight_bits_only(opened: Opened) -> No
         "a logit differs by 0.0002, and 0.0001 is allowed"
     ]
     assert verify(off, TEXTS, BEFORE, LABELS, BARS["onnx-int8"])["faults"] == []
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.8, 1.25, 5.0])
+def test_answers_that_are_surer_or_less_sure_than_before_fail(opened: Opened, scale: float) -> None:
+    scaled = through(opened, lambda given: opened.forward(given) * np.float32(scale))
+    found = verify(scaled, TEXTS, BEFORE, LABELS, BARS["onnx-int8"])
+    (fault,) = found["faults"]
+    assert re.fullmatch(r"the confidence differs by [\d.]+ on average, and 0.015 is allowed", fault)
+    assert found["confidence_difference"] > 0.015
 
 
 def test_logits_that_are_no_numbers_pass_nowhere(opened: Opened) -> None:

@@ -125,7 +125,8 @@ def _verified(verification: dict[str, Any]) -> str:
     share, differ = verification["bytes"] / verification["bytes_merged"], "the logits differ by"
     lines = [
         f"Same class as before on {percent(verification['same_class'])} of the {verification['rows']:,} test rows; "
-        f"{differ} {verification['largest_difference']:.2g} at most",
+        f"{differ} {verification['largest_difference']:.2g} at most, the confidence by "
+        f"{verification['confidence_difference']:.2g} on average",
         f"Accuracy {percent(verification['accuracy'])}, before {percent(verification['accuracy_before'])} "
         f"(McNemar's exact test, p = {verification['mcnemar_p']:.2g})",
         f"In batches of 32 and one at a time, {batchmates['rows']:,} rows: {batchmates['other_class']:,} get another "
