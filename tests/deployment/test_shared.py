@@ -1,6 +1,7 @@
 """What is pushed of a run, and what is refused before anything is."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,19 @@ def test_a_file_that_would_tell_too_much_stops_it(
         write_shared(run, "me/mine", tmp_path / "out")
     assert "hf_" not in str(raised.value)
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize(
+    ("said", "passes"),
+    [*((name, True) for name in ("me/data-set", "me/data", "/data-set", "/data.csv", "../data")), ("/data/a", False)],
+)
+def test_a_place_is_told_by_its_whole_name_only(
+    said: str, passes: bool, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(run.path / "student" / "labels.json", {"base_model": HUB, "id2label": {"0": said}})
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/data"))
+    with nullcontext() if passes else pytest.raises(UserError, match=r"labels\.json: would tell everybody /data"):
+        write_shared(run, "me/mine", tmp_path / "out")
 
 
 def local_base(run: RunFolder) -> None:

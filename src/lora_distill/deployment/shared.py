@@ -1,5 +1,6 @@
 """A finished run's model as others get it from a hub: the folder that is pushed, and the push."""
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -154,13 +155,18 @@ def _check_told(run: RunFolder, folder: Path) -> None:
     from huggingface_hub import get_token
 
     local = {Path(place) for place in local_places(run)} | {Path.home(), Path.cwd()}
-    private = [(str(place), str(place)) for place in local if place.is_absolute() and len(place.parts) > 1]
+    # A place is told by its whole name: /data neither by me/data nor by /data-set.
+    private = [
+        (str(place), rf"(?<![\w.~-]){re.escape(str(place))}(?![\w-]|\.\w)")
+        for place in local
+        if place.is_absolute() and len(place.parts) > 1
+    ]
     if token := get_token():
-        private.append(("your token", token))
+        private.append(("your token", re.escape(token)))
     for file in sorted(folder.glob("*.md")) + sorted(folder.glob("*.json")):
         if file.name in _VOCABULARIES:
             continue
         text = file.read_text(encoding="utf-8")
         for what, secret in private:
-            if secret in text:
+            if re.search(secret, text):
                 raise UserError(f"{file.name}: would tell everybody {what}. Nothing was pushed.")
