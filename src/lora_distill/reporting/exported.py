@@ -13,8 +13,8 @@ FORMS = {
     "merged": "The adapter has been added to the weights of its base model: a plain folder of transformers, in fp32.",
     "onnx": "This is the model as an ONNX graph in fp32, the adapter added to the weights of its base model.",
     "onnx-int8": "This is the model as an ONNX graph in eight bits, the adapter added to the weights of its base "
-    "model: weights rounded with a scale for each column, activations with one for each token, so that an answer does "
-    "not depend on the other texts of its batch.",
+    "model: weights rounded to seven of the bits with a scale for each column, activations to eight with one for each "
+    "token, so that an answer does not depend on the other texts of its batch.",
 }
 
 
