@@ -97,21 +97,24 @@ def test_p_values_are_corrected_for_all_that_is_asked(tmp_path: Path) -> None:
 
 
 def test_what_a_seed_does_not_draw_is_named(tmp_path: Path) -> None:
-    suite = suite_in(tmp_path, 2, "one", "two")
+    suite = suite_in(tmp_path, 2, "given", "carved", "older")
     finish(suite, {"teacher": 0.9, "student": 0.9})
-    for config in suite.only("two").runs.values():
-        results = RunFolder.of(config).results()
-        results["data"]["notes"] = [
-            f"{split}: 20 of 400 rows, drawn stratified by the seed" for split in ("train", "validation")
-        ]
-        results["teacher"]["checkpoint"] = "given"
-        write_json(RunFolder.of(config).path / METRICS, results)
+    for name, drawn in {"given": [], "carved": ["train", "validation"]}.items():
+        for config in suite.only(name).runs.values():
+            results = RunFolder.of(config).results()
+            results["data"]["drawn_by_seed"] = drawn
+            if name == "carved":
+                results["teacher"]["checkpoint"] = "given"
+            write_json(RunFolder.of(config).path / METRICS, results)
     written = as_json(gather(suite.groups()))["experiments"]
     own = ["the student's first weights", "the order of the rows", "dropout"]
-    assert written["one"]["seed_draws"] == ["the teacher", *own]
-    assert written["one"]["seed_keeps"] == ["the training texts", "the validation split"]
-    assert written["two"]["seed_draws"] == ["the training texts", *own, "the validation split"]
-    assert written["two"]["seed_keeps"] == ["the teacher"]
+    splits = ["the training texts", "the validation split"]
+    assert written["given"]["seed_draws"] == ["the teacher", *own]
+    assert written["given"]["seed_keeps"] == splits
+    assert written["carved"]["seed_draws"] == [*splits, *own]
+    assert written["carved"]["seed_keeps"] == ["the teacher"]
+    assert written["older"]["seed_draws"] == ["the teacher", *own]
+    assert written["older"]["seed_keeps"] == []  # what a run does not say is neither
 
 
 def test_one_seed_or_no_control_has_no_verdict(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
-from lora_distill.data.types import as_columns
+from lora_distill.data.types import Dataset, as_columns
 from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, about_model
 from lora_distill.deployment.finished import tokeniser_for
 from lora_distill.errors import UserError
@@ -257,9 +257,17 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
         "source": dataset.source,
         "unlabelled_source": dataset.unlabelled_source,
         "notes": dataset.notes,
+        "drawn_by_seed": drawn_by_seed(config, dataset),
     }
     results["fallbacks"] = fallbacks
     return results
+
+
+def drawn_by_seed(config: Config, dataset: Dataset) -> list[str]:
+    """The splits of which another seed gives other rows."""
+    if "validation" in dataset.carved:  # what it takes, train lacks
+        return ["train", "validation"]
+    return ["train"] if config.labels_per_class or len(dataset.train) == config.max_train_rows else []
 
 
 def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:
