@@ -13,7 +13,7 @@ from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.data.types import PARTS, Text, from_columns
 from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import Comparison, compare_over_seeds
-from lora_distill.evaluation.over_seeds import OverSeeds, holm, recipe_difference
+from lora_distill.evaluation.over_seeds import RecipeDifference, holm, recipe_difference
 from lora_distill.evaluation.significance import PairedDifference, paired_difference
 from lora_distill.evaluation.verdict import Verdict, judge
 from lora_distill.progress import ONCE
@@ -59,18 +59,18 @@ class Evidence:
         """On whether distillation helped."""
         return self.verdicts.get("control")
 
-    def lead_over(self, other: "Evidence") -> tuple[float, float, float] | None:
+    def lead_over(self, other: "Evidence", seeds: list[int]) -> tuple[float, float, float]:
         """How much more often its student is right than another's, and the 95% interval, as shares.
 
-        Over seeds, and for other texts like these, where they share several; of these two models where they share one.
-        None where they cannot be compared, for they share no seed or were judged on other rows.
+        Over seeds, and for other texts like these, where there are several; of these two models where there is one.
+
+        Args:
+            other: was judged on the same rows.
+            seeds: that both have.
         """
-        shared = [seed for seed in self.seeds if seed in other.seeds]
-        if not shared or self.test != other.test:
-            return None
-        ours, theirs = (each.student_right[:, [each.seeds.index(seed) for seed in shared]] for each in (self, other))
-        found: OverSeeds | PairedDifference
-        if len(shared) > 1:
+        ours, theirs = (each.student_right[:, [each.seeds.index(seed) for seed in seeds]] for each in (self, other))
+        found: RecipeDifference | PairedDifference
+        if len(seeds) > 1:
             found = recipe_difference(ours.astype(np.float64) - theirs, largest=1)
         else:
             found = paired_difference(ours[:, 0], theirs[:, 0])

@@ -13,6 +13,7 @@ from lora_distill.config import CONTROLS, role_noun
 from lora_distill.data.wording import byte_size, counted
 from lora_distill.evidence import Evidence
 from lora_distill.reporting import figures
+from lora_distill.reporting.ranking import rank_students
 from lora_distill.reporting.sections import cost, section, settings_of
 from lora_distill.reporting.sentences import (
     SPEED,
@@ -84,7 +85,7 @@ def write_report(
     page = environment.get_template(TEMPLATE).render(
         experiments=each,
         headline=headline(each),
-        best=best_students(each),
+        rankings=rank_students(each),
         roles=roles,
         controls=[control for control in CONTROLS if control in roles],
         overview=overview,
@@ -137,11 +138,10 @@ def headline(experiments: list[Experiment]) -> list[str]:
     else:
         said = [f"In none of {len(found)} experiments can these runs show that distillation helped, or hurt."]
     said = [*first, *said]
-    best = best_students(experiments)
-    for test, each in best.items():
-        rivals = [other for other in experiments if other.evidence.test == test]
-        if len(rivals) > 1:
-            said += _say_best(each, rivals, f" on {one_line(each.results[0]['data']['name'])}" if len(best) > 1 else "")
+    rankings = rank_students(experiments)
+    for test, ranking in rankings.items():
+        data = next(each.results[0]["data"]["name"] for each in experiments if each.evidence.test == test)
+        said += ranking.sentences(f" on {one_line(data)}" if len(rankings) > 1 else "")
     return said
 
 
@@ -157,42 +157,6 @@ def _say_unlearnt(runs: list[dict[str, Any]]) -> list[str]:
         where = f"in {len(found)} of {len(runs)} runs, as in {one_line(results['exp_name'])}: "
     lead = "teach" if any("teacher" in roles for _, roles in found) else "be compared"
     return [f"What has not learnt cannot {lead}: {where}{said}.", f"{advice[0].upper()}{advice[1:]}."]
-
-
-def _say_best(best: Experiment, rivals: list[Experiment], where: str) -> list[str]:
-    """The best student, and the smallest that may be as good."""
-    mean, low, high = _accuracy(best)
-    student = f"The most accurate student{where} is {one_line(best.name)}, {_spends(best)}"
-    ties = sum(_accuracy(each)[0] == mean for each in rivals) - 1
-    also = f", and {counted(ties, 'other')} as often right" if ties else ""
-    said = [f"{student}: {percent(mean)} ({percent(low)} to {percent(high)}){also}."]
-    smaller = [(each, best.evidence.lead_over(each.evidence)) for each in rivals if each.trainable < best.trainable]
-    alike = [(each, lead) for each, lead in smaller if lead and lead[1] <= 0]
-    if alike:
-        least, (lead, low, high) = min(alike, key=lambda each: each[0].trainable)
-        student = f"These runs cannot tell it from {one_line(least.name)}, {_spends(least)}"
-        said.append(f"{student}: its lead is {points(lead)} points ({points(low)} to {points(high)}).")
-    return said
-
-
-def best_students(experiments: list[Experiment]) -> dict[str, Experiment]:
-    """By the fingerprint of each test split, the experiment whose student is most often right on it.
-
-    Of several that are as often right, the one with the fewest trainable parameters.
-    """
-    best: dict[str, Experiment] = {}
-    for each in sorted(experiments, key=lambda each: (-_accuracy(each)[0], each.trainable)):
-        best.setdefault(each.evidence.test, each)
-    return best
-
-
-def _accuracy(experiment: Experiment) -> tuple[float, float, float]:
-    return experiment.accuracy("student") or (0.0, 0.0, 0.0)
-
-
-def _spends(experiment: Experiment) -> str:
-    share = percent(experiment.trainable / experiment.budget)
-    return f"with {experiment.trainable:,} trainable parameters ({share} of the budget)"
 
 
 def _pairs(experiments: list[Experiment], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -124,14 +124,19 @@ class Experiment:
         comparison = self.results[0].get(f"student_minus_{control}")
         return (comparison["accuracy"], *comparison["interval"]) if comparison else None
 
-    def accuracy(self, role: str) -> tuple[float, float, float] | None:
+    def accuracy(self, role: str, seeds: list[int] | None = None) -> tuple[float, float, float] | None:
         """Mean accuracy of a role and its 95% interval.
 
         Over seeds it is Student's t on these rows. With one seed it is Wilson's, for other rows.
+
+        Args:
+            role: which.
+            seeds: of all that there are, if None.
         """
-        values = self.evidence.accuracy.get(role)
-        if not values:
+        if role not in self.evidence.accuracy:
             return None
+        by_seed = dict(zip(self.evidence.seeds, self.evidence.accuracy[role], strict=True))
+        values = list(by_seed.values()) if seeds is None else [by_seed[seed] for seed in seeds]
         mean = statistics.mean(values)
         if len(values) > 1:
             reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))

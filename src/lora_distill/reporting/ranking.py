@@ -1,0 +1,90 @@
+"""Which student is most often right, and which may be as good for less."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lora_distill.data.wording import counted
+from lora_distill.reporting.sentences import one_line, percent, points
+from lora_distill.reporting.summary import Experiment
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The students that were judged on the same rows, ranked on the seeds that they share.
+
+    Attributes:
+        students: the most accurate first; of several that are as often right, the one with the fewest trainable
+            parameters.
+        seeds: that all of them have.
+        unranked: those with one seed where others have several; all of them where no seed is shared.
+    """
+
+    students: list[Experiment]
+    seeds: list[int]
+    unranked: list[Experiment]
+
+    def lead_over(self, other: Experiment) -> tuple[float, float, float] | None:
+        """How much more often the best is right than another, and the 95% interval, as shares; None: it is unranked."""
+        if other.name in [each.name for each in self.unranked]:
+            return None
+        return self.students[0].evidence.lead_over(other.evidence, self.seeds)
+
+    def accuracy(self, experiment: Experiment) -> tuple[float, float, float]:
+        """Of a student, on the seeds that it is ranked on."""
+        return experiment.accuracy("student", self.seeds) or (0.0, 0.0, 0.0)
+
+    def sentences(self, where: str = "") -> list[str]:
+        """The best student, the smallest that may be as good, and who is not ranked; none of a single student.
+
+        Args:
+            where: follows `student`, such as ` on these data`.
+        """
+        said = self._best(where) if len(self.students) > 1 else []
+        if self.students and self.unranked:
+            names = ", ".join(one_line(each.name) for each in self.unranked)
+            said.append(f"Not ranked with others of several seeds, for there is one seed: {names}.")
+        elif len(self.unranked) > 1:
+            said.append(f"No student{where} can be called the most accurate, for they share no seed.")
+        return said
+
+    def _best(self, where: str) -> list[str]:
+        best, *others = self.students
+        mean, low, high = self.accuracy(best)
+        fewer = any(len(each.evidence.seeds) > len(self.seeds) for each in self.students)
+        over = f" over {counted(len(self.seeds), 'seed')} that all have" if fewer else ""
+        ties = sum(self.accuracy(each)[0] == mean for each in others)
+        also = f", and {counted(ties, 'other')} as often right" if ties else ""
+        student = f"The most accurate student{where}{over} is {one_line(best.name)}, {_spends(best)}"
+        said = [f"{student}: {percent(mean)} ({percent(low)} to {percent(high)}){also}."]
+        smaller = [(each, self.lead_over(each)) for each in others if each.trainable < best.trainable]
+        alike = [(each, lead) for each, lead in smaller if lead and lead[1] <= 0 <= lead[2]]
+        if alike:
+            least, (lead, low, high) = min(alike, key=lambda each: each[0].trainable)
+            student = f"These runs cannot tell it from {one_line(least.name)}, {_spends(least)}"
+            said.append(f"{student}: its lead is {points(lead)} points ({points(low)} to {points(high)}).")
+        return said
+
+
+def rank_students(experiments: Sequence[Experiment]) -> dict[str, Ranking]:
+    """The ranking of each test split, by its fingerprint."""
+    rivals: dict[str, list[Experiment]] = {}
+    for each in experiments:
+        rivals.setdefault(each.evidence.test, []).append(each)
+    return {test: _rank(those) for test, those in rivals.items()}
+
+
+def _rank(rivals: list[Experiment]) -> Ranking:
+    alone = [each for each in rivals if len(each.evidence.seeds) == 1]
+    several = [each for each in rivals if len(each.evidence.seeds) > 1]
+    students, unranked = (several, alone) if several else (alone, [])
+    seeds = sorted(set.intersection(*(set(each.evidence.seeds) for each in students)))
+    if not seeds:
+        return Ranking([], [], rivals)
+    found = Ranking(students, seeds, unranked)
+    students.sort(key=lambda each: (-found.accuracy(each)[0], each.trainable))
+    return found
+
+
+def _spends(experiment: Experiment) -> str:
+    share = percent(experiment.trainable / experiment.budget)
+    return f"with {experiment.trainable:,} trainable parameters ({share} of the budget)"
