@@ -206,7 +206,7 @@ def test_show_and_evaluate(call: Command, small_run: Path, tmp_path: Path, rows_
     assert re.search(r"evaluation-rows-[0-9a-f]{8}\.json", judged.stdout)
     assert "Seconds" in shown.stdout
     assert "Seconds" not in judged.stdout
-    assert re.search(r"^Student - control [+-]\d+\.\d\d points \[.*\]: .*chance.* \(p = ", judged.stdout, re.M)
+    assert re.search(r"^Student - control [+-]\d+\.\d\d points \[.*\]: .* \(p = ", judged.stdout, re.M)
     (file,) = run.glob("evaluation-*.json")
     file.unlink()
     file.mkdir()  # even root cannot replace it

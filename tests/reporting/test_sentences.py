@@ -60,9 +60,12 @@ def test_interval_and_exact_test_may_disagree() -> None:
     assert "p = 0.052" in said
 
 
-@pytest.mark.parametrize(("student", "control", "few"), [(5, 4, True), (5, 5, False), (0, 0, True)])
-def test_fewer_than_ten_rows_is_said(student: int, control: int, few: bool) -> None:
-    assert verdict(comparison(-0.01, 0.02, 1.0, student, control)).endswith("; too few to tell).") == few
+@pytest.mark.parametrize(("student", "control", "few"), [(5, 4, True), (5, 5, False), (0, 0, True), (6, 0, True)])
+@pytest.mark.parametrize("low", [-0.01, 0.01])
+def test_of_fewer_than_ten_rows_nothing_else_is_said(student: int, control: int, few: bool, low: float) -> None:
+    said = verdict(comparison(low, 0.11, 0.031, student, control))
+    assert said.startswith("too few rows differ to tell (p = 0.031; ") == few
+    assert ("chance" in said) != few
 
 
 def test_it_never_says_that_distillation_helped() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from lora_distill.evaluation import LEAST_DISCORDANT
+
 LEAST_SEEDS = 3
-LEAST_DISCORDANT = 10  # rows a seed; with fewer, no interval of this kind can be trusted
 POWER = 0.8
 ROUNDING = 1e-12  # what differences of equal figures may differ by
 

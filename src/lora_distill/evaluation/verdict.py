@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lora_distill.config import TOLD, Role
-from lora_distill.evaluation.over_seeds import LEAST_DISCORDANT, LEAST_SEEDS, RecipeDifference
+from lora_distill.evaluation import LEAST_DISCORDANT
+from lora_distill.evaluation.over_seeds import LEAST_SEEDS, RecipeDifference
 
 Finding = Literal["helped", "hurt", "no difference", "too little"]
 LEVEL = 0.05

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.data.wording import counted
+from lora_distill.evaluation import LEAST_DISCORDANT
 
 if TYPE_CHECKING:
     from lora_distill.evidence import Evidence
 
-FEW_TEST_ROWS, FEW_DIFFERENT_ROWS = 30, 10
-FEW_STEPS = 100
+FEW_TEST_ROWS, FEW_STEPS = 30, 100
 
 
 def one_line(text: str) -> str:
@@ -64,15 +64,16 @@ def verdict(comparison: dict[str, Any]) -> str:
     """What student minus a control (`student_minus_control` of metrics.json) allows to say; no more."""
     low, high = comparison["interval"]
     p, student, control = comparison["p_value"], comparison["only_student_right"], comparison["only_control_right"]
-    if low <= 0 <= high:
+    if student + control < LEAST_DISCORDANT:
+        finding = "too few rows differ to tell"
+    elif low <= 0 <= high:
         finding = "no difference beyond chance"
     elif p < 0.05:
         finding = "a difference beyond chance"
     else:
         finding = "at the edge of chance: the interval leaves zero out, the test does not"
     evidence = f"p = {p:.2g}; the student alone is right on {counted(student, 'row')}, the control alone on {control:,}"
-    few = "; too few to tell" if student + control < FEW_DIFFERENT_ROWS else ""
-    return f"{finding} ({evidence}{few})."
+    return f"{finding} ({evidence})."
 
 
 def standard_error(accuracy: float, rows: int) -> str:
