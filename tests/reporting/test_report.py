@@ -102,12 +102,25 @@ def test_where_nothing_was_learnt_that_is_what_is_said(tmp_path: Path) -> None:
     assert said.startswith("Nothing was learnt: in every run the student puts all test rows into one class.")
 
 
+def test_where_the_test_has_one_class_only_nothing_is_said_of_what_was_learnt(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "one", 0)
+    results = run.results()
+    for role in ROLES[:3]:
+        results[role]["test"] |= {"accuracy": 1.0, "confusion": [[445, 0, 0, 0, 0], *[[0] * 5] * 4]}
+    write_json(run.path / METRICS, results)
+    runs = {"one": [run]}
+    (said,) = headline(summarise(gather(runs), runs))
+    assert said == ("The test rows have one class only, so that nothing can be judged. Give test rows of every class.")
+
+
 def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(
     groups: dict[str, list[RunFolder]], tmp_path: Path
 ) -> None:
     (run,) = groups["alone"]
     results = run.results()
-    results["teacher"]["test"]["accuracy"] = 0.2
+    constant = {"accuracy": 0.2, "confusion": [[89, 0, 0, 0, 0]] * 5}
+    learnt = results["teacher"]["test"]
+    results["teacher"]["test"] = learnt | constant
     write_json(run.path / METRICS, results)
     evidence = gather(groups)
     first, advice, *others = headline(summarise({"alone": evidence["alone"]}, groups))
@@ -121,7 +134,7 @@ def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(
     first, _, *others = headline(summarise(evidence, groups))
     assert first.startswith("What has not learnt cannot teach: in 1 of 4 runs, as in alone: the teacher is no better")
     assert others[0].startswith("Distillation helped in ")
-    results["teacher"]["test"]["accuracy"], results["control"]["test"]["accuracy"] = 0.9, 0.2
+    results["teacher"]["test"], results["control"]["test"] = learnt, results["control"]["test"] | constant
     write_json(run.path / METRICS, results)
     first = headline(summarise({"alone": evidence["alone"]}, groups))[0]
     assert first.startswith("What has not learnt cannot be compared: the control is no better")

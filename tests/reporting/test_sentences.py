@@ -129,6 +129,17 @@ def test_models_that_learnt_nothing_are_not_believed() -> None:
     ]
 
 
+def test_on_uneven_classes_who_knows_the_rare_one_too_has_learnt() -> None:
+    rare_too = [[80, 20], [114, 1786]]  # right on 93.3% of the rows, where always answering 'b' is on 95%
+    assert unlearnt(with_confusions(student=rare_too, control=[[0, 100], [5, 1895]])) == ["control"]
+
+
+def test_of_one_class_nothing_is_judged() -> None:
+    results = with_confusions(teacher=[[0, 0], [1, 9]], student=[[0, 0], [0, 10]], control=[[0, 0], [0, 10]])
+    assert unlearnt(results) == []
+    assert doubts(results) == ["the test rows have one class only, so that nothing can be judged"]
+
+
 LONG = {"steps": 5000, "epochs": 5}
 
 

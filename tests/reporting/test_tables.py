@@ -150,11 +150,11 @@ def test_what_speaks_against_the_numbers_comes_before_them() -> None:
 
 def test_what_speaks_against_verdicts_over_seeds_comes_before_them() -> None:
     results = suite()[:1]
-    results[0]["teacher"]["test"]["accuracy"] = 0.2
+    results[0]["teacher"]["test"] |= {"accuracy": 0.2, "confusion": [[89, 0, 0, 0, 0]] * 5}
     verdict = Verdict("helped", "Distillation helped.", 0.01, None)
     evidence = Evidence([], [0, 1], ["all"], [], {}, {}, {"control": verdict}, "", np.zeros((0, 2), np.bool_))
     lines = explain_evidence({"one": evidence}, results)
-    assert lines[1].startswith("WARNING: quickstart-base: the teacher is no better than always answering 'business'; ")
+    assert lines[1].startswith("WARNING: quickstart-base: the teacher puts every test row into 'business'; the")
     assert lines[2] == "- one: Distillation helped."
 
 

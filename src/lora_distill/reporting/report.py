@@ -16,8 +16,10 @@ from lora_distill.reporting import figures
 from lora_distill.reporting.ranking import rank_students
 from lora_distill.reporting.sections import cost, section, settings_of
 from lora_distill.reporting.sentences import (
+    ONE_CLASS,
     SPEED,
     about_data,
+    has_one_class,
     no_better,
     one_line,
     only_answer,
@@ -122,13 +124,15 @@ def _flags(line: str) -> Markup:
 
 def headline(experiments: list[Experiment]) -> list[str]:
     """What the page says first: whether distillation helped, which student is best, which may be as good for less."""
-    students = [only_answer(results, "student") for each in experiments for results in each.results]
-    if all(students):
+    runs = [results for each in experiments for results in each.results]
+    if all(map(has_one_class, runs)):
+        return [f"{ONE_CLASS[0].upper()}{ONE_CLASS[1:]}. Give test rows of every class."]
+    if all(only_answer(results, "student") for results in runs):
         return [
             "Nothing was learnt: in every run the student puts all test rows into one class. Train for more epochs"
             " (--num_epochs), faster (--learning_rate), or on more rows."
         ]
-    first = _say_unlearnt([results for each in experiments for results in each.results])
+    first = _say_unlearnt(runs)
     if len(experiments) == 1:
         return [*first, experiments[0].sentence]
     found = [each.finding for each in experiments]

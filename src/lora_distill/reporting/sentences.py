@@ -105,10 +105,27 @@ def only_answer(results: dict[str, Any], role: str) -> str | None:
     return str(results["data"]["label_names"][answers.index(most)]) if most == sum(answers) else None
 
 
+ONE_CLASS = "the test rows have one class only, so that nothing can be judged"
+
+
+def has_one_class(results: dict[str, Any]) -> bool:
+    """Whether all test rows are of one class, so that a model that always answers it is right on all."""
+    return baseline(results)[1] == 1
+
+
 def unlearnt(results: dict[str, Any]) -> list[Role]:
-    """The roles that are no more often right than who always answers the commonest class."""
+    """The roles that are no better than who always answers the commonest class; none where there is one class only.
+
+    They are no more often right, nor with classes weighed alike: on rows that are mostly of one class, who knows the
+    others too may be less often right than who does not.
+    """
     share = baseline(results)[1]
-    return [role for role in ROLES if role in results and results[role]["test"]["accuracy"] <= share]
+
+    def is_no_better(test: dict[str, Any]) -> bool:
+        recalls = [row[label] / sum(row) for label, row in enumerate(test["confusion"]) if any(row)]
+        return bool(test["accuracy"] <= share and sum(recalls) <= 1)  # of one constant answer: 1, and else zeros
+
+    return [role for role in ROLES if share < 1 and role in results and is_no_better(results[role]["test"])]
 
 
 def no_better(results: dict[str, Any], roles: list[Role]) -> str:
@@ -136,6 +153,8 @@ def remedy(results: dict[str, Any], roles: list[Role]) -> str:
 
 def doubts(results: dict[str, Any]) -> list[str]:
     """What speaks against roles that look good: one answer to everything, or nothing learnt that could be taught."""
+    if has_one_class(results):
+        return [ONE_CLASS]
     said = [
         f"the {role} puts every test row into {one_line(only)!r}"
         for role in ROLES
