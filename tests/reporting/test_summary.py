@@ -25,6 +25,9 @@ def test_intervals_are_students_t_over_seeds_and_wilsons_of_one(experiments: lis
     found = seeds.accuracy("student")
     expected = stats.ttest_1samp(values, 0).confidence_interval()
     assert found == pytest.approx((0.91, expected.low, expected.high))
+    seeds.evidence.accuracy["teacher"] = [0.8, 0.8, 0.8]  # one teacher, of a checkpoint
+    of_one = stats.binomtest(356, 445).proportion_ci(method="wilson")
+    assert seeds.accuracy("teacher") == pytest.approx((0.8, of_one.low, of_one.high))
     rows = alone.results[0]["data"]["test_rows"]
     right = round(alone.evidence.accuracy["student"][0] * rows)
     wilson = stats.binomtest(right, rows).proportion_ci(method="wilson")

@@ -3,16 +3,16 @@
 import csv
 import functools
 import io
-import math
 import operator
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+import numpy as np
 
 from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.evaluation.over_seeds import same_rows_difference
 from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import differences_of_one_seed, one_line, percent, points, roles_in
@@ -127,7 +127,8 @@ class Experiment:
     def accuracy(self, role: str, seeds: list[int] | None = None) -> tuple[float, float, float] | None:
         """Mean accuracy of a role and its 95% interval.
 
-        Over seeds it is Student's t on these rows. With one seed it is Wilson's, for other rows.
+        Over seeds it is Student's t on these rows. With one seed, and where all give the same, as one teacher for all
+        does, it is Wilson's, for other rows.
 
         Args:
             role: which.
@@ -139,8 +140,9 @@ class Experiment:
         values = list(by_seed.values()) if seeds is None else [by_seed[seed] for seed in seeds]
         mean = statistics.mean(values)
         if len(values) > 1:
-            reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-            return mean, max(mean - reach, 0.0), min(mean + reach, 1.0)
+            found = same_rows_difference(np.array(values))
+            if found.low is not None and found.high is not None:
+                return mean, max(found.low, 0.0), min(found.high, 1.0)
         rows = self.results[0]["data"]["test_rows"]
         return mean, *share_interval(round(mean * rows), rows)
 
