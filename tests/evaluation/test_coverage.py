@@ -30,7 +30,7 @@ def found(world: World, draws: int) -> Iterator[RecipeDifference]:
     at_once = max(1, AT_ONCE // (world.rows * world.seeds))
     for start in range(0, draws, at_once):
         for each in world.draw(min(at_once, draws - start), generator):
-            yield recipe_difference(each)
+            yield recipe_difference(each, largest=1)
 
 
 def coverage(world: World, draws: int) -> float:

@@ -69,11 +69,22 @@ def test_swapping_the_two_turns_everything_around(d: NDArray[np.int8]) -> None:
     assert one.p_value == pytest.approx(other.p_value)
 
 
-@given(TABLES, st.floats(0.5, 0.99))
-def test_the_interval_leaves_zero_out_where_the_test_rejects(d: NDArray[np.int8], confidence: float) -> None:
-    found = recipe_difference(d, confidence)
+@given(TABLES, st.floats(0.5, 0.99), st.sampled_from([None, 1.0]))
+def test_the_interval_leaves_zero_out_where_the_test_rejects(
+    d: NDArray[np.int8], confidence: float, largest: float | None
+) -> None:
+    found = recipe_difference(d, confidence, largest)
     if abs(found.p_value - (1 - confidence)) > 1e-9 and found.high > found.low:
         assert (found.p_value < 1 - confidence) == (not found.low <= 0 <= found.high)
+
+
+@given(TABLES)
+def test_no_interval_leaves_what_a_difference_can_be(d: NDArray[np.int8]) -> None:
+    bounded, free = recipe_difference(d, largest=1), recipe_difference(d)
+    assert -1 <= bounded.low <= bounded.difference <= bounded.high <= 1
+    if np.ptp(d):
+        assert (bounded.low, bounded.high) == (max(free.low, -1), min(free.high, 1))
+        assert bounded.p_value == free.p_value
 
 
 def test_seeds_that_all_agree_leave_the_rows_uncertain() -> None:
@@ -158,3 +169,10 @@ def test_rows_that_never_differ_do_not_say_that_none_will() -> None:
     # Of 60 rows none: the exact interval of the share reaches 5.96%, each of at most two.
     assert (found.low, found.high) == pytest.approx((-0.11925, 0.11925), abs=1e-4)
     assert found.p_value == 1
+
+
+def test_rows_that_all_differ_alike_do_not_say_that_all_will() -> None:
+    found = recipe_difference(np.ones((60, 3)), largest=1)
+    # The exact interval of the share of other rows reaches 5.96%; each may be as far off as -1.
+    assert (found.low, found.high) == pytest.approx((1 - 2 * 0.0596, 1), abs=1e-4)
+    assert found.p_value == pytest.approx(stats.binomtest(60, 60).pvalue)

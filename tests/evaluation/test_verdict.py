@@ -31,6 +31,15 @@ def test_no_difference_says_what_would_show_one() -> None:
     assert "in four of five cases" in verdict.sentence
 
 
+def test_where_no_difference_would_be_shown_none_is_named() -> None:
+    d = np.zeros((60, 3))
+    d[:50, 0], d[:40, 1], d[:2, 2] = 1, -1, 1  # seeds that have come to nothing alike
+    verdict = judge(recipe_difference(d, largest=1))
+    assert "what 3 seeds and 60 rows show in four of five cases is none, however large" in verdict.sentence
+    assert "interval -100.00 to +100.00" in verdict.sentence
+    assert verdict.detectable is None
+
+
 def test_a_corrected_p_value_decides() -> None:
     helped = found(World(0.9, 5000, 5, gain=0.03))
     verdict = judge(helped, p_value=0.2)

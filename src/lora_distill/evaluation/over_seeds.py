@@ -112,10 +112,11 @@ def recipe_difference(
         V = (MS_seed + max(MS_row - MS_rest, 0)) / (n S)        df = (n S V)^2 (S - 1) / MS_seed^2
 
     The interval is the wider of m +- t(df) sqrt(V) and m +- z sqrt(MS_row / (n S)), the p-value the larger of the two:
-    where seeds by chance agree too well, the rows alone still set a limit. Where no row differs at all, other rows
-    still may: the share of those that do is at most 1 - (a/2)^(1/n) (Clopper and Pearson, The Use of Confidence or
-    Fiducial Limits Illustrated in the Case of the Binomial, Biometrika 26, 1934), and the mean at most that times the
-    largest difference that a row can have.
+    where seeds by chance agree too well, the rows alone still set a limit. Where all differences are one, such as 0,
+    other rows still may have others: the share of those is at most q = 1 - (a/2)^(1/n) (Clopper and Pearson, The Use of
+    Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Biometrika 26, 1934), and each differs at
+    most by the largest difference L that a row can have. So the interval reaches from m - q (L + m) to m + q (L - m),
+    and the p-value is 2 (L / (L + |m|))^n, which for m = L is that of the sign test. No interval goes beyond -L or L.
 
     Args:
         differences: [n, S], first minus second on row i with seed s, such as 1 where only the first is right, -1 where
@@ -130,7 +131,7 @@ def recipe_difference(
     if d.ndim != 2 or min(d.shape) < 2 or not np.isfinite(d).all():
         raise ValueError(f"finite differences of two rows and two seeds at least are needed, not {d.shape}")
     n, seeds = d.shape
-    mean, row_means, seed_means = d.mean(), d.mean(axis=1), d.mean(axis=0)
+    mean, row_means, seed_means = float(d.mean()), d.mean(axis=1), d.mean(axis=0)
     ms_row = seeds * float(((row_means - mean) ** 2).sum()) / (n - 1)
     ms_seed = n * float(((seed_means - mean) ** 2).sum()) / (seeds - 1)
     rest = d - row_means[:, None] - seed_means + mean
@@ -141,16 +142,21 @@ def recipe_difference(
     both, rows_only = math.sqrt(variance), math.sqrt(ms_row / (n * seeds))
     upper = (1 + confidence) / 2
     reach = max(float(stats.t.ppf(upper, freedom)) * both, float(stats.norm.ppf(upper)) * rows_only)
-    if largest and not d.any():
-        reach = largest * (1 - (1 - upper) ** (1 / n))
+    low, high = mean - reach, mean + reach
     p_value = max(
-        _two_sided(float(mean), both, lambda ratio: stats.t.sf(ratio, freedom)),
-        _two_sided(float(mean), rows_only, stats.norm.sf),
+        _two_sided(mean, both, lambda ratio: stats.t.sf(ratio, freedom)),
+        _two_sided(mean, rows_only, stats.norm.sf),
     )
+    if largest is not None:
+        if np.ptp(d) == 0:
+            share = 1 - (1 - upper) ** (1 / n)
+            low, high = mean - share * (largest + mean), mean + share * (largest - mean)
+            p_value = min(2 * (largest / (largest + abs(mean))) ** n, 1.0)
+        low, high = max(low, -largest), min(high, largest)
     return RecipeDifference(
-        difference=float(mean),
-        low=float(mean) - reach,
-        high=float(mean) + reach,
+        difference=mean,
+        low=low,
+        high=high,
         p_value=p_value,
         confidence=confidence,
         seeds=seeds,

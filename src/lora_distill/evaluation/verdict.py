@@ -21,7 +21,7 @@ class Verdict:
         sentence: in words, with the figures that it rests on.
         p_value: corrected for the comparisons of the suite.
         detectable: the smallest true difference that so many seeds and rows show in four of five such suites, as a
-            share; None where they are too few to decide.
+            share; None where they are too few to decide, or show none.
     """
 
     finding: Finding
@@ -51,13 +51,14 @@ def judge(
     if not found.can_decide:
         return Verdict("too little", f"Too little to tell: {evidence}; {_missing(found)}.", p_value, None)
     level = LEVEL / comparisons  # of the least p value of them all: what another needs is less
-    detectable = found.detectable(level)
+    shown = found.detectable(level)
+    detectable = shown if shown <= 1 else None  # no two shares differ by more
     if p_value < LEVEL and not found.low <= 0 <= found.high:
         finding: Finding = "helped" if found.difference > 0 else "hurt"
         return Verdict(finding, f"{cause} {finding}: {evidence}.", p_value, detectable)
     # The interval is of this comparison alone and may leave zero out where the corrected test does not reject.
     among = " once it is corrected for how many are asked" if not found.low <= 0 <= found.high else ""
-    sentence = f"No difference that this data can show{among}: {evidence}; {_needed(found, level)}."
+    sentence = f"No difference that this data can show{among}: {evidence}; {_needed(found, level, detectable)}."
     return Verdict("no difference", sentence, p_value, detectable)
 
 
@@ -77,10 +78,10 @@ def _missing(found: RecipeDifference) -> str:
     return f"it takes {' and '.join(wanted)}"
 
 
-def _needed(found: RecipeDifference, level: float) -> str:
+def _needed(found: RecipeDifference, level: float, detectable: float | None) -> str:
     """What would show a difference as large as the one that was seen, and what can be shown as it is."""
-    detectable = 100 * found.detectable(level)
-    shown = f"what {found.seeds} seeds and {found.rows:,} rows show in four of five cases is {detectable:.2f} points"
+    least = "none, however large" if detectable is None else f"{100 * detectable:.2f} points"
+    shown = f"what {found.seeds} seeds and {found.rows:,} rows show in four of five cases is {least}"
     seeds, rows = (needed(found.difference, level) for needed in (found.seeds_needed, found.rows_needed))
     ways = [f"{seeds} seeds"] if seeds else []
     ways += [f"{_rounded(rows):,} test rows"] if rows else []
