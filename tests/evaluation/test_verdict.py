@@ -40,6 +40,12 @@ def test_where_no_difference_would_be_shown_none_is_named() -> None:
     assert verdict.detectable is None
 
 
+def test_what_would_show_no_difference_at_all_is_not_told() -> None:
+    d = np.zeros((400, 3))
+    d[:20], d[20:40] = 1, -1
+    assert judge(recipe_difference(d, largest=1)).sentence.endswith(" points.")
+
+
 def test_a_corrected_p_value_decides() -> None:
     helped = found(World(0.9, 5000, 5, gain=0.03))
     verdict = judge(helped, p_value=0.2)
@@ -68,7 +74,7 @@ def test_what_is_needed_is_more_than_there_is(seeds: int) -> None:
     ("world", "said"),
     [
         (World(0.9, 5000, 2, gain=0.05), "3 seeds at least"),
-        (World(0.99, 100, 5), "test rows, so that the two differ on 10 of them"),
+        (World(0.99, 100, 5), "test rows, so that one is right and the other wrong on 10."),
     ],
 )
 def test_too_few_seeds_or_rows_decide_nothing(world: World, said: str) -> None:
@@ -80,7 +86,7 @@ def test_too_few_seeds_or_rows_decide_nothing(world: World, said: str) -> None:
 def test_models_that_never_differ_decide_nothing() -> None:
     verdict = judge(recipe_difference(np.zeros((50, 3)), largest=1))
     assert verdict.finding == "too little"
-    assert "(95% interval -7.11 to +7.11, 3 seeds, p = 1); the two answer every test row alike." in verdict.sentence
+    assert "(95% interval -7.11 to +7.11, 3 seeds, p = 1); the two are right on the same rows." in verdict.sentence
 
 
 def test_a_p_value_that_is_corrected_says_so() -> None:

@@ -68,13 +68,13 @@ def _p(value: float) -> str:
 
 def _missing(found: RecipeDifference) -> str:
     if not found.discordant:
-        return "the two answer every test row alike"
+        return "the two are right on the same rows"
     wanted = []
     if found.seeds < LEAST_SEEDS:
         wanted.append(f"{LEAST_SEEDS} seeds at least")
     if found.discordant < LEAST_DISCORDANT:
         more = _rounded(found.rows * LEAST_DISCORDANT / found.discordant)
-        wanted.append(f"about {more:,} test rows, so that the two differ on {LEAST_DISCORDANT} of them")
+        wanted.append(f"about {more:,} test rows, so that one is right and the other wrong on {LEAST_DISCORDANT}")
     return f"it takes {' and '.join(wanted)}"
 
 
@@ -82,6 +82,8 @@ def _needed(found: RecipeDifference, level: float, detectable: float | None) -> 
     """What would show a difference as large as the one that was seen, and what can be shown as it is."""
     least = "none, however large" if detectable is None else f"{100 * detectable:.2f} points"
     shown = f"what {found.seeds} seeds and {found.rows:,} rows show in four of five cases is {least}"
+    if not found.difference:  # nothing shows a difference of nothing
+        return shown
     seeds, rows = (needed(found.difference, level) for needed in (found.seeds_needed, found.rows_needed))
     ways = [f"{seeds} seeds"] if seeds else []
     ways += [f"{_rounded(rows):,} test rows"] if rows else []
