@@ -68,7 +68,8 @@ def page_of(groups: dict[str, list[RunFolder]], folder: Path) -> str:
 def test_the_verdicts_come_first(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     page = page_of(groups, tmp_path)
     header = page[page.index("<header>") : page.index("</header>")]
-    assert "Distillation helped in 1 of 2 experiments, and hurt in 0." in header
+    assert "Distillation helped in 1 of 1 experiment, and hurt in 0." in header
+    assert "Of others it cannot be said: alone (one seed)." in header
     assert "Not ranked with others of several seeds, for there is one seed: alone." in header
     assert page.index("</header>") < page.index('id="table"') < page.index("<svg") < page.index('id="verdicts"')
     assert re.search(r"<strong>base</strong>: Distillation helped: \+\d+\.\d\d points over the same student", page)
@@ -254,12 +255,22 @@ def test_fifty_runs_are_less_than_three_megabytes(tmp_path: Path) -> None:
     assert len(page_of(groups, tmp_path).encode()) < 3_000_000
 
 
-def test_without_a_control_nothing_is_said_of_the_distillation(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "mine", 0)
-    results = run.results()
+def without_control(run: RunFolder) -> RunFolder:
+    results, table = run.results(), pq.read_table(run.path / PREDICTIONS)
     del results["control"], results["student_minus_control"], results["agreement"]["control_teacher"]
     write_json(run.path / METRICS, results)
-    assert "No control was trained, so nothing can be said" in page_of({"mine": [run]}, tmp_path)
+    pq.write_table(table.drop_columns(["control_logits"]), run.path / PREDICTIONS)
+    return run
+
+
+def test_without_a_control_nothing_is_said_of_the_distillation(tmp_path: Path) -> None:
+    runs = {"mine": [without_control(finished_run(tmp_path, f"mine-seed-{seed}", seed)) for seed in range(3)]}
+    assert "No control was trained, so nothing can be said" in page_of(runs, tmp_path)
+    runs["other"] = [finished_run(tmp_path, "other", 0, alpha=0.7)]
+    mine, other = summarise(gather(runs), runs)
+    assert (mine.finding, other.finding) == ("no control", "one seed")
+    said = "Whether distillation helped cannot be said: each experiment has one seed, or no control."
+    assert headline([mine, other])[0] == said
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.93, 0.94), (5.0, 5.0), (0.0, 1e6), (-3.0, 7.0)])

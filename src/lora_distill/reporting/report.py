@@ -135,18 +135,26 @@ def headline(experiments: list[Experiment]) -> list[str]:
     first = _say_unlearnt(runs)
     if len(experiments) == 1:
         return [*first, experiments[0].sentence]
-    found = [each.finding for each in experiments]
-    helped, hurt = found.count("helped"), found.count("hurt")
-    if helped or hurt:
-        said = [f"Distillation helped in {helped} of {len(found)} experiments, and hurt in {hurt}."]
-    else:
-        said = [f"In none of {len(found)} experiments can these runs show that distillation helped, or hurt."]
-    said = [*first, *said]
+    said = [*first, *_say_findings(experiments)]
     rankings = rank_students(experiments)
     for test, ranking in rankings.items():
         data = next(each.results[0]["data"]["name"] for each in experiments if each.evidence.test == test)
         said += ranking.sentences(f" on {one_line(data)}" if len(rankings) > 1 else "")
     return said
+
+
+def _say_findings(experiments: list[Experiment]) -> list[str]:
+    """In how many experiments distillation helped, of those that have a verdict; and which have none, and why."""
+    asked = [each.finding for each in experiments if each.evidence.verdict]
+    others = [f"{one_line(each.name)} ({each.finding})" for each in experiments if not each.evidence.verdict]
+    if not asked:
+        return ["Whether distillation helped cannot be said: each experiment has one seed, or no control."]
+    helped, hurt, of_all = asked.count("helped"), asked.count("hurt"), counted(len(asked), "experiment")
+    if helped or hurt:
+        said = [f"Distillation helped in {helped} of {of_all}, and hurt in {hurt}."]
+    else:
+        said = [f"In none of {of_all} can these runs show that distillation helped, or hurt."]
+    return [*said, f"Of others it cannot be said: {', '.join(others)}."] if others else said
 
 
 def _say_unlearnt(runs: list[dict[str, Any]]) -> list[str]:

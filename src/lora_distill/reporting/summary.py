@@ -106,7 +106,9 @@ class Experiment:
     @property
     def finding(self) -> str:
         """A word for the eye."""
-        return self.evidence.verdict.finding if self.evidence.verdict else "one seed"
+        if self.evidence.verdict:
+            return self.evidence.verdict.finding
+        return "one seed" if self.difference() and len(self.evidence.seeds) == 1 else "no control"
 
     @property
     def p_value(self) -> float | None:
