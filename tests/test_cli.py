@@ -364,6 +364,7 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
     finished = begin(config)
     write_json(finished.path / METRICS, sample_results() | {"exp_name": "s-a"})
     (tmp_path / "s.yaml").write_text("seeds: 1\nbase: {alpha: 0.9}\nexperiments: {a: {}}\n")
+    (tmp_path / "o" / "s.html").touch()
     before = sorted(tmp_path.rglob("*"))
     for arguments in (
         ["show", finished.path],

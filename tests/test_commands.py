@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,10 @@ def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
     assert (code, shown()) == (0, {"x": [0, 1], "y": [0, 1]})
     assert "- y: " in out
     assert re.search(r"^Next: .* show o/s-x-seed-0\n {6}.* evaluate o/s-x-seed-0 --dataset FILE ", out, re.MULTILINE)
-    assert not Path("o/s.html").exists()  # nothing was trained
+    assert "x.csv" in Path("o/s.html").read_text()  # though nothing was trained: who trained it may have been killed
+    assert "Report: " not in run("suite", "s.yaml")[1]
+    os.utime("o/s.html", (0, 0))
+    assert "Report: o/s.html" in run("suite", "s.yaml")[1]
     (tmp_path / "y.csv").write_text("text,label\na,0\nc,1\n")
     code, out, err = run("suite", "s.yaml", "--only", "x")
     assert (code, shown()) == (0, {"x": [0, 1]})

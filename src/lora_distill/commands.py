@@ -17,7 +17,7 @@ from lora_distill.flags import given
 from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on, say_error
 from lora_distill.profiling import PROFILE, profiled
 from lora_distill.program import OK, SOME_FAILED, WRONG_INPUT, program
-from lora_distill.run_folder import CONFIG, REPORT, RunFolder, TakenError
+from lora_distill.run_folder import CONFIG, METRICS, REPORT, RunFolder, TakenError
 from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
 
@@ -130,8 +130,8 @@ def suite(arguments: argparse.Namespace) -> int:
 
             write_json(first / f"{suite.name}.json", {"suite": suite.name} | as_json(evidence))
             print_lines(f"Written to {first / suite.name}.json")
-            if outcome.trained or outcome.failures:
-                report_on(first / f"{suite.name}.html", groups, evidence)
+            if outcome.failures or not _is_told(suite, groups):
+                report_on(_page(suite), groups, evidence)
         results = outcome.results[0]
         run = shlex.quote(str(first / results["exp_name"]))
         own = f"{program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
@@ -168,7 +168,7 @@ def _show_suite(suite: "Suite", outcome: "SuiteResult") -> "tuple[dict[str, list
     over_seeds = any(len(runs) > 1 for runs in suite.experiments.values())
     try:
         evidence = print_evidence(groups, results)
-        if not evidence and (over_seeds or outcome.trained or outcome.failures):
+        if not evidence and (over_seeds or outcome.failures or not _is_told(suite, groups)):
             from lora_distill.evidence import gather
 
             evidence = gather(groups)
@@ -176,6 +176,16 @@ def _show_suite(suite: "Suite", outcome: "SuiteResult") -> "tuple[dict[str, list
         outcome.failures[f"{suite.name}.json"] = str(error)
         return {}, {}
     return groups, evidence or {}
+
+
+def _page(suite: "Suite") -> Path:
+    return Path(next(iter(suite.runs.values())).output_dir) / f"{suite.name}.html"
+
+
+def _is_told(suite: "Suite", groups: dict[str, list[RunFolder]]) -> bool:
+    """Whether the suite's page is there and none of these runs has finished since, by who was killed before it."""
+    page, finished = _page(suite), [run.path / METRICS for runs in groups.values() for run in runs]
+    return page.is_file() and all(file.stat().st_mtime <= page.stat().st_mtime for file in finished)
 
 
 def plan(arguments: argparse.Namespace) -> int:
