@@ -268,6 +268,10 @@ def test_a_student_of_calibrated_logits_says_so() -> None:
     assert "divided by 1.5" not in card("student", results)
     results["student"]["teacher_temperature"] = 1.5
     assert "; its logits divided by 1.500, a temperature fitted on validation" in card("student", results)
+    by_folds = card("student", results, teacher_fit="crossfit")
+    assert "; its logits divided by 1.500, a temperature fitted on the rows' labels" in by_folds
+    of_one = card("student", results, teacher_fit="crossfit", teacher_self_training=True)
+    assert "; its logits divided by 1.500, a temperature fitted on validation" in of_one
 
 
 def test_results_tables() -> None:

@@ -50,7 +50,10 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     if role == "self-trained":
         teacher = "the control, which is this student trained on the labels alone"
     if fitted := results[role].get("teacher_temperature"):
-        teacher += f"; its logits divided by {fitted:.3f}, a temperature fitted on validation"
+        learner_of_folds = "teacher" if config["teacher_self_training"] else "student"
+        by_folds = config["teacher_fit"] == "crossfit" and role == learner_of_folds
+        rows = "the rows' labels" if by_folds else "validation"
+        teacher += f"; its logits divided by {fitted:.3f}, a temperature fitted on {rows}"
     soft = (
         f"{temperature:g}² × KL(teacher, student) at temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling"
         " the Knowledge in a Neural Network, 2015)"
