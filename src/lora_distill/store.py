@@ -19,6 +19,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lora_distill.errors import UserError
+
 logger = logging.getLogger(__name__)
 ARTEFACTS = ".artefacts"
 
@@ -108,6 +110,16 @@ def _exchange(new: Path, path: Path) -> None:
         raise
     if was_there:
         shutil.rmtree(away)
+
+
+def check_named(folder: Path) -> None:
+    """Check that a folder can be put in place whole, for which there must be a place beside it.
+
+    Raises:
+        UserError: it is `.`, `..` or `/`.
+    """
+    if folder.name in {"", ".."}:
+        raise UserError(f"{folder}: is no folder's own name. Give one, such as {folder / 'model'}.")
 
 
 def remove_folder(path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from lora_distill.config import Role, make_config
 from lora_distill.deployment import shared
+from lora_distill.deployment.export import export_role
 from lora_distill.deployment.shared import push, write_shared
 from lora_distill.errors import UserError
 from lora_distill.run_folder import METRICS, RunFolder
@@ -59,6 +60,18 @@ def test_an_empty_folder_is_filled_and_no_other(run: RunFolder, tmp_path: Path) 
     assert {path: path.read_bytes() for path in (tmp_path / "empty").iterdir()} == before
     with pytest.raises(UserError, match=r"in-a-file: (Not a directory|File exists)\. Give a folder"):
         write_shared(run, "me/mine", tmp_path / "empty" / "README.md" / "in-a-file")
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_without_a_name_of_its_own_is_refused(
+    folder: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty" / "in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty" / "in")
+    with pytest.raises(UserError, match=r"is no folder's own name\. Give one, such as"):
+        write_shared(run, "me/mine", Path(folder))
+    with pytest.raises(UserError, match=r"is no folder's own name\. Give one, such as"):
+        export_role(run, "student", {"merged": Path(folder)})
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from lora_distill.reporting.exported import opening_of
 from lora_distill.reporting.model_card import model_card
 from lora_distill.reporting.public import PublicFacts, public_facts
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import whole_folder, write_json
+from lora_distill.store import check_named, whole_folder, write_json
 
 Form = Literal["merged", "onnx", "onnx-int8"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -67,6 +67,7 @@ def export_role(
     """
     run.results_of(role)
     for folder in folders.values():
+        check_named(folder)
         if folder.exists() and not (folder / VERIFICATION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
     exporting = _Exporting.of(run, role, repository)

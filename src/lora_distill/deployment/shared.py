@@ -17,7 +17,7 @@ from lora_distill.reporting.loading import opening_lines
 from lora_distill.reporting.model_card import model_card
 from lora_distill.reporting.public import local_places, public_facts
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import read_json, whole_folder
+from lora_distill.store import check_named, read_json, whole_folder
 
 Form = Literal["adapter", "merged"]
 _VOCABULARIES = {"tokenizer.json", "vocab.json"}  # long, and of a base model's
@@ -83,6 +83,7 @@ def write_shared(
             answer as the run's; a file would tell a secret or a path of this machine; or the folder cannot be written.
     """
     check_shareable(run, repository, role, form)
+    check_named(folder)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no empty folder. Give another.")
