@@ -112,9 +112,11 @@ def test_who_gave_up_waiting_is_not_answered_and_costs_nothing() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await batcher.answer(["nobody waits", "for these"])
+        others = asyncio.create_task(batcher.answer(["x", "y"]))  # for which there is room at once
+        await waiting(batcher, 2)
         classifier.go.set()
         await first
-        assert np.array_equal(await batcher.answer(["x", "y"]), logits_of(["x", "y"]))
+        assert np.array_equal(await others, logits_of(["x", "y"]))
         await batcher.close()
 
     classifier = FakeClassifier()

@@ -194,7 +194,7 @@ def test_a_head_that_is_too_long_is_a_400(header: str) -> None:
     assert answered.endswith(b"A request's head has at most 65,536 bytes here.")
 
 
-def test_clients_that_leave_cost_the_others_nothing() -> None:
+def test_clients_that_leave_keep_nobody_from_an_answer() -> None:
     classifier, settings = FakeClassifier(), ServeSettings(max_batch=4)
     with served(create_app(classifier, settings), settings) as url:
         classifier.go.clear()

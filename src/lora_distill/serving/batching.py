@@ -88,7 +88,7 @@ class Batcher:
         return self._thread.is_alive() and not self._closing
 
     async def answer(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        """[N, C] of these texts. Who is cancelled while it waits leaves the queue.
+        """[N, C] of these texts. Who is cancelled while it waits leaves the queue, and its room to others.
 
         Raises:
             FullError: there is no room for so many.
@@ -103,7 +103,14 @@ class Batcher:
             self._waiting.append(request)
             self._texts += len(texts)
             self._changed.notify()
-        return await request.answer
+        try:
+            return await request.answer
+        except asyncio.CancelledError:
+            with self._changed:
+                if request in self._waiting:
+                    self._waiting.remove(request)
+                    self._texts -= len(texts)
+            raise
 
     async def close(self) -> None:
         """Take nothing more, and return when all that was taken is answered."""
