@@ -8,9 +8,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
+from lora_distill.deployment import unfinished
 from lora_distill.deployment.unfinished import Unfinished
 from lora_distill.errors import UserError
+from lora_distill.store import remove_folder
 
 
 def steps(path: Path, *, overwrite: bool = False) -> None:
@@ -34,7 +37,9 @@ def killed_at(call: int, path: Path) -> bool:
     """Write the steps in another process, killed before its call of that number, of those that change the disk."""
     child = os.fork()
     if child:
-        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        status = os.waitpid(child, 0)[1]
+        assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+        return os.WIFSIGNALED(status)
     calls = count(1)
 
     def guard(function: Callable[..., object]) -> Callable[..., object]:
@@ -49,10 +54,12 @@ def killed_at(call: int, path: Path) -> bool:
         setattr(os, name, guard(getattr(os, name)))
     for name in ("open", "replace", "unlink", "mkdir"):
         setattr(Path, name, guard(getattr(Path, name)))
+    code = 1
     try:
         steps(path)
+        code = 0
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same(tmp_path: Path) -> None:
@@ -121,6 +128,22 @@ def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written: Not a directory. Give another --output"):
         steps(tmp_path / "file" / "rows.csv")
+
+
+def test_what_is_removed_in_the_end_is_held_until_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+
+    def watched(folder: Path) -> None:
+        if folder.exists():
+            with pytest.raises(Timeout):
+                FileLock(folder / "lock").acquire(timeout=0)
+            held.append(folder.name)
+        remove_folder(folder)
+
+    monkeypatch.setattr(unfinished, "remove_folder", watched)
+    with Unfinished(tmp_path / "rows.csv").open(overwrite=False):
+        pass
+    assert held == ["rows.csv.unfinished"]
 
 
 def test_rows_that_somebody_cut_are_noticed(tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ class Unfinished:
             self._cut()
             yield
         finally:
-            lock.release()
             if not self.begun:
                 remove_folder(self._folder)
+            lock.release()  # not before: another process might have begun in what is removed
 
     def append(self, rows: bytes, bad: bytes, journal: Journal) -> None:
         """Do a step, wholly or not at all.
