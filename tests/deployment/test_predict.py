@@ -177,11 +177,11 @@ def test_it_goes_on_with_the_same_only(tmp_path: Path) -> None:
     begin(model, source, out)
     classifier = Classifier.load(model)
     for labelling, target, what in (
-        (Labelling(Classifier.load(write_exported(tmp_path / "other", temperature=2.0))), out, "model"),
-        (Labelling(classifier, threshold=0.5), out, "threshold"),
-        (Labelling(classifier, prefix="x_"), out, "columns"),
+        (Labelling(Classifier.load(write_exported(tmp_path / "other", temperature=2.0))), out, "model: "),
+        (Labelling(classifier, threshold=0.5), out, r"threshold: null; now it is 0\.5\."),
+        (Labelling(classifier, prefix="x_"), out, r'columns: \["text", "label", .*; now it is \["text", "x_label", '),
     ):
-        with pytest.raises(UserError, match=f"out.csv: was begun with another {what}.*--overwrite"):
+        with pytest.raises(UserError, match=rf"out\.csv: was begun with another {what}.*\n.*--overwrite"):
             label(labelling, source, target)
     assert source.path is not None
     before = source.path.read_text()

@@ -189,6 +189,8 @@ def _job(labelling: Labelling, source: Source, output_format: str) -> dict[str, 
 
 def _check_job(target: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
     if differing := [name for name in now if begun.get(name) != now[name]]:
+        before, after = (json.dumps(job.get(differing[0]), ensure_ascii=False) for job in (begun, now))
         raise UserError(
-            f"{target}: was begun with another {differing[0]}. Put it back, or label all rows anew with --overwrite."
+            f"{target}: was begun with another {differing[0]}: {before}; now it is {after}.\n"
+            "Put it back, or label all rows anew with --overwrite."
         )
