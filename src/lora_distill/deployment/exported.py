@@ -96,9 +96,9 @@ def read_about(folder: Path) -> dict[str, Any]:
             if not is_whole
         ]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise _damaged(folder, CLASSIFIER, error) from None
+        raise damaged(folder, CLASSIFIER, error) from None
     if faults:
-        raise _damaged(folder, CLASSIFIER, f"{faults[0]} is {json.dumps(about[faults[0]])}")
+        raise damaged(folder, CLASSIFIER, f"{faults[0]} is {json.dumps(about[faults[0]])}")
     return about
 
 
@@ -122,7 +122,8 @@ def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:
     return Opened(dict(about), tokeniser, forward, threads, MOST_PADDING, files)
 
 
-def _damaged(folder: Path, name: str, reason: object) -> UserError:
+def damaged(folder: Path, name: str, reason: object) -> UserError:
+    """The refusal of a model one of whose files cannot be what was exported."""
     told = f"{type(reason).__name__}: {reason}" if isinstance(reason, LookupError) else str(reason)
     return UserError(
         f"model {folder}: its {name} is missing or damaged: {' '.join(told.split())[:200]}.\nExport it again."
@@ -135,7 +136,7 @@ def _read_tokenizer(folder: Path) -> "Tokenizer":
     try:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the library raises nothing more special
-        raise _damaged(folder, "tokenizer.json", error) from None
+        raise damaged(folder, "tokenizer.json", error) from None
 
 
 def _read_pad_id(folder: Path) -> int:
@@ -143,7 +144,7 @@ def _read_pad_id(folder: Path) -> int:
     try:
         return int(read_json(folder / "config.json").get("pad_token_id") or 0)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise _damaged(folder, "config.json", error) from None
+        raise damaged(folder, "config.json", error) from None
 
 
 def _open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
@@ -163,16 +164,16 @@ def _open_graph(folder: Path, file: str, labels: list[str], threads: int, *, seg
     try:
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a broken file breaks it in many ways
-        raise _damaged(folder, file, error) from None
+        raise damaged(folder, file, error) from None
     names = [each.name for each in session.get_inputs()]
     if segments and TYPES not in names:
-        raise _damaged(folder, file, f"it does not ask for {TYPES}")
+        raise damaged(folder, file, f"it does not ask for {TYPES}")
     strange = set(names) - {"input_ids", "attention_mask", TYPES}
     if strange:
-        raise _damaged(folder, file, f"it asks for {', '.join(sorted(strange))}")
+        raise damaged(folder, file, f"it asks for {', '.join(sorted(strange))}")
     classes = session.get_outputs()[0].shape[-1]
     if isinstance(classes, int) and classes != len(labels):
-        raise _damaged(folder, file, f"it gives {classes} logits for {len(labels)} labels")
+        raise damaged(folder, file, f"it gives {classes} logits for {len(labels)} labels")
 
     def forward(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         feed = {name: given[name] if name in given else np.zeros_like(given["input_ids"]) for name in names}

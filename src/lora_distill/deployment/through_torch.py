@@ -14,7 +14,7 @@ from torch import nn
 from lora_distill.config import ROLES, Role
 from lora_distill.data.reading import Reading, Tokeniser
 from lora_distill.data.tokenising import most_tokens, tokeniser_of
-from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, MERGED, Forward, Opened, about_model
+from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, MERGED, Forward, Opened, about_model, damaged
 from lora_distill.deployment.finished import open_role
 from lora_distill.errors import UserError
 from lora_distill.model.base import ADAPTER_CONFIG, encoder_files
@@ -82,6 +82,8 @@ def _open_given(folder: Path, about: Mapping[str, Any] | None) -> Opened:
         "made_with": {},
     }
     told = dict(about or own)
+    if len(told["labels"]) != len(given.columns):
+        raise damaged(folder, CLASSIFIER, f"it has {len(told['labels'])} labels for {len(given.columns)} logits")
     if isinstance(model, PeftModel):
         model = cast(nn.Module, model.merge_and_unload())
     files = sorted({*encoder_files(given.folder), *encoder_files(given.tokenizer_folder)})
