@@ -10,12 +10,17 @@ from typing import Any
 from lora_distill.training.plan import processor
 
 VERSIONED = ("lora-distill", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
+OF_EXPORTS = ("onnx", "onnxruntime", "tokenizers")  # beside these
 
 
-def made_with() -> dict[str, Any]:
-    """For a run's environment.json."""
+def made_with(*beside: str) -> dict[str, Any]:
+    """For a run's environment.json.
+
+    Args:
+        beside: packages whose versions are told beside those of VERSIONED.
+    """
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED + beside},
         "platform": platform.platform(),
         "processor": processor(),
         "git_revision": git_revision(),

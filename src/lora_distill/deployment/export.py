@@ -20,7 +20,7 @@ from lora_distill.deployment.through_torch import open_with_torch
 from lora_distill.deployment.verification import BARS, verify
 from lora_distill.errors import UserError
 from lora_distill.evidence import read_predictions
-from lora_distill.made_with import made_with
+from lora_distill.made_with import OF_EXPORTS, made_with
 from lora_distill.remembering import remembering
 from lora_distill.reporting.exported import opening_of
 from lora_distill.reporting.model_card import model_card
@@ -141,7 +141,7 @@ class _Exporting:
         results = self.facts.results
         base = results[self.role].get("checkpoint", self.facts.base["name"])
         about = about_model(form, self.names, self.reading, base, self.role, results)
-        return about | {"made_with": made_with()}
+        return about | {"made_with": made_with(*OF_EXPORTS)}
 
     def _save(self, form: Form, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(self.opened.tokenizer_folder)
