@@ -64,7 +64,7 @@ def test_a_folder_is_one_commit_and_once_more_it_is_none(mine: HubServer, folder
 
 
 def test_what_is_left_of_another_model_goes_and_the_rest_stays(mine: HubServer, folder: Path) -> None:
-    others = {"LICENSE": b"mine", "onnx/config.json": b"{}"}
+    others = {"LICENSE": b"mine", "onnx/config.json": b"{}", "vocab.md": b"words", "my.model": b"mine"}
     old = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"old", "labels.json": b"{}", "vocab.txt": b"a"}
     mine.put("models", "me/model", others | old | {"config.json": b"old"})
     push(folder)

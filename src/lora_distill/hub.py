@@ -25,13 +25,20 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 5.0
 
+# Vocabularies by the names that transformers gives them: vocab.md and the like are nobody's but their owner's.
 TOKENIZER_FILES = (
     "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.*",
+    "vocab.txt",
+    "vocab.json",
     "merges.txt",
-    "*.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "spiece.model",
+    "spm.model",
+    "tiktoken.model",
+    "tokenizer.model",
 )
 # Safetensors only: the other formats of weights are pickles, or not PyTorch's.
 MODEL_FILES = (

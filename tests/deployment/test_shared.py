@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> RunFolder:
     run.begin(config, {"requested": request, "base_model": HUB, "student_base_model": HUB, "given_teacher": None})
     student = run.path / "student"
     student.mkdir()
-    for name in FILES | {"notes.txt", "rows.csv", "training_args.bin"}:
+    for name in FILES | {"notes.txt", "rows.csv", "training_args.bin", "vocab.md", "my.model"}:
         (student / name).write_text(f"{name} as it was")
     write_json(student / "labels.json", {"base_model": HUB})
     write_json(run.path / METRICS, results)
