@@ -59,6 +59,7 @@ def test_rows_keep_their_order_over_any_batches(tiny: Tiny, texts: list[str], ma
     whole = tokenise(texts, tiny("roberta"), max_length)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "AT_ONCE", 3)
+        patch.setattr(reading, "MOST_CHARACTERS", 50)
         in_parts = tokenise(texts, tiny("roberta"), max_length)
     assert rows_of(whole) == rows_of(in_parts)
     assert whole.cut == in_parts.cut

@@ -1,6 +1,6 @@
 """From texts to the token ids that a model reads of them: in training, and wherever a trained model answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
 from typing import TYPE_CHECKING
@@ -9,12 +9,13 @@ import numpy as np
 
 from lora_distill.data.long_text import MOST_CHUNKS, LongText, which_of_pair, without_middle
 from lora_distill.data.tokens import Tokens, offsets_of
-from lora_distill.data.types import Text
+from lora_distill.data.types import Text, parts
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-AT_ONCE = 1024  # texts: the tokenizer's own objects take some 10 kB each
+# Whichever comes first: the tokenizer's own objects take some 10 kB a text, more where those are long.
+AT_ONCE, MOST_CHARACTERS = 1024, 2**20
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class Tokeniser:
         lengths: list[int] = []
         counts: list[int] = []
         cut = 0
-        for start in range(0, len(texts), AT_ONCE):
+        for some in _slices(texts):
             chunks: list[list[int]] = []
-            for encoding in self._tokenizer.encode_batch_fast(list(texts[start : start + AT_ONCE])):
+            for encoding in self._tokenizer.encode_batch_fast(some):
                 if self.reading.pairs:
                     is_read = which_of_pair(encoding.sequence_ids, self.reading.max_length)
                     own, is_cut = [list(compress(encoding.ids, is_read))], not all(is_read)
@@ -94,3 +95,17 @@ class Tokeniser:
                 return [each.ids for each in every[:MOST_CHUNKS]], len(every) > MOST_CHUNKS
             case _:
                 return [ids], bool(encoding.overflowing)
+
+
+def _slices(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    """The texts in their order, so many at once that they end with the one that reaches a bound."""
+    some: list[Text] = []
+    characters = 0
+    for text in texts:
+        some.append(text)
+        characters += sum(map(len, parts(text)))
+        if len(some) >= AT_ONCE or characters >= MOST_CHARACTERS:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
