@@ -13,11 +13,12 @@ import httpx
 import numpy as np
 import pytest
 from huggingface_hub import InferenceClient
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
 from lora_distill.serving.app import create_app
-from lora_distill.serving.server import KEY, MOST_HEAD, configure, listen, read_card, read_key
+from lora_distill.serving.server import KEY, MOST_HEAD, _Protocol, configure, listen, read_card, read_key
 from lora_distill.serving.settings import ServeSettings
 from tests.conftest import Run
 from tests.deployment.exported import write_exported
@@ -240,6 +241,12 @@ def test_no_answer_is_lost_or_crossed_between_clients() -> None:
     with served(create_app(FakeClassifier(), settings), settings) as url, ThreadPoolExecutor(16) as pool:
         counts = pool.map(lambda start: answers_are_not_crossed(url, range(start, 800, 16)), range(16))
         assert sum(counts) == 800
+
+
+def test_uvicorn_has_the_methods_that_are_overridden_and_called() -> None:
+    overridden = {name for name in vars(_Protocol) if not name.startswith("_")}
+    assert {"data_received", "on_response_complete"} <= overridden
+    assert overridden | {"send_400_response", "timeout_keep_alive_handler"} <= vars(HttpToolsProtocol).keys()
 
 
 def test_a_port_that_is_taken(run: Run, exported: Path) -> None:
