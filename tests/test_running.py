@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from lora_distill import running
+from lora_distill import experiment, running
 from lora_distill.config import Config, make_config
-from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.run_folder import METRICS, REPORT, RunFolder
 from lora_distill.running import RENAME, SuiteResult, run_suite
 from lora_distill.store import write_json
 from lora_distill.suite import Suite
+from tests.reporting.test_report import finished_run
 
 
 def run(suite: Suite, **how: Any) -> SuiteResult:  # noqa: ANN401 - as run_suite takes it
@@ -109,6 +110,15 @@ def test_an_error_of_ours_stops_neither_the_rest_nor_is_it_hidden_and_a_full_dis
     runs["full"] = runs["ill"].model_copy(update={"exp_name": "s-full"})
     with pytest.raises(OSError, match="No space left"):
         run(Suite("s", runs, {}))
+
+
+def test_a_run_that_was_trained_has_a_page_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,0\nb,0\nc,0\nd,1\ne,1\nf,1\n")
+    settings = {"output_dir": str(tmp_path), "dataset": str(tmp_path / "rows.csv"), "base_model": "minilm"}
+    trained = make_config({**settings, "exp_name": "s-one"}, {})
+    monkeypatch.setattr(experiment, "run_experiment", lambda *_, **__: finished_run(tmp_path, "s-one", 0).results())
+    assert run(Suite("s", {"one": trained}, {})).trained == ["one"]
+    assert "<h1>Was the distillation worth it?" in (tmp_path / "s-one" / REPORT).read_text()
 
 
 def test_overwriting_that_was_stopped_goes_on_without_being_asked_for_again(

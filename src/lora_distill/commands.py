@@ -14,7 +14,7 @@ from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.flags import given
-from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on, say_error
+from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on, say_error, say_report
 from lora_distill.profiling import PROFILE, profiled
 from lora_distill.program import OK, SOME_FAILED, WRONG_INPUT, program
 from lora_distill.run_folder import CONFIG, METRICS, REPORT, RunFolder, TakenError
@@ -63,7 +63,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def _point_to(folder: Path, *, is_new: bool) -> int:
     if is_new:
-        report_on(folder / REPORT, {folder.name: [RunFolder(folder)]})
+        say_report(folder / REPORT)
     print_lines(
         f"Everything is in {folder}",
         f"Next: {program()} show {shlex.quote(str(folder))}",

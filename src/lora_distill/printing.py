@@ -82,9 +82,14 @@ def report_on(
     from lora_distill.reporting.report import write_report
 
     written = write_report(path, evidence or gather(groups), groups, figures)
-    print_lines(f"Report: {path}   (open it in a browser)")
+    say_report(path)
     if figures:
         print_lines(f"Figures: {figures}   ({counted(written, 'plot')}, each as SVG and PNG)")
+
+
+def say_report(path: Path) -> None:
+    """Where a page is."""
+    print_lines(f"Report: {path}   (open it in a browser)")
 
 
 def say_error(message: str) -> None:

@@ -20,7 +20,7 @@ from lora_distill.inputs import check_files
 from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
 from lora_distill.remembering import once, remembering
-from lora_distill.run_folder import RunFolder, TakenError, changed_since
+from lora_distill.run_folder import REPORT, RunFolder, TakenError, changed_since
 from lora_distill.suite import Suite
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,8 @@ def _run(config: Config, outcome: SuiteResult) -> UserError | None:
 def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float | None = None) -> dict[str, Any]:
     """The results of an experiment: read when it is finished, without loading what only training needs.
 
+    Else it is trained, and the run has a page of its own.
+
     Args:
         config: as it was asked for.
         resume: as in `experiment.run_experiment`.
@@ -159,7 +161,14 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float |
         check_files(config, resume=resume)
         from lora_distill.experiment import run_experiment
 
-        return run_experiment(config, resume=resume, overwrite=overwrite, since=since)
+        results = run_experiment(config, resume=resume, overwrite=overwrite, since=since)
+    from lora_distill.evidence import gather
+    from lora_distill.reporting.report import write_report
+
+    run = RunFolder(Path(config.output_dir) / results["exp_name"])
+    runs = {run.path.name: [run]}
+    write_report(run.path / REPORT, gather(runs), runs)
+    return results
 
 
 def read_others(suite: Suite, outcome: SuiteResult) -> list[dict[str, Any]]:
