@@ -19,6 +19,7 @@ from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stages
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
+from lora_distill.reporting.report import write_own_report
 from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND
@@ -167,11 +168,13 @@ class Measurements:
             started = time.monotonic()
             with warnings_only(), remembering():  # nothing that is known already
                 prepare(config)
-            folder = self._folder / f"run-{len(self._runs)}"
-            save(RunFolder(folder), prepared, outcomes, judge(prepared, outcomes, []))
+            run = RunFolder(self._folder / f"run-{len(self._runs)}")
+            run.begin(config, {"requested": {}})
+            save(run, prepared, outcomes, judge(prepared, outcomes, []) | {"seconds": 0.0, "cost": {"seconds": {}}})
             seconds = time.monotonic() - started
+            write_own_report(run)
             adapters = sum(_size(each) for outcome in outcomes.values() for each in outcome.adapters.values())
-            self._runs[kind] = RunCosts(seconds, _size(folder, but=(HISTORY,)) - adapters)
+            self._runs[kind] = RunCosts(seconds, _size(run.path, but=(HISTORY,)) - adapters)
         return self._runs[kind]
 
     def _outcome(self, prepared: Prepared, training: Training) -> Outcome:

@@ -20,7 +20,7 @@ from lora_distill.inputs import check_files
 from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
 from lora_distill.remembering import once, remembering
-from lora_distill.run_folder import REPORT, RunFolder, TakenError, changed_since
+from lora_distill.run_folder import RunFolder, TakenError, changed_since
 from lora_distill.suite import Suite
 
 logger = logging.getLogger(__name__)
@@ -162,12 +162,9 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float |
         from lora_distill.experiment import run_experiment
 
         results = run_experiment(config, resume=resume, overwrite=overwrite, since=since)
-    from lora_distill.evidence import gather
-    from lora_distill.reporting.report import write_report
+    from lora_distill.reporting.report import write_own_report
 
-    run = RunFolder(Path(config.output_dir) / results["exp_name"])
-    runs = {run.path.name: [run]}
-    write_report(run.path / REPORT, gather(runs), runs)
+    write_own_report(RunFolder(Path(config.output_dir) / results["exp_name"]))
     return results
 
 

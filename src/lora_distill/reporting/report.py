@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from lora_distill import __version__
 from lora_distill.config import CONTROLS, role_noun
 from lora_distill.data.wording import byte_size, counted
-from lora_distill.evidence import Evidence
+from lora_distill.evidence import Evidence, gather
 from lora_distill.reporting import figures
 from lora_distill.reporting.ranking import rank_students
 from lora_distill.reporting.sections import cost, section, settings_of
@@ -33,7 +33,7 @@ from lora_distill.reporting.sentences import (
     warnings_of,
 )
 from lora_distill.reporting.summary import Experiment, summarise
-from lora_distill.run_folder import RunFolder
+from lora_distill.run_folder import REPORT, RunFolder
 from lora_distill.store import write_bytes, write_text
 
 TEMPLATE = "report.html.j2"
@@ -115,6 +115,12 @@ def write_report(
         write_text(figures_folder / f"{stem}.svg", alone)
         write_bytes(figures_folder / f"{stem}.png", figures.png(alone))
     return len(plots)
+
+
+def write_own_report(run: RunFolder) -> None:
+    """Write the page of one finished run, into its folder."""
+    runs = {run.path.name: [run]}
+    write_report(run.path / REPORT, gather(runs), runs)
 
 
 def _flags(line: str) -> Markup:
