@@ -145,7 +145,7 @@ class Measurements:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._trainings: dict[str, Costs] = {}
-        self._runs: dict[tuple[str, str, str], RunCosts] = {}
+        self._runs: dict[tuple[object, ...], RunCosts] = {}
 
     def training(self, training: Model, splits: dict[str, Tokens]) -> Costs:
         """The costs of a training that an experiment asks for, with what it reads."""
@@ -160,7 +160,8 @@ class Measurements:
     def run(self, prepared: Prepared) -> RunCosts:
         """The costs of a run, its trainings apart."""
         config = prepared.config
-        kind = config.base_model, str(config.student_base_model), config.dataset
+        encoders = config.base_model, config.base_depth, config.student_base_model, config.student_depth
+        kind = *encoders, config.roles, config.dataset, *map(len, prepared.dataset.splits().values())
         if kind not in self._runs:
             outcomes = judged(
                 {role: self._outcome(prepared, training) for role, training in trainings(prepared).items()}
