@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_distill import checking
+from lora_distill import checking, forecast
 from lora_distill.cache import Cache, Stream
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
+from lora_distill.planning import Plan, PlannedRun
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 from lora_distill.store import write_json
 from tests.conftest import Run
@@ -75,6 +76,17 @@ def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
     assert code == 1
     assert "error: y-seed-0: y.csv: has changed" in err
     assert "error: s.json: o/s-x-seed-1: is no other seed of o/s-x-seed-0, for the two differ in: base model" in err
+
+
+def test_a_plan_is_made_of_runs_that_are_to_be_trained_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    runs = [finish(name, seed) for name, seed in itertools.product("xy", range(2))]
+    assert run("plan", "s.yaml")[1] == "4 runs, all finished.\n"
+    runs[0].mark_outdated()
+    monkeypatch.setattr(forecast, "plan_suite", lambda _: Plan([PlannedRun("x", {}, [], [], 0.0)], 0, 0, {}, 0))
+    assert "1 run to do, 3 finished" in run("plan", "s.yaml")[1]
 
 
 def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:

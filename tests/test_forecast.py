@@ -108,6 +108,20 @@ def test_what_is_planned_is_what_happens(
     assert (again.runs, again.disk, again.cache) == ([], 0, 0)
 
 
+def test_runs_that_are_to_be_trained_again_are_planned(
+    tmp_path: Path, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Measurements, "training", lambda *_: NOTHING)
+    monkeypatch.setattr(Measurements, "run", lambda *_: RunCosts(0.0, 0))
+    suite = suite_of(tmp_path, tiny("roberta"), {"one": "", "other": "alpha: 0.7"})
+    run_suite(suite, SuiteResult())
+    assert plan_suite(suite).runs == []
+    RunFolder.of(suite.runs["other"]).mark_outdated()
+    (planned,) = plan_suite(suite).runs
+    assert planned.name == "other"
+    assert planned.trains == ["teacher", "student", "control"]  # though what the first run shares with it lies there
+
+
 def test_rows_that_have_no_room_are_computed_each_time_they_are_read(tmp_path: Path) -> None:
     lengths = np.array([8, 3, 5])
     tokens = Tokens(np.arange(16, dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)]), 0, 0)

@@ -203,7 +203,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from lora_distill.suite import read_suite
 
     suite = read_suite(arguments.file, values, origins, check=misfits)
-    if all(RunFolder.of(config).finished for config in suite.runs.values()):
+    if all(RunFolder.of(config).done for config in suite.runs.values()):
         print_lines(f"{counted(len(suite.runs), 'run')}, all finished.", *compare_plan(suite))
         return OK
     from lora_distill.forecast import plan_suite

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def plan_suite(suite: Suite) -> Plan:
-    """Prepare every run that is not finished, see what it would train, and measure a few steps of each kind.
+    """Prepare every run that is to be trained, see what it would train, and measure a few steps of each kind.
 
     Args:
         suite: without faults.
@@ -36,7 +36,7 @@ def plan_suite(suite: Suite) -> Plan:
     with remembering(), tempfile.TemporaryDirectory() as folder:
         forecast = _Forecast(Measurements(Path(folder)))
         for name, config in suite.runs.items():
-            if not RunFolder.of(config).finished:
+            if not RunFolder.of(config).done:
                 forecast.add(name, config)
     cache = forecast.cache
     return Plan(forecast.runs, int(forecast.disk), cache.grown, cache.before, peak_memory())
@@ -55,8 +55,9 @@ class _Forecast:
     def add(self, name: str, config: Config) -> None:
         """The next run."""
         run = RunFolder.of(config)
+        since = run.outdated_since
         with warnings_only():
-            prepared, _ = prepare_run(config, resume=run.begun, overwrite=False)
+            prepared, _ = prepare_run(config, resume=run.begun, overwrite=bool(since))
         wanted = trainings(prepared)
         own = self._measurements.run(prepared)
         self.disk += own.run_bytes
@@ -73,22 +74,22 @@ class _Forecast:
                 self.disk += costs.adapter_bytes + history
                 told += history
                 artefacts[role].append(model.artefact().key)
-                if self._is_fresh(model.artefact()):
+                if self._is_fresh(model.artefact(), since):
                     trains.append(role)
                     leaves.append(model.artefact().key)
                     self.disk += costs.artefact_bytes + history + _logits_bytes(prepared, work)
                     self.disk += costs.pooled_bytes * (work.answered - len(splits["validation"]))
                     token_layers, exact = _frozen(prepared, model, splits, costs, self.cache)
                     seconds += costs.of(replace(work, token_layers=token_layers, exact_token_layers=exact))
-            if self._is_fresh(training.artefact()):  # of what is no model: what several, or a file, answer
+            if self._is_fresh(training.artefact(), since):  # of what is no model: what several, or a file, answer
                 leaves.append(training.artefact().key)
                 rows = sum(map(len, prepared.dataset.splits().values()))
                 self.disk += told + rows * len(prepared.dataset.label_names) * np.dtype(np.float32).itemsize
         self.runs.append(PlannedRun(name, artefacts, trains, leaves, seconds))
 
-    def _is_fresh(self, artefact: Artefact) -> bool:
-        """Whether it neither lies in the store nor was asked for before."""
-        is_fresh = not artefact.finished and artefact.key not in self._taken
+    def _is_fresh(self, artefact: Artefact, since: float) -> bool:
+        """Whether it neither lies in the store since that moment nor was asked for before."""
+        is_fresh = not artefact.finished_since(since) and artefact.key not in self._taken
         self._taken.add(artefact.key)
         return is_fresh
 

@@ -13,7 +13,7 @@ from lora_distill.suite import Suite
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is not finished.
+    """A run that is to be trained, or trained again.
 
     Attributes:
         name: of the run.
@@ -35,7 +35,7 @@ class Plan:
     """What a suite would do now.
 
     Attributes:
-        runs: those that are not finished, in order.
+        runs: those that are to be trained, in order.
         disk: bytes that the runs and what they share will take.
         cache: bytes that the cache will grow by.
         cache_entries: names of the entries that will grow, and the bytes that they take already.

@@ -212,6 +212,11 @@ class RunFolder:
         """When it was marked to be trained again, in seconds since the epoch; 0.0: it is not."""
         return self._again.stat().st_mtime if self._again.exists() else 0.0
 
+    @property
+    def done(self) -> bool:
+        """Whether its results are there, and are not to be made again."""
+        return self.finished and not self.outdated_since
+
     def mark_outdated(self, *, outdated: bool = True) -> None:
         """Let it be known, also when this process is gone, that it is to be trained again; or that it has been."""
         if outdated:

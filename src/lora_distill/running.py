@@ -85,7 +85,7 @@ Ended = Generator[tuple[str, UserError | None]]  # name of a run, and what went 
 def _ended(suite: Suite, outcome: SuiteResult, jobs: int) -> Ended:
     """First what is finished, whose common inputs are then read once, to see that they are the same."""
     runs = {name: RunFolder.of(config) for name, config in suite.runs.items()}
-    finished = [name for name, run in runs.items() if run.finished and not run.outdated_since]
+    finished = [name for name, run in runs.items() if run.done]
     with remembering():
         read = [(name, _run(suite.runs[name], outcome)) for name in finished]
     yield from read
