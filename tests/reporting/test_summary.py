@@ -54,10 +54,13 @@ def test_csv_holds_numbers(experiments: list[Experiment]) -> None:
         assert low < middle < high
         assert 0 <= float(row["p_value"]) <= 1
     assert alone["finding"] == "one seed"
+    assert seeds["test"] == "rows and seeds at random, corrected (Holm)"
+    assert alone["test"] == "McNemar, one seed, not corrected"
 
 
 def test_markdown_is_a_table(experiments: list[Experiment]) -> None:
     lines = as_markdown(experiments).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| over\\|seeds | 3 | ")
-    assert {line.replace("\\|", "").count("|") for line in lines} == {9}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {10}
+    assert lines[3].endswith(" | McNemar, one seed, not corrected |")

@@ -111,12 +111,12 @@ class Experiment:
         return "one seed" if self.difference() and len(self.evidence.seeds) == 1 else "no control"
 
     @property
-    def p_value(self) -> float | None:
-        """Of student minus control: over seeds, corrected for the other experiments; with one seed, McNemar's."""
+    def test(self) -> tuple[str, float] | None:
+        """What student minus control was tested by, and the p value; those of two tests are not alike."""
         if self.evidence.verdict:
-            return self.evidence.verdict.p_value
+            return "rows and seeds at random, corrected (Holm)", self.evidence.verdict.p_value
         comparison = self.results[0].get("student_minus_control")
-        return comparison["p_value"] if comparison else None
+        return ("McNemar, one seed, not corrected", comparison["p_value"]) if comparison else None
 
     def difference(self, control: Role = "control") -> tuple[float, float, float] | None:
         """Student minus a control and its 95% interval, as shares."""
@@ -170,13 +170,14 @@ def as_csv(experiments: list[Experiment]) -> str:
     names = [*ROLES, *(f"student_minus_{control}" for control in CONTROLS)]
     columns = [f"{name}{part}" for name in names for part in parts]
     writer = csv.writer(file)
-    writer.writerow(["experiment", "seeds", "trainable", "budget", *columns, "p_value", "finding"])
+    writer.writerow(["experiment", "seeds", "trainable", "budget", *columns, "p_value", "test", "finding"])
     for each in experiments:
         found = [*(each.accuracy(role) for role in ROLES), *(each.difference(control) for control in CONTROLS)]
         numbers = [number for triple in found for number in triple or ("", "", "")]
         budget = each.results[0]["student"]["budget"]
-        seeds, p_value = len(each.evidence.seeds), "" if each.p_value is None else each.p_value
-        writer.writerow([each.name, seeds, each.trainable, budget, *numbers, p_value, each.finding])
+        test, p_value = each.test or ("", "")
+        seeds = len(each.evidence.seeds)
+        writer.writerow([each.name, seeds, each.trainable, budget, *numbers, p_value, test, each.finding])
     return file.getvalue()
 
 
@@ -185,14 +186,14 @@ def as_markdown(experiments: list[Experiment]) -> str:
     roles = roles_in(results for each in experiments for results in each.results)
     controls = [control for control in CONTROLS if control in roles]
     differences = [f"Student - {control}" for control in controls]
-    headings = ["Experiment", "Seeds", "Trainable", *(role.capitalize() for role in roles), *differences, "p"]
+    headings = ["Experiment", "Seeds", "Trainable", *(role.capitalize() for role in roles), *differences, "p", "Test"]
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for each in experiments:
         accuracies = [_with_interval(each.accuracy(role), percent) for role in roles]
-        p_value = "" if each.p_value is None else f"{each.p_value:.2g}"
+        tested = (f"{each.test[1]:.2g}", each.test[0]) if each.test else ("", "")
         name = one_line(each.name).replace("|", "\\|")
         leads = [_with_interval(each.difference(control), points) for control in controls]
-        lines.append([name, str(len(each.evidence.seeds)), f"{each.trainable:,}", *accuracies, *leads, p_value])
+        lines.append([name, str(len(each.evidence.seeds)), f"{each.trainable:,}", *accuracies, *leads, *tested])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
