@@ -86,6 +86,17 @@ def test_a_student_that_learnt_more_is_said_to_have_been_helped(tmp_path: Path) 
     assert written["experiments"]["good"]["runs"] == [f"s-good-seed-{seed}" for seed in range(4)]
 
 
+def test_a_verdict_says_what_its_control_differs_in_beside_the_teacher(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 3, "one")
+    own = {"control_num_epochs": 30, "control_learning_rate": None, "unlabelled": "texts.csv"}
+    suite = replace(suite, runs={name: run.model_copy(update=own) for name, run in suite.runs.items()})
+    finish(suite, {"teacher": 0.95, "student": 0.95, "control": 0.8, "self-trained": 0.8})
+    verdicts = gather(suite.groups())["one"].verdicts
+    differing = "over the same student without a teacher but for the number of epochs and the unlabelled texts (95%"
+    assert differing in verdicts["control"].sentence
+    assert "but for" not in verdicts["self-trained"].sentence
+
+
 def test_p_values_are_corrected_for_all_that_is_asked(tmp_path: Path) -> None:
     alone, many = suite_in(tmp_path / "a", 3, "one"), suite_in(tmp_path / "b", 3, "one", "two", "three")
     for suite in (alone, many):

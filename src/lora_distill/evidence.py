@@ -17,6 +17,7 @@ from lora_distill.evaluation.over_seeds import RecipeDifference, holm, recipe_di
 from lora_distill.evaluation.significance import PairedDifference, paired_difference
 from lora_distill.evaluation.verdict import Verdict, judge
 from lora_distill.progress import ONCE
+from lora_distill.reporting.sentences import apart
 from lora_distill.run_folder import PREDICTIONS, RunFolder
 from lora_distill.store import fingerprint
 
@@ -96,7 +97,8 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
     }
     corrected = holm([each.p_value for each in differences.values()])
     for ((name, control), difference), p_value in zip(differences.items(), corrected, strict=True):
-        found[name].verdicts[control] = judge(difference, p_value, len(corrected), control)
+        differing = apart(finished[name][0].resolved().model_dump()) if control == "control" else ""
+        found[name].verdicts[control] = judge(difference, p_value, len(corrected), control, differing)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_distill.training.plan import processor
 
-VERSIONED = ("lora-distill", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
+VERSIONED = ("lora-distill", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy")
 OF_EXPORTS = ("onnx", "onnxruntime", "tokenizers")  # beside these
 
 

@@ -12,6 +12,11 @@ def found(world: World, seed: int = 0) -> RecipeDifference:
     return recipe_difference(world.draw(1, np.random.default_rng(seed))[0])
 
 
+def test_what_a_control_differs_in_is_said_beside_it() -> None:
+    sentence = judge(found(World(0.9, 5000, 5, gain=0.03)), apart=" but for the number of epochs").sentence
+    assert "points over the same student without a teacher but for the number of epochs (95% interval" in sentence
+
+
 def test_helped_says_its_figures() -> None:
     verdict = judge(found(World(0.9, 5000, 5, gain=0.03)))
     assert verdict.finding == "helped"

@@ -31,7 +31,11 @@ class Verdict:
 
 
 def judge(
-    found: RecipeDifference, p_value: float | None = None, comparisons: int = 1, control: Role = "control"
+    found: RecipeDifference,
+    p_value: float | None = None,
+    comparisons: int = 1,
+    control: Role = "control",
+    apart: str = "",
 ) -> Verdict:
     """Say what student minus control shows.
 
@@ -40,11 +44,12 @@ def judge(
         p_value: corrected for the comparisons beside it; None: there are none.
         comparisons: that it is corrected for, this one with them.
         control: which.
+        apart: what it differs in from the student beside that, as a clause.
     """
     cause, other = TOLD[control]
     p_value = found.p_value if p_value is None else p_value
     evidence = (
-        f"{100 * found.difference:+.2f} points over {other} "
+        f"{100 * found.difference:+.2f} points over {other}{apart} "
         f"({found.confidence:.0%} interval {100 * found.low:+.2f} to {100 * found.high:+.2f}, "
         f"{found.seeds} seeds, p {_p(p_value)}{f' corrected for {comparisons} comparisons' if comparisons > 1 else ''})"
     )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lora_distill.data.wording import counted
-from lora_distill.reporting.sentences import listed, literal, percent, same_backbone
+from lora_distill.reporting.sentences import literal, percent, same_backbone
 
 
 def training(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
@@ -103,12 +103,3 @@ def given(results: dict[str, Any], config: dict[str, Any]) -> str:
     if config.get("teacher_predictions"):
         return f"given, as the file of answers {literal(config['teacher_predictions'])}"
     return f"given, as {literal(results['teacher']['checkpoint'])}"
-
-
-def apart(config: dict[str, Any]) -> str:
-    """What a control differs in from its student beside the teacher, as a clause; empty where that is nothing."""
-    settings = {"learning_rate": "the learning rate", "num_epochs": "the number of epochs"}
-    said = [noun for name, noun in settings.items() if config.get(f"control_{name}") not in (None, config[name])]
-    if config["unlabelled"]:
-        said.append("the unlabelled texts")
-    return f" but for {listed(said)}" if said else ""

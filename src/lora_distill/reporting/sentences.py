@@ -233,3 +233,12 @@ def seeds_draw(evidence: Mapping[str, "Evidence"]) -> list[str]:
 def listed(things: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
+
+
+def apart(config: dict[str, Any]) -> str:
+    """What a control differs in from its student beside the teacher, as a clause; empty where that is nothing."""
+    settings = {"learning_rate": "the learning rate", "num_epochs": "the number of epochs"}
+    said = [noun for name, noun in settings.items() if config.get(f"control_{name}") not in (None, config[name])]
+    if config["unlabelled"]:
+        said.append("the unlabelled texts")
+    return f" but for {listed(said)}" if said else ""
