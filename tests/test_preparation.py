@@ -50,6 +50,17 @@ def test_defaults_adapt_to_a_small_model_and_say_so(tiny: Tiny, rows: Path, capl
     assert prepared.fallbacks == []
 
 
+def test_a_small_student_of_its_own_encoder_is_warned_of(
+    tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "--preset small_student: teacher and student are on one encoder"
+    named = {"preset": "small_student", "student_base_model": str(tiny("roberta")), "student_lora_r": 4}
+    prepare(config_of(tiny("bert"), rows, **named))
+    assert not any(told in message for message in warnings_of(caplog))
+    prepare(config_of(tiny("roberta"), rows, **named))
+    assert any(told in message for message in warnings_of(caplog))
+
+
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_layers_that_were_named_and_are_not_there_are_refused(role: str, tiny: Tiny, rows: Path) -> None:
     with pytest.raises(UserError, match=rf"--{role}_target_layers 4: .* has 3 layers\. Ask for at most 3\."):

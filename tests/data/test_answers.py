@@ -95,9 +95,20 @@ def test_a_column_s_name_may_say_what_it_holds(tmp_path: Path) -> None:
     found = read(write(tmp_path / "b.csv", columns | {"logit_no": SHARES, "logit_yes": SHARES}))
     assert found.logits["train"].tolist() == [[np.float32(0.9)] * 2, [np.float32(0.2)] * 2]
     assert found.notes[0].endswith("holds logits")
+    # As `predict --prefix their_` writes them beside what it was given.
+    prefixed = columns | {"their_label": ["no"] * 6, "their_probability_no": SHARES}
+    found = read(write(tmp_path / "d.csv", prefixed | {"their_probability_yes": [1 - share for share in SHARES]}))
+    assert probabilities(found.logits["train"])[:, 0] == pytest.approx([0.9, 0.2])
     wrong = columns | {"probability_no": [3.0] * 6, "probability_yes": SHARES}
     with pytest.raises(UserError, match=r"6 rows whose numbers are no probabilities"):
         read(write(tmp_path / "c.csv", wrong))
+
+
+def test_a_teacher_that_is_the_data_s_own_labels_is_told(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {"text": TEXTS, "label": ["no", "no", "yes", "no", "yes", "no"]}
+    assert "answers are the data's own labels, all of them" in read(write(tmp_path / "a.csv", columns)).notes[-1]
+    columns["label"][0] = "yes"
+    assert "own labels" not in read(write(tmp_path / "b.csv", columns)).notes[-1]
 
 
 def test_labels_become_smoothed_logits(tmp_path: Path) -> None:
@@ -106,7 +117,7 @@ def test_labels_become_smoothed_logits(tmp_path: Path) -> None:
     assert probabilities(found.logits["train"]) == pytest.approx(
         np.array([[1 - LABEL_CONFIDENCE, LABEL_CONFIDENCE], [LABEL_CONFIDENCE, 1 - LABEL_CONFIDENCE]])
     )
-    assert found.notes[0].endswith("holds labels, each taken to be 90% sure")
+    assert found.notes[0].endswith("holds labels in column 'prediction', each taken to be 90% sure")
     again = read(write(tmp_path / "b.csv", {"text": TEXTS, "class": answers}), label_column="class")
     assert again.fingerprint == found.fingerprint
 

@@ -115,6 +115,7 @@ def test_unknown_suffix(refusal: Callable[..., str]) -> None:
     message = refusal("x.xlsx", b"PK")
     assert "'.xlsx'" in message
     assert ".csv, .tsv, .jsonl, .parquet" in message
+    assert "Decompress it first: gunzip" in refusal("x.csv.gz", b"\x1f\x8b")
 
 
 def test_plain_lines_are_texts_where_nothing_else_is_read(tmp_path: Path, refusal: Callable[..., str]) -> None:

@@ -60,6 +60,15 @@ def python(code: str, folder: Path, program: str = sys.executable, **env: str) -
     )
 
 
+def test_nothing_is_counted_or_kept_at_home(folder: Path) -> None:
+    """ONNX Runtime would: which machine it is, and what is done on it."""
+    home = folder / "home"
+    home.mkdir()
+    found = python(READS, folder, HOME=str(home), XDG_CACHE_HOME=str(home))
+    assert found.returncode == 0, found.stderr
+    assert list(home.rglob("*")) == []
+
+
 def test_three_lines_of_python(folder: Path) -> None:
     done = python(ABSENT + THREE_LINES, folder)
     assert (done.stdout, done.stderr) == ("garden space (1, 3)\n", "")

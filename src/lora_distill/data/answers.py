@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from lora_distill.errors import UserError
 LABEL_CONFIDENCE = 0.9  # of an answer that is a label only: as labels are smoothed by a tenth
 LEAST_PROBABILITY = 1e-6  # of a class that was answered with 0: a divergence from that would have no end
 SUM_TOLERANCE = 0.02  # for probabilities that were rounded to two digits
-# Of the columns that are named as labels, and what it says of their numbers; probabilities are what `predict` writes.
-PREFIXES = {"probability_": "probabilities", "logit_": "logits", "": ""}
+# What stands before a label in a column's name, and says what its numbers are. `predict` writes probabilities, and what
+# its --prefix is before that.
+SAYING = {"probability_": "probabilities", "logit_": "logits"}
 LABEL_COLUMN = "prediction"  # looked for before the data's own
 
 
@@ -63,8 +64,8 @@ def read_answers(
     """Read a file of answers and find those to a data set's rows, by text; white space does not count.
 
     It has a column of texts, and either a column for each label, named as the label (or `probability_` or `logit_` and
-    the label) and holding its probability or its logit, or a column `prediction` (else one named as the data's labels
-    are) of labels.
+    the label, after any prefix) and holding its probability or its logit, or a column `prediction` (else one named as
+    the data's labels are) of labels.
 
     Args:
         location: a CSV, TSV, JSONL or Parquet file.
@@ -86,12 +87,17 @@ def read_answers(
     if columns := _class_columns(location, raw, names, label_map):
         kind, logits = _numbers_to_logits(location, raw, *columns)
     else:
-        labels = _labels(location, raw, text_column, label_column)
+        column = _label_column(location, raw, label_column)
+        values = Raw({"text": raw.values[text_column], "label": raw.values[column]}, raw.places, raw.unit)
+        labels = check_table(location, values, Columns(text_column, column)).labels
         given = map_labels([label_map.get(label, label) for label in labels], names, location)
-        kind, logits = f"labels, each taken to be {LABEL_CONFIDENCE:.0%} sure", _labels_to_logits(given, len(names))
+        kind = f"labels in column {column!r}, each taken to be {LABEL_CONFIDENCE:.0%} sure"
+        logits = _labels_to_logits(given, len(names))
     rows = _rows_by_text(location, raw, texts, logits)
     found, notes = _fit(location, rows, dataset)
     fitted = {split: np.ascontiguousarray(logits[places], dtype=np.float32) for split, places in found.items()}
+    if not columns and (fitted["train"].argmax(axis=1) == dataset.train.labels).all():
+        notes.append(f"what {location} answers are the data's own labels, all of them: a teacher that adds nothing")
     return Answers(location, raw.revision, fitted, [f"answers: {location} holds {kind}", *notes])
 
 
@@ -116,7 +122,7 @@ def _class_columns(
     """
     ways: tuple[Callable[[str], str], ...] = (str, str.casefold)
     some: dict[str, str] = {}
-    for (prefix, kind), fold in itertools.product(PREFIXES.items(), ways):
+    for (prefix, kind), fold in itertools.product(_prefixes(raw.values), ways):
         theirs = {name.removeprefix(prefix): name for name in raw.values if name.startswith(prefix)}
         named = {fold(label_map.get(label, label)): name for label, name in theirs.items()}
         found = {label: named[fold(label)] for label in label_names if fold(label) in named}
@@ -132,15 +138,25 @@ def _class_columns(
     return None
 
 
-def _labels(where: str, raw: Raw, text_column: str, label_column: str) -> list[str]:
+def _prefixes(columns: Iterable[str]) -> list[tuple[str, str]]:
+    """What may stand before labels in the names of columns, and what it says of their numbers; the shortest first."""
+    found = {
+        name[: name.index(saying) + len(saying)]: kind
+        for saying, kind in SAYING.items()
+        for name in columns
+        if saying in name
+    }
+    return [*sorted(found.items(), key=lambda each: len(each[0])), ("", "")]
+
+
+def _label_column(where: str, raw: Raw, label_column: str) -> str:
     column = next((name for name in (LABEL_COLUMN, label_column) if name in raw.values), None)
     if column is None:
         raise UserError(
             f"{where}: holds no answers: the columns are {listing(raw.values)}.\nGive it a column for each label, named"
             f" as the label, with probabilities or logits; or one called {LABEL_COLUMN!r} with labels."
         )
-    values = Raw({"text": raw.values[text_column], "label": raw.values[column]}, raw.places, raw.unit)
-    return check_table(where, values, Columns(text_column, column)).labels
+    return column
 
 
 def _numbers_to_logits(where: str, raw: Raw, said: str, columns: list[str]) -> tuple[str, NDArray[np.float64]]:

@@ -72,6 +72,8 @@ def read_raw(path: Path, columns: Columns | None) -> Raw:
         if suffix == ".json":
             name = shlex.quote(str(path))
             fault += f"\nAn array of objects is converted so: python -c '{convert}' < {name} > {name}l"
+        if suffix == ".gz":
+            fault += f"\nDecompress it first: gunzip {shlex.quote(str(path))}"
         raise UserError(fault)
     data = read_bytes(path)
     if not data.strip():

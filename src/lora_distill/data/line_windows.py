@@ -27,6 +27,8 @@ from lora_distill.data.windows import SHOWN, WINDOW_BYTES, WINDOW_ROWS, Source, 
 from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
 
+GZIP = b"\x1f\x8b"  # what its files begin with
+
 
 class LinesReader(ABC):
     """What the formats that are made of lines have in common."""
@@ -213,6 +215,11 @@ def _open(source: Source) -> tuple[io.BufferedReader, int | None]:
         raise UserError(f"{source}: no such file.") from None
     except OSError as error:
         raise UserError(f"{source}: cannot be read: {error.strerror}.") from None
-    if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    begins = file.peek(2)[:2]
+    if begins in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise UserError(f"{source}: is UTF-16. Save it as UTF-8.")
+    if begins == GZIP:
+        raise UserError(
+            f"{source}: is compressed. Decompress it first, or on the way: gunzip -c FILE | … - --format csv"
+        )
     return file, size
