@@ -112,6 +112,20 @@ def test_an_error_of_ours_stops_neither_the_rest_nor_is_it_hidden_and_a_full_dis
         run(Suite("s", runs, {}))
 
 
+def test_a_full_disk_stops_what_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(*_: object, **__: object) -> list[str]:
+        return [sys.executable, "-c", "import sys; sys.exit('error: x: No space left on device. Free some room.')"]
+
+    monkeypatch.setattr(running, "train_command", command)
+    names = [f"run-{number}" for number in range(5)]
+    runs = {name: make_config({"output_dir": str(tmp_path), "exp_name": f"s-{name}"}, {}) for name in names}
+    outcome = SuiteResult()
+    with pytest.raises(OSError, match="No space left"):
+        run_suite(Suite("s", runs, {}), outcome, jobs=2)
+    assert outcome.failures == {}
+    assert len(outcome.running) < len(runs)
+
+
 def test_a_run_that_was_trained_has_a_page_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rows.csv").write_text("text,label\na,0\nb,0\nc,0\nd,1\ne,1\nf,1\n")
     settings = {"output_dir": str(tmp_path), "dataset": str(tmp_path / "rows.csv"), "base_model": "minilm"}

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import os
 import tempfile
 import traceback
 from collections.abc import Generator
@@ -24,6 +25,7 @@ from lora_distill.run_folder import RunFolder, TakenError, changed_since
 from lora_distill.suite import Suite
 
 logger = logging.getLogger(__name__)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # what stops one run will stop the next
 RENAME = (
     "Rename the experiment, or the suite, in the file; --overwrite trains all experiments of the suite again instead."
 )
@@ -116,6 +118,8 @@ def _side_by_side(suite: Suite, waiting: list[str], outcome: SuiteResult, jobs: 
             commands[name] = train_command(config, file, resume=run.begun, overwrite=run.outdated_since)
         with closing(launch(commands, jobs, lambda name: _begin(name, suite, outcome))) as ended:
             for name, code, said in ended:
+                if full := next((number for number in NO_ROOM if code and os.strerror(number) in said), None):
+                    raise OSError(full, os.strerror(full))
                 if not code:
                     outcome.results.append(RunFolder.of(suite.runs[name]).results())
                     outcome.trained.append(name)
@@ -135,7 +139,7 @@ def _run(config: Config, outcome: SuiteResult) -> UserError | None:
     except UserError as error:
         return error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the next has no room either
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         return UserError(f"broke.\n{traceback.format_exc().strip()[-2000:]}")
     return None
