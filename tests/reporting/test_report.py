@@ -209,10 +209,10 @@ def test_differences_of_all_figures_are_shown_as_what_they_are_of(
     assert evidence.verdict
     table = page[page.index("<h3>Student − control, over 3 seeds</h3>") :].partition("</table>")[0]
     assert page.count("<h3>Student − control, over") == 1
-    assert re.findall("<th [^>]*>(.*?)</th>", table) == [
+    assert re.findall("<th scope=.col.>(.*?)</th>", table) == [
         *("Figure", "Difference", "For other texts and seeds", "p", "On exactly these rows, for other seeds", "p"),
     ]
-    lines = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>.*?</tr>", table)]
+    lines = [re.findall(r"<t[hd](?: scope=.row.)?>(.*?)</t[hd]>", line) for line in re.findall("<tr>.*?</tr>", table)]
     names = ("Accuracy, points", "Macro F1, points", "NLL", "Brier", "ECE", "ECE, equal mass", "AURC")
     assert [line[0] for line in lines] == list(names)
     nll, ece = (lines[names.index(name)] for name in ("NLL", "ECE"))
@@ -226,6 +226,13 @@ def test_differences_of_all_figures_are_shown_as_what_they_are_of(
     assert ece[2:4] == ["–", "–"]
     assert evidence.verdict.detectable
     assert f"accuracy of {100 * evidence.verdict.detectable:.2f} points\nwould be shown" in page
+
+
+def test_every_row_of_every_table_says_what_it_is_of(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
+    tables = [table.partition("</table>")[0] for table in page_of(groups, tmp_path).split("<tbody>")[1:]]
+    rows = [row for table in tables for row in table.split("<tr")[1:]]
+    assert len(rows) > 50
+    assert all(row.count('<th scope="row">') == 1 for row in rows)
 
 
 def test_seeds_that_all_give_the_same_have_no_interval_on_the_page() -> None:

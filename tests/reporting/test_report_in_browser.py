@@ -49,7 +49,7 @@ class Opened:
 
     def names(self) -> list[str]:
         """The experiments that the table shows, in order."""
-        return self.page.locator("#table tbody tr:visible td:first-child a").all_inner_texts()
+        return self.page.locator("#table tbody tr:visible th a").all_inner_texts()
 
 
 def test_it_sorts_filters_and_opens(browser: Browser, report: Path) -> None:
@@ -85,13 +85,13 @@ def test_two_experiments_are_compared_by_keyboard(browser: Browser, report: Path
     opened = Opened(browser, report, 1440)
     page = opened.page
     lines = page.locator("#differences tbody tr")
-    assert lines.first.locator("td").all_inner_texts() == ["alpha", "0.0", "0.1"]
+    assert lines.first.locator("th, td").all_inner_texts() == ["alpha", "0.0", "0.1"]
     first, second = (page.get_by_label(name, exact=False).and_(page.locator("select")) for name in ("First", "Second"))
     second.focus()
     page.keyboard.type("seeds")
     assert second.locator("option:checked").inner_text() == "seeds"
-    assert page.locator("#differences th").all_inner_texts() == ["", "e0", "seeds"]
-    assert "student: accuracy" in lines.locator("td:first-child").all_inner_texts()
+    assert page.locator("#differences thead th").all_inner_texts() == ["", "e0", "seeds"]
+    assert "student: accuracy" in lines.locator("th[scope=row]").all_inner_texts()
     first.select_option("seeds")
     assert lines.count() == 0
     assert opened.faults == []

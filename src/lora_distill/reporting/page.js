@@ -19,12 +19,16 @@ const compareTwo = () => {
   const two = choices.map(each => pairs[each.value]);
   const keys = [...new Set(two.flatMap(each => [...each.said.keys()]))];
   const lines = keys.map(key => [key, ...two.map(each => each.said.get(key) ?? "–")]).filter(line => line[1] !== line[2]);
-  differences.tHead.replaceChildren(row("th", ["", ...two.map(each => each.name)]));
-  differences.tBodies[0].replaceChildren(...lines.map(line => row("td", line)));
+  differences.tHead.replaceChildren(row("col", ["", ...two.map(each => each.name)]));
+  differences.tBodies[0].replaceChildren(...lines.map(line => row("row", line)));
 };
-const row = (kind, texts) => {
+const row = (scope, texts) => {
   const made = document.createElement("tr");
-  for (const text of texts) made.appendChild(document.createElement(kind)).textContent = text;
+  texts.forEach((text, index) => {
+    const cell = made.appendChild(document.createElement(scope === "row" && index ? "td" : "th"));
+    cell.textContent = text;
+    if (cell.tagName === "TH") cell.scope = scope;
+  });
   return made;
 };
 choices.forEach(each => each.addEventListener("change", compareTwo));
