@@ -217,7 +217,7 @@ def test_bad_rows_stand_apart_and_are_counted(
     ("rows", "told"),
     [
         ("text\n", "rows.csv: no rows."),
-        ("text,n\n" + "a\n" * 9, "line 2: 1 columns found, 2 expected.\nNor can any of the first 4 rows."),
+        ("text,n\n" + "a\n" * 9, "line 2: 1 columns found, 2 expected.\nNone of the first 4 rows can be read:"),
     ],
 )
 def test_without_a_row_that_can_be_read_nothing_is_written(

@@ -143,7 +143,8 @@ def _label(
     with track_source(str(source), reader.whole, reader.done) as show:
         for window in reader.windows():
             if is_first and not window.texts:
-                raise UserError(f"{_told(source, window.bad[0])}\nNor can any of the first {len(window.bad):,} rows.")
+                none = f"None of the first {len(window.bad):,} rows can be read"
+                raise UserError(f"{_told(source, window.bad[0])}\n{none}: is it in this format, and in UTF-8?")
             advance = _within(window, show)
             added = labelling.columns(window.texts, advance)
             header = writer.header([*(reader.columns or []), *labelling.names]) if is_first else b""
