@@ -17,7 +17,7 @@ from lora_distill.reporting.figures import png
 from lora_distill.reporting.report import headline, write_report
 from lora_distill.reporting.sections import cost, differences, rows_to_read
 from lora_distill.reporting.summary import summarise
-from lora_distill.reporting.svg import HEIGHT, WIDTH, Axis, Point, scatter
+from lora_distill.reporting.svg import HEIGHT, WIDTH, Axis, Point, curves, legend, scatter
 from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, SPEED, RunFolder
 from lora_distill.store import write_json, write_jsonl
 from tests.reporting.sample import LABELS, sample_results
@@ -300,10 +300,19 @@ def test_the_front_leaves_out_what_is_outdone() -> None:
     assert len(str(front.get("points")).split()) == 2
 
 
+def test_roles_are_told_apart_without_their_colours() -> None:
+    points = [Point(1, 0.5, 0.5, 0.5, role, role) for role in ROLES]
+    lines: dict[str, list[tuple[float, float]]] = {role: [(1.0, 0.5)] for role in ROLES}
+    for drawn in (scatter(points, "x", "y", "t"), curves(lines, "x", "y", "t"), legend(ROLES)):
+        shapes = [mark.get("d") for mark in ET.fromstring(drawn).iter("path") if mark.get("transform")]
+        assert len(set(shapes)) == len(shapes) == len(ROLES)
+
+
 def test_marks_of_one_place_stand_side_by_side() -> None:
     points = [Point(x, y, y, y, "student", "s") for x, y in ((1, 0.5), (1, 0.4), (3, 0.6))]
     plot = ET.fromstring(scatter(points, "x", "y", "t", categories=["a", "b", "c", "d"]))
-    places = [float(str(circle.get("cx"))) for circle in plot.iter("circle")]
+    marks = (mark.get("transform") for mark in plot.iter("path"))
+    places = [float(mark.split()[0].removeprefix("translate(")) for mark in marks if mark]
     assert places[0] < places[1] < places[2]
     texts = [str(text.text) for text in plot.iter("text")]
     assert [text for text in texts if text in "abcd"] == ["a", "b", "c", "d"]
@@ -358,5 +367,6 @@ def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]],
         assert picture != png(re.sub("<text.*?</text>", "", text))  # its letters are in it
         assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text
-        named = [str(key.text).strip() for key in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}tspan")]
-        assert named == ([] if "difference" in file.name else [f"• {role}" for role in ROLES[:3]])
+        words = [word.text for word in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
+        named = [word for word in words if word in ROLES]
+        assert named == ([] if "difference" in file.name else list(ROLES[:3]))

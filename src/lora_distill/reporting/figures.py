@@ -19,7 +19,7 @@ from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import Predictions
 from lora_distill.reporting.sentences import one_line, percent, points
 from lora_distill.reporting.summary import Experiment
-from lora_distill.reporting.svg import HEIGHT, Point, curves, percent_text, points_text, reliability, scatter
+from lora_distill.reporting.svg import Point, curves, legend, percent_text, points_text, reliability, scatter
 from lora_distill.run_folder import HISTORY, SPEED, RunFolder
 from lora_distill.store import read_json, read_jsonl
 
@@ -188,9 +188,8 @@ def standalone(svg: str) -> str:
     size = re.sub(r'.*viewBox="0 0 (\d+) (\d+)".*', r'width="\1" height="\2"', opening)
     background = f'<rect width="100%" height="100%" fill="{colours["page"]}"/>'
     shown = [role for role in ROLES if f'class="mark {role}"' in svg]
-    keys = "".join(f'<tspan style="fill: {colours[role]}">• {role} </tspan>' for role in shown)
-    legend = f'<text x="8" y="{HEIGHT - 8}">{keys}</text>'
-    return f'{opening} xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{background}{legend}{rest}\n'
+    namespace = f'xmlns="http://www.w3.org/2000/svg" {size}'
+    return f"{opening} {namespace}><style>{style}</style>{background}{legend(shown)}{rest}\n"
 
 
 def png(svg: str) -> bytes:

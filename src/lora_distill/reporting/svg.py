@@ -10,6 +10,13 @@ Text = Callable[[float], str]
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 46
 MARK_WIDTH, MOST_ASIDE = 14, 70
+# Roles are told apart without their colours, too (WCAG 1.4.1): paths around 0, some 1 in all directions.
+CIRCLE = "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1 -1 0Z"
+SHAPES = {
+    "teacher": "M-.9-.9H.9V.9H-.9Z",
+    "control": "M0-1.2L1.2 1H-1.2Z",
+    "self-trained": "M0-1.3L1.3 0L0 1.3L-1.3 0Z",
+}
 
 
 def percent_text(value: float) -> str:
@@ -126,7 +133,7 @@ def scatter(
         taken[point.x] += 1
         middle, low, high = x.at(point.x) + aside, y.at(point.low), y.at(point.high)
         ET.SubElement(group, "path", {"d": f"M{middle:.1f} {low:.1f}V{high:.1f}", "class": "interval"})
-        ET.SubElement(group, "circle", {"cx": f"{middle:.1f}", "cy": f"{y.at(point.y):.1f}", "r": "6"})
+        _mark(group, point.kind, middle, y.at(point.y), 6)
     return ET.tostring(svg, encoding="unicode")
 
 
@@ -185,8 +192,9 @@ def _lines(
         placed = [(x.at(a), y.at(b)) for a, b in points]
         _line(svg, placed, kind)
         for (left, top), label in zip(placed, said[kind], strict=True):
-            place = {"cx": f"{left:.1f}", "cy": f"{top:.1f}", "r": "4", "class": f"mark {kind}"}
-            ET.SubElement(ET.SubElement(svg, "circle", place), "title").text = label
+            mark = _mark(svg, kind, left, top, 4)
+            mark.set("class", f"mark {kind}")
+            ET.SubElement(mark, "title").text = label
     return ET.tostring(svg, encoding="unicode")
 
 
@@ -221,6 +229,22 @@ def _text(svg: ET.Element, x: float, y: float, text: str, anchor: str) -> ET.Ele
     element = ET.SubElement(svg, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor})
     element.text = text
     return element
+
+
+def legend(kinds: Sequence[str]) -> str:
+    """The mark of each kind and its name, at the lower left of a plot."""
+    group, left = ET.Element("g"), 14.0
+    for kind in kinds:
+        mark = _mark(group, kind, left, HEIGHT - 12, 4)
+        mark.set("class", f"mark {kind}")
+        _text(group, left + 8, HEIGHT - 8, kind, "start")
+        left += 26 + 6.5 * len(kind)
+    return ET.tostring(group, encoding="unicode")
+
+
+def _mark(parent: ET.Element, kind: str, x: float, y: float, size: float) -> ET.Element:
+    place = {"d": SHAPES.get(kind, CIRCLE), "transform": f"translate({x:.1f} {y:.1f}) scale({size})"}
+    return ET.SubElement(parent, "path", place)
 
 
 def _line(svg: ET.Element, points: list[tuple[float, float]], kind: str) -> None:
