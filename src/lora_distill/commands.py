@@ -97,6 +97,8 @@ def tune(arguments: argparse.Namespace) -> int:
         raise UserError(f"{error.reason}\nGive the search another `name`, or move that run away.") from None
     print_results([results])
     print_lines(f"The best is trial {best.number + 1}. Its settings, for train --config: {run.path / CONFIG}")
+    if "control" in results:
+        print_lines("Settings were chosen for the student; the control was not tuned, which flatters the student.")
     return _point_to(run.path, is_new=not finished)
 
 
