@@ -34,6 +34,10 @@ def test_ranges_choices_and_defaults(tmp_path: Path) -> None:
     assert "temperature" not in config.model_fields_set
 
 
+def test_a_name_that_is_left_empty_is_the_file_s(tmp_path: Path) -> None:
+    assert read_search(write(tmp_path, "name:\nsearch:\n  alpha: {low: 0.1, high: 0.9}\n"), {}, {}).name == "mine"
+
+
 def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     file = write(
         tmp_path,

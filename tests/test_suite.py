@@ -24,6 +24,11 @@ def test_experiments_are_the_base_with_overrides_and_flags_win(tmp_path: Path) -
     assert found == {"one": ("mine-one", 0.1, 7), "two": ("mine-two", 0.9, 7)}
 
 
+@pytest.mark.parametrize(("line", "name"), [("name:\n", "mine"), ("name: ''\n", "mine"), ("name: 0\n", "0")])
+def test_a_name_that_is_left_empty_is_the_file_s(tmp_path: Path, line: str, name: str) -> None:
+    assert read_suite(write(tmp_path, f"{line}experiments:\n  one:\n"), {}, {}).name == name
+
+
 def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     file = write(
         tmp_path,

@@ -112,7 +112,7 @@ def read_search(
     settings = base.plain() | dict(flags)
     if "exp_name" in settings:
         faults.append(f"{origins['exp_name']}: a search names its winner's run itself, after its `name`.")
-    name = str(file.values.get("name", path.stem))
+    name = file.own_name()
     here = find_faults(Config, settings | {"exp_name": name}, origins | {"exp_name": f"{path}: name"})
     space: dict[str, Range | Choices] = {}
     for key, spec in varied.values.items():

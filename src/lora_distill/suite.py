@@ -83,7 +83,7 @@ def read_suite(
     base, experiments, grid = (_section(file, key, faults) for key in ("base", "experiments", "grid"))
     seeds, roles = _seeds(file, faults), _roles(file, faults)
     faults += _said_twice(file, base, grid, flag_origins)
-    name = str(file.values.get("name", path.stem))
+    name = file.own_name()
     if not experiments.values and not grid.values and not faults:
         raise UserError(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
     found: dict[str, Config] = {}
