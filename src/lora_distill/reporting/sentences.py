@@ -202,8 +202,9 @@ def about_data(results: list[dict[str, Any]]) -> list[str]:
     lines = []
     for each in first.values():
         data, (commonest, share) = each["data"], baseline(each)
+        whose = f"for the student of {one_line(each['exp_name'])}, " if len(results) > 1 else ""
         facts = [
-            standard_error(each["student"]["test"]["accuracy"], data["test_rows"]),
+            whose + standard_error(each["student"]["test"]["accuracy"], data["test_rows"]),
             f"always answering {commonest!r} gets {percent(share)}",
             *(
                 one_line(note) for note in data["notes"] if note.startswith(("test:", "labels:"))
