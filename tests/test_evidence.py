@@ -98,13 +98,16 @@ def test_a_verdict_says_what_its_control_differs_in_beside_the_teacher(tmp_path:
 
 
 def test_p_values_are_corrected_for_all_that_is_asked(tmp_path: Path) -> None:
-    alone, many = suite_in(tmp_path / "a", 3, "one"), suite_in(tmp_path / "b", 3, "one", "two", "three")
-    for suite in (alone, many):
-        finish(suite, {"teacher": 0.9, "student": 0.9, "control": 0.85})
-    first, one = gather(alone.groups())["one"].verdict, gather(many.groups())["one"].verdict
-    assert first
-    assert one
-    assert one.p_value == pytest.approx(min(1, 3 * first.p_value))
+    suite = suite_in(tmp_path, 3, "one", "two", "three")
+    for name, control in {"one": 0.88, "two": 0.83, "three": 0.86}.items():
+        finish(suite.only(name), {"teacher": 0.9, "student": 0.9, "control": control})
+    found = gather(suite.groups())
+    alone = {name: each.comparisons["control"].recipe["accuracy"].p_value for name, each in found.items()}
+    corrected = {name: each.verdict.p_value for name, each in found.items() if each.verdict}
+    two, three, one = sorted(alone.values())
+    assert alone == {"one": one, "two": two, "three": three}
+    assert 3 * two < 2 * three < one < 1  # so that each has a factor of its own
+    assert corrected == pytest.approx({"one": one, "two": 3 * two, "three": 2 * three})
 
 
 def test_what_a_seed_does_not_draw_is_named(tmp_path: Path) -> None:

@@ -109,10 +109,12 @@ def test_holm_of_the_literature() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_never_makes_smaller(p_values: list[float]) -> None:
-    adjusted = holm(p_values)
-    assert all(after >= before for before, after in zip(p_values, adjusted, strict=True))
-    assert all(value <= 1 for value in adjusted)
+def test_holm_multiplies_each_by_how_many_are_no_smaller(p_values: list[float]) -> None:
+    expected, before = [], 0.0
+    for place, value in enumerate(sorted(p_values)):
+        before = max(before, min((len(p_values) - place) * value, 1.0))
+        expected.append((value, before))
+    assert sorted(zip(p_values, holm(p_values), strict=True)) == expected
 
 
 def test_seeds_that_all_give_the_same_do_not_tell_how_far_others_would_be_from_it() -> None:

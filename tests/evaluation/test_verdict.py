@@ -9,7 +9,7 @@ from tests.evaluation.simulation import World
 
 
 def found(world: World, seed: int = 0) -> RecipeDifference:
-    return recipe_difference(world.draw(1, np.random.default_rng(seed))[0])
+    return recipe_difference(world.draw(1, np.random.default_rng(seed))[0], largest=1)
 
 
 def test_what_a_control_differs_in_is_said_beside_it() -> None:
@@ -62,7 +62,7 @@ def test_a_corrected_p_value_decides() -> None:
 def test_what_is_needed_is_more_than_there_is(seeds: int) -> None:
     world, needed = World(0.9, 400, seeds, seed_deviation=0.003, gain=0.03), []
     for d in world.draw(100, np.random.default_rng(0)):
-        of_recipe = recipe_difference(d)
+        of_recipe = recipe_difference(d, largest=1)
         verdict = judge(of_recipe, min(8 * of_recipe.p_value, 1.0), comparisons=8)
         if verdict.finding == "no difference":
             assert verdict.detectable
