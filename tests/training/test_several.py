@@ -35,7 +35,7 @@ from lora_distill.training.role import RoleTraining
 from lora_distill.training.several import SeveralTeachers, pooled, teachers
 from lora_distill.trainings import splits_of, trainings
 from tests.end_to_end.conftest import small_values, write_rows
-from tests.reporting.test_model_card import code_of
+from tests.reporting.cards import code_of
 
 Logits = dict[str, np.ndarray]
 
