@@ -98,6 +98,8 @@ def test_refuses_shapes_that_do_not_fit() -> None:
         classification_metrics(logits, np.zeros(3, dtype=np.int64), NAMES)
     with pytest.raises(ValueError, match="at least one"):
         classification_metrics(logits[:0], np.zeros(0, dtype=np.int64), ["a", "b"])
+    with pytest.raises(ValueError, match=r"logits must be \[rows, classes\]"):
+        classification_metrics(logits[:, 0], np.zeros(3, dtype=np.int64), ["a", "b"])
     with pytest.raises(ValueError, match="differ"):
         agreement(logits, logits[:2])
 

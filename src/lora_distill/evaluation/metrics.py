@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from lora_distill.evaluation.calibration import calibration_bins, calibration_error, confidence_of
+from lora_distill.evaluation.calibration import calibration_bins, calibration_error
 from lora_distill.evaluation.selective import area_under_risk
 
 
@@ -38,11 +38,12 @@ def classification_metrics(
     Raises:
         ValueError: shapes that do not fit, no rows, or logits that are not finite.
     """
+    log_probabilities = _log_probabilities(logits)
     rows, classes = logits.shape
     if labels.shape != (rows,) or len(label_names) != classes:
         raise ValueError(f"logits {logits.shape}, labels {labels.shape} and {len(label_names)} names do not fit")
     scores = scores_by_row(logits, labels)
-    confidence, right = confidence_of(logits), scores["accuracy"] == 1
+    confidence, right = np.exp(log_probabilities.max(axis=1)), scores["accuracy"] == 1
     confusion = np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
     return {
         "rows": rows,
