@@ -68,10 +68,7 @@ def splits_of(prepared: Prepared, training: Training) -> dict[str, Tokens]:
         return {}
     if isinstance(training, TeacherReading):
         return prepared.tokenised(training.given.tokenizer_folder, training.given.fingerprint, names)
-    if isinstance(training, SelfTaughtTeacher):
-        training = training.last
-    base = (training.members[0].training if isinstance(training, SeveralTeachers) else training).base
-    return prepared.tokenised(base.folder, base.whole.fingerprint, names)
+    return prepared.tokenised(training.base.folder, training.base.whole.fingerprint, names)
 
 
 def models_of(training: Training, splits: dict[str, Tokens]) -> list[tuple[Model, dict[str, Tokens]]]:

@@ -122,9 +122,8 @@ def _draw_head(model: PreTrainedModel, fresh: frozenset[str], base: BaseModel) -
 
     It knows a task already, perhaps this one with its labels in another order: a control would not begin at nothing.
     """
-    head = [part for name in _head_names(model) for part in model.get_submodule(name).modules()]
-    theirs = {id(parameter) for part in head for parameter in part.parameters(recurse=False)}
-    kept = frozenset(name for name, parameter in model.named_parameters() if id(parameter) in theirs) - fresh
+    head = _head_names(model)
+    kept = frozenset(name for name, _ in model.named_parameters() if name.split(".")[0] in head) - fresh
     if kept:
         logger.warning(
             "base model %s has a classification head of its own, which is drawn anew; to learn from what it knows, give"
@@ -132,7 +131,7 @@ def _draw_head(model: PreTrainedModel, fresh: frozenset[str], base: BaseModel) -
             base.name,
             extra=ONCE,
         )
-        for part in head:
+        for part in (part for name in head for part in model.get_submodule(name).modules()):
             for parameter in part.parameters(recurse=False):
                 parameter._is_hf_initialized = False  # transformers would leave it
             model._init_weights(part)

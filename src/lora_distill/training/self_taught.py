@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from lora_distill.data.tokens import Tokens
+from lora_distill.model.base import BaseModel
 from lora_distill.store import Artefact
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
@@ -23,6 +24,11 @@ class SelfTaughtTeacher:
 
     first: RoleTraining | SeveralTeachers
     last: RoleTraining
+
+    @property
+    def base(self) -> BaseModel:
+        """The encoder of both."""
+        return self.last.base
 
     def artefact(self) -> Artefact:
         """Where its answers lie."""

@@ -15,6 +15,7 @@ from lora_distill.config import Config
 from lora_distill.data.splits import draw_folds
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import UNLABELLED, Dataset
+from lora_distill.model.base import BaseModel
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, fingerprint, write_json, write_jsonl
 from lora_distill.training.loop import Observer, nobody
@@ -103,6 +104,11 @@ class SeveralTeachers:
     members: list[Member]
     config: Config
     dataset: Dataset
+
+    @property
+    def base(self) -> BaseModel:
+        """The encoder of all of them."""
+        return self.members[0].training.base
 
     def artefact(self) -> Artefact:
         """Where their logits lie; each member is an artefact of its own."""
