@@ -261,7 +261,7 @@ def test_rows_that_changed_are_not_gone_on_with(tmp_path: Path) -> None:
         ("a.csv", "text,label\n", "there is a column 'label' already"),
         ("a.csv", '"text\n', "never closed"),
         ("a.csv", "text\n".encode("utf-16"), "is UTF-16"),
-        ("a.csv", gzip.compress(b"text\n"), "is compressed. Decompress it"),
+        ("a.csv", gzip.compress(b"text\n", mtime=0), "is compressed. Decompress it"),
         ("a.parquet", "PAR1", "not a Parquet file"),
     ],
 )
