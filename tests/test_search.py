@@ -16,6 +16,7 @@ def test_ranges_choices_and_defaults(tmp_path: Path) -> None:
         "search:\n"
         "  student_lora_r: {low: 1, high: 8, log: true}\n"
         "  temperature: {low: 1, high: 4}\n"
+        "  learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"  # YAML takes 1e-5 for a text
         "  target_modules: {choices: [[q, v], []]}\n"
         "  student_rank_pattern: {choices: [{1: 2, 2: 3}, {}]}\n"
     )
@@ -24,6 +25,7 @@ def test_ranges_choices_and_defaults(tmp_path: Path) -> None:
     assert search.space == {
         "student_lora_r": Range(1, 8, log=True),
         "temperature": Range(1.0, 4.0, log=False),
+        "learning_rate": Range(1e-5, 1e-3, log=True),
         "target_modules": Choices(("q,v", "")),
         "student_rank_pattern": Choices(("1=2,2=3", "")),
     }
@@ -58,7 +60,8 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
         "  lr_schedule: {choices: [linear, straight]}\n"  # 15
         "  keep_epoch: {low: best, high: last}\n"  # 16
         "  temperature: {choices: []}\n"  # 17
-        "  student_lora_r: {low: 1, hihg: 2}\n",  # 18
+        "  student_lora_r: {low: 1, hihg: 2}\n"  # 18
+        "  use_rslora: {low: false, high: true}\n",  # 19
     )
     with pytest.raises(UserError) as error:
         read_search(file, {}, {})
@@ -78,11 +81,12 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
             (14, "must be less than"),
             (15, "straight"),
             (16, "no number"),
+            (19, "no number"),
             (17, "list of values"),
             (18, "must be `{low"),
         ),
     )
-    assert len(str(error.value).splitlines()) == 15
+    assert len(str(error.value).splitlines()) == 16
 
 
 @pytest.mark.parametrize(

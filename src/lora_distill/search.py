@@ -19,6 +19,7 @@ FIXED = {
     *("validation_fraction", "test_fraction", "student_budget", "teacher_label_map", "no_control", "logging_steps"),
     *("preset", "report_to", "cache_limit", "device", "precision"),
 }
+BOUNDS = ("low", "high")
 Scalar = str | int | float | bool
 
 
@@ -166,11 +167,12 @@ def _faults_of(
 
 
 def _faults_of_bounds(key: str, spec: YamlMapping, where: str) -> list[str]:
-    low, high, log = spec.values["low"], spec.values["high"], spec.values.get("log", False)
-    faults = [fault for value in (low, high) for fault in find_faults(Config, {key: value}, {key: where})]
+    faults = [fault for name in BOUNDS for fault in find_faults(Config, {key: spec.values[name]}, {key: where})]
     if faults:
         return faults
-    if not all(isinstance(bound, int | float) for bound in (low, high)):
+    low, high = _bounds(key, spec)
+    log = spec.values.get("log", False)
+    if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high)):
         return [f"{where}: has no bounds, for it is no number. Give its `choices`."]
     if low >= high:
         faults.append(f"{where}: low {low} must be less than high {high}.")
@@ -184,9 +186,13 @@ def _faults_of_bounds(key: str, spec: YamlMapping, where: str) -> list[str]:
 def _dimension(key: str, spec: YamlMapping) -> Range | Choices:
     if "choices" in spec.values:
         return Choices(tuple(map(_as_flag, spec.values["choices"])))
-    # As the setting has them: 1 is 1.0 where it is no whole number.
-    low, high = (getattr(Config(**{key: spec.values[bound]}), key) for bound in ("low", "high"))
-    return Range(low, high, spec.values.get("log", False))
+    return Range(*_bounds(key, spec), spec.values.get("log", False))
+
+
+def _bounds(key: str, spec: YamlMapping) -> tuple[Any, Any]:
+    """As the setting has them: 1 is 1.0 where it is no whole number; so is 1e-5 a number, which YAML takes for a text."""
+    low, high = (getattr(Config(**{key: spec.values[name]}), key) for name in BOUNDS)
+    return low, high
 
 
 def _as_flag(value: Any) -> Scalar:  # noqa: ANN401 - what YAML gives
