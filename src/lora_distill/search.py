@@ -190,7 +190,7 @@ def _dimension(key: str, spec: YamlMapping) -> Range | Choices:
 
 
 def _bounds(key: str, spec: YamlMapping) -> tuple[Any, Any]:
-    """As the setting has them: 1 is 1.0 where it is no whole number; so is 1e-5 a number, which YAML takes for a text."""
+    """As the setting has them: 1 is 1.0 where it is no whole number, and 1e-5 a number, though YAML reads a text."""
     low, high = (getattr(Config(**{key: spec.values[name]}), key) for name in BOUNDS)
     return low, high
 
