@@ -85,7 +85,7 @@ def test_a_plan_is_made_of_runs_that_are_to_be_trained_again(
     runs = [finish(name, seed) for name, seed in itertools.product("xy", range(2))]
     assert run("plan", "s.yaml")[1] == "4 runs, all finished.\n"
     runs[0].mark_outdated()
-    monkeypatch.setattr(forecast, "plan_suite", lambda _: Plan([PlannedRun("x", {}, [], [], 0.0)], 0, 0, {}, 0))
+    monkeypatch.setattr(forecast, "plan_suite", lambda *_: Plan([PlannedRun("x", {}, [], [], 0.0)], 0, 0, {}, 0, 1))
     assert "1 run to do, 3 finished" in run("plan", "s.yaml")[1]
 
 

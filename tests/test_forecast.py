@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from lora_distill.cache import Cache
@@ -106,6 +107,21 @@ def test_what_is_planned_is_what_happens(
     assert compare_plan(suite) != []
     again = plan_suite(suite)
     assert (again.runs, again.disk, again.cache) == ([], 0, 0)
+
+
+def test_what_is_planned_for_runs_side_by_side_is_what_they_train(
+    tmp_path: Path, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")  # so that one of two runs has another number than this process
+    suite = suite_of(tmp_path, tiny("roberta"), {"base": "", "alpha": "alpha: 0.7"}, no_control=True)
+    threads = torch.get_num_threads()
+    plan = plan_suite(suite, jobs=2)
+    assert torch.get_num_threads() == threads
+    run_suite(suite, outcome := SuiteResult(), jobs=2)
+    assert outcome.failures == {}
+    made = {path.name for path in (tmp_path / "out" / ARTEFACTS).iterdir() if path.is_dir()}
+    assert sorted(trained(plan)) == sorted(made)
 
 
 def test_runs_that_are_to_be_trained_again_are_planned(

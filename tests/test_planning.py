@@ -35,13 +35,13 @@ def suite(tmp_path: Path) -> Suite:
 
 
 def plan_of(suite: Suite, **changes: Any) -> Plan:  # noqa: ANN401
-    return replace(Plan(RUNS, disk=1000, cache=0, cache_entries={}, memory=2), **changes)
+    return replace(Plan(RUNS, disk=1000, cache=0, cache_entries={}, memory=2, jobs=1), **changes)
 
 
 def finish(suite: Suite, run: str, seconds: float) -> None:
     folder = RunFolder.of(suite.runs[run])
     folder.begin(suite.runs[run], {"requested": {}})
-    write_json(folder.path / METRICS, {"exp_name": run, "seconds": seconds})
+    write_json(folder.path / METRICS, {"exp_name": run, "seconds": seconds, "cost": {"peak_memory": 4}})
     artefact = folder.path.parent / ARTEFACTS / RUNS[run == "two"].leaves[0]
     artefact.mkdir(parents=True)
     (artefact / "adapter").write_bytes(bytes(1000))
@@ -57,6 +57,10 @@ def test_it_is_said_in_numbers(suite: Suite) -> None:
         " 1.4 GB of memory or more.",
     ]
     assert describe_plan(plan_of(suite, runs=RUNS[:1]), suite)[0].startswith("1 run to do, 1 finished: ")
+    assert describe_plan(plan_of(suite, jobs=2), suite)[1] == (
+        "About 65 s, 2 runs at a time if none has to wait for another, 1 kB for runs and what they share,"
+        " 0 bytes for the cache, 2 bytes of memory or more for each."
+    )
     rows = [line.split() for line in render(plan_table(plan), 100).splitlines()[-2:]]
     assert rows == [["one", "trained", "shared", "shared", "90"], ["two", "shared", "trained", "-", "40"]]
 
@@ -82,8 +86,23 @@ def test_when_all_is_finished_it_says_how_far_off_it_was(
     finish(suite, "two", 40.0)
     cache.add("activations", recipe, "new", "rows", {"data": Stream.of(np.zeros(234))})  # 2000 bytes with its header
     assert compare_plan(suite) == [
-        "Planned 130 s, took 100 s (30% more was planned); planned 8 kB of disk, took 10 kB (20% less was planned)."
+        "Planned 130 s, took 100 s (30% more was planned); planned 8 kB of disk, took 10 kB (20% less was planned);"
+        " planned 2 bytes of memory, took 4 bytes (50% less was planned)."
     ]
+
+
+def test_of_runs_side_by_side_the_seconds_are_not_compared(suite: Suite) -> None:
+    keep_plan(plan_of(suite, jobs=2), suite)
+    finish(suite, "one", 60.0)
+    finish(suite, "two", 80.0)
+    assert compare_plan(suite)[0].startswith("Planned 1 kB of disk, took ")
+
+
+def test_what_ran_with_other_threads_than_planned_is_not_compared(suite: Suite) -> None:
+    keep_plan(plan_of(suite, runs=[replace(RUNS[0], leaves=["of-other-threads"]), RUNS[1]]), suite)
+    finish(suite, "one", 60.0)
+    finish(suite, "two", 80.0)
+    assert compare_plan(suite) == []
 
 
 def test_what_was_planned_before_anything_ran_is_what_is_compared(suite: Suite) -> None:

@@ -110,8 +110,7 @@ def suite(arguments: argparse.Namespace) -> int:
     from lora_distill.suite import read_suite
     from lora_distill.watching import watched
 
-    if arguments.jobs < 1:
-        raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
+    _check_jobs(arguments)
     check = partial(misfits, overwrite=arguments.overwrite)
     suite = read_suite(arguments.file, *given(arguments), only=arguments.only, check=check)
     whole = read_suite(arguments.file, *given(arguments)) if arguments.only else suite
@@ -154,6 +153,11 @@ def suite(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if outcome.results else WRONG_INPUT
 
 
+def _check_jobs(arguments: argparse.Namespace) -> None:
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
+
+
 def _show_suite(suite: "Suite", outcome: "SuiteResult") -> "tuple[dict[str, list[RunFolder]], dict[str, Evidence]]":
     """Print what a suite's runs show, and give it back behind the runs that it rests on; empty where there is no need.
 
@@ -193,6 +197,7 @@ def _is_told(suite: "Suite", groups: dict[str, list[RunFolder]]) -> bool:
 def plan(arguments: argparse.Namespace) -> int:
     """What a suite would train, or what a budget allows."""
     values, origins = given(arguments)
+    _check_jobs(arguments)
     if arguments.file and arguments.classes is not None:
         raise UserError(f"--classes: the data of {arguments.file} say how many; it is for plan without a suite.")
     if not arguments.file:
@@ -212,7 +217,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from lora_distill.reporting.tables import plan_table
 
     with warnings.catch_warnings(action="ignore"):
-        plan = plan_suite(suite)
+        plan = plan_suite(suite, arguments.jobs)
     keep_plan(plan, suite)
     console().print(plan_table(plan))
     print_lines("", *describe_plan(plan, suite))

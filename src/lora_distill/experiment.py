@@ -24,6 +24,7 @@ from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.made_with import made_with
+from lora_distill.memory import peak_memory
 from lora_distill.naming import automatic_name
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stage, stages
@@ -159,10 +160,13 @@ def _stopwatch(
     """What the run took, whole and by stage, with earlier sessions; one that is stopped leaves that for the next."""
 
     def cost() -> dict[str, Any]:
-        before = environment.get("cost", {"seconds": {}})["seconds"]
+        before = environment.get("cost", {"seconds": {}})
         return {
             "seconds": float(environment.get("seconds", 0.0)) + working_seconds() - started,
-            "cost": {"seconds": dict(Counter(before) + Counter(spent))},
+            "cost": {
+                "seconds": dict(Counter(before["seconds"]) + Counter(spent)),
+                "peak_memory": max(before.get("peak_memory", 0), peak_memory()),
+            },
         }
 
     try:

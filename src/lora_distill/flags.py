@@ -72,9 +72,7 @@ def make_parser() -> Parser:
     failing.add_argument(
         "--keep_going", action="store_false", dest="fail_fast", help="run the others all the same, as it does anyway"
     )
-    suite.add_argument(
-        "--jobs", metavar="…", type=int, default=1, help="run so many at a time, the threads divided (default: 1)"
-    )
+    _add_jobs(suite, "run so many at a time, the threads divided")
     _add_running_flags(suite, suite)
     _add_config_flags(suite, leave_out=("exp_name",))
 
@@ -91,6 +89,7 @@ def make_parser() -> Parser:
     plan.add_argument(
         "--classes", metavar="…", type=int, help="without a suite: how many labels there are (default: 4)"
     )
+    _add_jobs(plan, "with a suite: as for suite, so many runs at a time")
     plan.add_argument("--quiet", action="store_true", help="show warnings and the result only")
     _add_config_flags(plan, leave_out=("exp_name",))
 
@@ -206,6 +205,10 @@ def _add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:
     serve.add_argument("model", metavar="MODEL", type=Path, help="a folder: an exported model's, or a run's")
     for name in ServeSettings.model_fields:
         _add_config_flag(serve, name, ServeSettings)
+
+
+def _add_jobs(parser: argparse.ArgumentParser, told: str) -> None:
+    parser.add_argument("--jobs", metavar="…", type=int, default=1, help=f"{told} (default: 1)")
 
 
 def _add_running_flags(parser: argparse.ArgumentParser, overwriting: argparse._ActionsContainer) -> None:

@@ -2,15 +2,19 @@
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lora_distill.cache import Cache, entry_name
 from lora_distill.config import Config, Role
 from lora_distill.data.tokens import Tokens
 from lora_distill.experiment import prepare_run
+from lora_distill.launching import threads_each
 from lora_distill.measuring import Activated, Costs, Measurements, Work, read_by
 from lora_distill.memory import peak_memory
 from lora_distill.planning import Plan, PlannedRun
@@ -27,19 +31,32 @@ from lora_distill.trainings import Model, models_of, splits_of, trainings
 logger = logging.getLogger(__name__)
 
 
-def plan_suite(suite: Suite) -> Plan:
+def plan_suite(suite: Suite, jobs: int = 1) -> Plan:
     """Prepare every run that is to be trained, see what it would train, and measure a few steps of each kind.
 
     Args:
         suite: without faults.
+        jobs: as for `running.run_suite`; threads are a part of what makes a model.
     """
-    with remembering(), tempfile.TemporaryDirectory() as folder:
+    with remembering(), tempfile.TemporaryDirectory() as folder, _as_one_of(jobs):
         forecast = _Forecast(Measurements(Path(folder)))
         for name, config in suite.runs.items():
             if not RunFolder.of(config).done:
                 forecast.add(name, config)
     cache = forecast.cache
-    return Plan(forecast.runs, int(forecast.disk), cache.grown, cache.before, peak_memory())
+    return Plan(forecast.runs, int(forecast.disk), cache.grown, cache.before, peak_memory(), jobs)
+
+
+@contextmanager
+def _as_one_of(jobs: int) -> Iterator[None]:
+    """With the threads that each of several processes has."""
+    before = torch.get_num_threads()
+    if jobs > 1:
+        torch.set_num_threads(threads_each(jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Forecast:

@@ -40,6 +40,7 @@ class Plan:
         cache: bytes that the cache will grow by.
         cache_entries: names of the entries that will grow, and the bytes that they take already.
         memory: bytes that the process took at most when steps were measured; many more steps take somewhat more.
+        jobs: how many run at a time, each with its share of the threads and so of other bits than with another number.
     """
 
     runs: list[PlannedRun]
@@ -47,6 +48,7 @@ class Plan:
     cache: int
     cache_entries: dict[str, int]
     memory: int
+    jobs: int
 
     @property
     def seconds(self) -> float:
@@ -74,29 +76,44 @@ def describe_plan(plan: Plan, suite: Suite) -> list[str]:
     roles = ", ".join(counted(trained.count(role), role_noun(role)) for role in ROLES if role in trained)
     finished = len(suite.runs) - len(plan.runs)
     said = f"{counted(len(plan.runs), 'run')} to do" + (f", {finished} finished" if finished else "")
+    order, each = "one run after the other", ""
+    if plan.jobs > 1:
+        order, each = f"{plan.jobs} runs at a time if none has to wait for another", " for each"
     return [
         f"{said}: {counted(len(trained), 'training')} ({roles or 'all is there'}); without sharing, {asked}.",
-        f"About {duration(plan.seconds)}, one run after the other, {byte_size(plan.disk)} for runs and what they"
-        f" share, {byte_size(plan.cache)} for the cache, {byte_size(plan.memory)} of memory or more.",
+        f"About {duration(plan.seconds / plan.jobs)}, {order}, {byte_size(plan.disk)} for runs and what they"
+        f" share, {byte_size(plan.cache)} for the cache, {byte_size(plan.memory)} of memory or more{each}.",
     ]
 
 
 def compare_plan(suite: Suite) -> list[str]:
-    """How far a finished suite's plan was off, in sentences; none where no plan was made before it ran."""
+    """How far a finished suite's plan was off, in sentences.
+
+    None where no plan was made before it ran, or for another number of jobs; of several at a time, seconds are not
+    compared, for a run's are spent beside others and in waiting for them.
+    """
     plan = _kept_plan(suite)
     runs = [RunFolder.of(suite.runs[run.name]) for run in plan.runs] if plan else []
-    if not plan or not all(run.finished for run in runs):
+    folders = [folder for run in plan.runs for folder in _folders(run, suite.runs[run.name])] if plan else []
+    if not plan or not all(run.finished for run in runs) or not all(folder.is_dir() for folder in folders):
         return []
-    seconds = sum(run.results()["seconds"] for run in runs)
-    folders = [folder for run in plan.runs for folder in _folders(run, suite.runs[run.name])]
+    results = [run.results() for run in runs]
+    seconds = sum(each["seconds"] for each in results)
+    memory = max(each["cost"].get("peak_memory", 0) for each in results)  # an earlier version's runs do not say it
     disk = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
     entries = [entry for entry in Cache(cache_folder()).entries() if entry.name in plan.cache_entries]
     cache = sum(entry.size for entry in entries) - sum(plan.cache_entries.values())
-    return [
-        f"Planned {duration(plan.seconds)}, took {duration(seconds)} ({_off(plan.seconds, seconds)});"
-        f" planned {byte_size(plan.disk + plan.cache)} of disk, took {byte_size(disk + cache)}"
-        f" ({_off(plan.disk + plan.cache, disk + cache)})."
+    compared = [
+        (duration, "", plan.seconds, seconds if plan.jobs == 1 else 0),
+        (byte_size, " of disk", plan.disk + plan.cache, disk + cache),
+        (byte_size, " of memory", plan.memory, memory),
     ]
+    told = "; ".join(
+        f"planned {show(planned)}{what}, took {show(took)} ({_off(planned, took)})"
+        for show, what, planned, took in compared
+        if took
+    )
+    return [f"{told[0].upper()}{told[1:]}."]
 
 
 def _kept_plan(suite: Suite) -> Plan | None:
@@ -123,5 +140,5 @@ def duration(seconds: float) -> str:
 
 
 def _off(planned: float, measured: float) -> str:
-    difference = planned / measured - 1 if measured else 0.0
+    difference = planned / measured - 1
     return f"{abs(difference):.0%} {'more' if difference > 0 else 'less'} was planned"
