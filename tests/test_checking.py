@@ -68,6 +68,44 @@ def test_all_faults_are_told_at_once_each_with_its_line_whatever_their_kind(fold
     assert [path.name for path in (folder / "outputs" / "lora_distillation").iterdir()] == ["suite-taken"]
 
 
+MANY = [
+    ("base:", None),
+    ("  base_model: ./base", None),
+    ("  dataset: absent.csv", "absent.csv: no such file"),
+    ("  teacher_target_layers: 2", None),
+    ("  student_target_layers: 9", "student_target_layers 9: ./base has 3 layers. Ask for at most 3."),
+    ("  batch_size: 0", "greater than or equal to 1"),
+    ("experiments:", None),
+    ("  one: {alpha: 2, teacher_lora_r: 64,", "less than or equal to 1"),
+    ("    target_modules: [qkv]}", "roberta has no linear module qkv in its layers"),
+    ("  two: {student_target_layers: 3, temprature: 2, student_lora_r: 64,", "did you mean temperature?"),
+    ("    teacher_target_layers: 8}", "teacher_target_layers 8: ./base has 3 layers"),
+    ("  three: {base_model: ./absent}", "base model ./absent: no such folder."),
+    ("  four: {base_model: ./absent, dataset: rows.csv,", "base model ./absent: no such folder."),
+    ("    text_column: txt}", "no column 'txt'"),
+]
+
+
+def test_a_fault_hides_no_other_of_the_same_experiment(folder: Path) -> None:
+    begin("suite-two", alpha=0.9)  # what it differs in is not at fault here, for the settings are not whole
+    (folder / "suite.yaml").write_text("\n".join(line for line, _ in MANY))
+    with pytest.raises(UserError) as error:
+        read_suite(Path("suite.yaml"), {}, {}, check=misfits)
+    told = re.findall(r"^suite\.yaml, line (\d+): (.*)", str(error.value), flags=re.MULTILINE)
+    expected = [(number, said) for number, (_, said) in enumerate(MANY, 1) if said]
+    expected += [(8, "rank 64: the smallest adapted matrix"), (10, "rank 64: the smallest adapted matrix")]
+    for number, said in expected:
+        assert any(int(line) == number and said in each for line, each in told), (number, said, str(error.value))
+    assert len(told) == len(expected), str(error.value)
+
+
+def test_a_name_that_is_taken_hides_no_fault(folder: Path) -> None:
+    begin("suite-a", alpha=0.9)
+    (folder / "suite.yaml").write_text(f"{BASE}\nexperiments:\n  a: {{teacher_lora_r: 64}}\n")
+    with pytest.raises(UserError, match=r"(?s)a run with another config.*line 3: teacher_lora_r: rank 64"):
+        read_suite(Path("suite.yaml"), {}, {}, check=misfits)
+
+
 def begin(name: str, **settings: object) -> RunFolder:
     config = make_config({"exp_name": name, **settings}, {})
     run = RunFolder.of(config)

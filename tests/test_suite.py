@@ -57,7 +57,7 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
 
 def test_a_file_without_experiments_is_refused_before_anything_is_looked_up(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no experiments"):
-        read_suite(write(tmp_path, "base: {}\n"), {}, {}, check=lambda _: pytest.fail("something was looked up"))
+        read_suite(write(tmp_path, "base: {}\n"), {}, {}, check=lambda *_: pytest.fail("something was looked up"))
 
 
 def test_the_suites_that_are_shipped_are_whole() -> None:

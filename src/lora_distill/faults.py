@@ -39,6 +39,16 @@ def find_faults(kind: type[BaseModel], values: Mapping[str, Any], origins: Mappi
     return []
 
 
+def sound(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """These values without those that are at fault."""
+    try:
+        kind(**values)
+    except ValidationError as error:
+        faulty = {fault["loc"][0] for fault in error.errors()}
+        return {name: value for name, value in values.items() if name not in faulty}
+    return dict(values)
+
+
 _REASONS = {
     "bool_parsing": "is neither true nor false",
     "byte_size": "is no size",

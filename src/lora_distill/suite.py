@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 from lora_distill.config import ROLES, Config
 from lora_distill.errors import UserError
-from lora_distill.faults import find_faults
-from lora_distill.run_folder import RunFolder
+from lora_distill.faults import find_faults, sound
+from lora_distill.run_folder import PLACES, RunFolder
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
 KEYS = ("name", "base", "experiments", "grid", "seeds", "roles")
@@ -60,7 +60,7 @@ def read_suite(
     flag_origins: Mapping[str, str],
     *,
     only: str | None = None,
-    check: Callable[[Suite], list[str]] | None = None,
+    check: Callable[[Suite, Container[str]], list[str]] | None = None,
 ) -> Suite:
     """Read a suite file.
 
@@ -73,7 +73,7 @@ def read_suite(
         flags: settings that win over the file's, for every experiment.
         flag_origins: where they stand, for messages.
         only: take the experiments whose names fit this pattern.
-        check: finds what else is wrong with experiments; is asked about those that are without fault so far.
+        check: finds what else is wrong with experiments, and is told which of them lack a setting that is at fault.
 
     Raises:
         UserError: with a line for each fault of the whole file; or no experiment fits the pattern.
@@ -87,6 +87,7 @@ def read_suite(
     if not experiments.values and not grid.values and not faults:
         raise UserError(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
     found: dict[str, Config] = {}
+    faulty: set[str] = set()
     origins_of: dict[str, dict[str, str]] = {}
     for experiment, place, values, origins in _expand(experiments, grid, faults):
         settings = base.values | values | dict(flags)
@@ -101,13 +102,16 @@ def read_suite(
         plain["exp_name"] = f"{name}-{experiment}"
         here = find_faults(Config, plain, places)
         faults += [fault for fault in here if fault not in faults]
-        if not here:
+        if here:
+            faulty.add(experiment)
+            plain = sound(Config, plain)
+        if {"exp_name", *settings.keys() & set(PLACES)} <= plain.keys():  # else other data or models would be asked
             found[experiment], origins_of[experiment] = Config(**plain), places
     suite = replace(_with_seeds(name, found, seeds), origins=origins_of)
     faults += _name_clashes(suite)
     if only and not faults:
         suite = suite.only(only)
-    faults += check(suite) if check else []
+    faults += check(suite, faulty) if check else []
     if faults:
         raise UserError("\n".join(dict.fromkeys(faults)))
     return suite
