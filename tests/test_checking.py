@@ -87,7 +87,7 @@ MANY = [
 
 
 def test_a_fault_hides_no_other_of_the_same_experiment(folder: Path) -> None:
-    begin("suite-two", alpha=0.9)  # what it differs in is not at fault here, for the settings are not whole
+    begin("suite-two-seed-0", alpha=0.9)  # what it differs in is not at fault here, for the settings are not whole
     (folder / "suite.yaml").write_text("\n".join(line for line, _ in MANY))
     with pytest.raises(UserError) as error:
         read_suite(Path("suite.yaml"), {}, {}, check=misfits)
@@ -100,7 +100,7 @@ def test_a_fault_hides_no_other_of_the_same_experiment(folder: Path) -> None:
 
 
 def test_a_name_that_is_taken_hides_no_fault(folder: Path) -> None:
-    begin("suite-a", alpha=0.9)
+    begin("suite-a-seed-0", alpha=0.9)
     (folder / "suite.yaml").write_text(f"{BASE}\nexperiments:\n  a: {{teacher_lora_r: 64}}\n")
     with pytest.raises(UserError, match=r"(?s)a run with another config.*line 3: teacher_lora_r: rank 64"):
         read_suite(Path("suite.yaml"), {}, {}, check=misfits)
