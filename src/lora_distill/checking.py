@@ -95,6 +95,8 @@ def _faults(config: Config, check: Callable[[], object], origins: Mapping[str, s
 
 def _setting(error: UserError, config: Config, origins: Mapping[str, str]) -> str:
     """The setting of those that were given that a fault is about; `exp_name` where it is about none."""
+    if isinstance(error, TakenError):  # it tells other settings, too
+        return "exp_name"
     message = str(error)
     first = message.splitlines()[0]
     named = [name for name in re.findall(r"--(\w+)", message) if name != "exp_name"]
