@@ -92,7 +92,8 @@ def test_a_plan_is_made_of_runs_that_are_to_be_trained_again(
 def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:
     code, out, err = run("plan", "--alpha", 0.3)
     assert (code, out) == (2, "")
-    taken = "--classes, --base_model, --base_depth, --student_budget, --use_dora"
+    taken = "--classes, --base_model, --base_depth, --student_budget, --use_dora, --student_lora_r,"
+    taken += " --student_target_layers, --student_rank_pattern, --target_modules"
     assert err == f"error: --alpha: is for a suite; give its FILE. Without one, plan takes {taken}.\n"
     code, out, err = run("plan", "s.yaml", "--classes", 4)
     assert (code, out) == (2, "")
@@ -112,6 +113,18 @@ def test_a_budget_is_planned_for_a_cut_encoder_too(run: Run, tiny: Callable[[str
     assert all(name in dora for name in ("query,key,value", "attention", "all-linear"))
     assert dora != whole
     assert "has 3 layers" in run("plan", "--base_model", tiny("bert"), "--base_depth", 4)[2]
+
+
+def test_a_budget_says_what_does_not_fit_and_what_the_asked_student_takes(
+    run: Run, tiny: Callable[[str], Path]
+) -> None:
+    asked = "--student_lora_r", 2, "--student_rank_pattern", "2=4", "--target_modules", "query"
+    code, out, _ = run("plan", "--base_model", tiny("bert"), "--student_budget", 1000, *asked)
+    assert code == 0
+    assert "over the budget with rank 1 already" in out
+    assert "\nAsked for: 644 trainable parameters, 512 in LoRA of rank 2 on 3 layers (4 on layer 2), 132 in the" in out
+    code, _, err = run("plan", "--base_model", tiny("bert"), "--student_budget", 600, *asked)
+    assert (code, "44 over its budget of 600" in err) == (2, True)
 
 
 def test_the_cache_is_listed_and_cleared(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

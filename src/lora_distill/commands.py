@@ -23,10 +23,12 @@ from lora_distill.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from lora_distill.evidence import Evidence
+    from lora_distill.model.adapter import Classifier
     from lora_distill.running import SuiteResult
     from lora_distill.suite import Suite
 
-OF_THE_BUDGET = ("base_model", "base_depth", "student_budget", "use_dora")
+OF_ONE_STUDENT = ("student_lora_r", "student_target_layers", "student_rank_pattern", "target_modules")
+OF_THE_BUDGET = ("base_model", "base_depth", "student_budget", "use_dora", *OF_ONE_STUDENT)
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -227,7 +229,7 @@ def plan(arguments: argparse.Namespace) -> int:
 def _plan_budget(config: Config, classes: int) -> int:
     from lora_distill.model.adapter import load_classifier, outline
     from lora_distill.model.base import resolve_base_model
-    from lora_distill.model.budget import all_that_fit
+    from lora_distill.model.budget import all_fits
     from lora_distill.model.cut import Cut, cut_config
     from lora_distill.reporting.tables import budget_table
 
@@ -240,10 +242,33 @@ def _plan_budget(config: Config, classes: int) -> int:
         if cut.depth and cut.depth > layers:
             raise UserError(f"--base_depth {cut.depth}: {base.name} has {counted(layers, 'layer')}.")
         classifier = outline(classifier, cut_config(classifier.model.config, cut))
-        fits = all_that_fit(classifier, config.student_budget, dora=config.use_dora)
+        fits = all_fits(classifier, config.student_budget, dora=config.use_dora)
+        asked = _asked_student(config, classifier) if config.model_fields_set & set(OF_ONE_STUDENT) else ""
     console().print(budget_table(fits, config.base_model, config.student_budget))
     print_lines("", "Rank: the largest power of two that fits; smaller ones do, too.")
+    if not all(fit.rank for fit in fits):
+        print_lines("Without a rank: over the budget with rank 1 already, which is what is counted.")
+    if asked:
+        print_lines(asked)
     return OK
+
+
+def _asked_student(config: Config, classifier: "Classifier") -> str:
+    """What the very student takes that the flags ask for; it is refused if it is over its budget."""
+    from lora_distill.model.adapter import AdapterSettings, attach_adapter
+    from lora_distill.model.budget import check_budget
+    from lora_distill.model.layers import count_layers
+
+    if config.is_default("student_target_layers"):
+        layers = min(config.student_target_layers, count_layers(classifier.model))
+        config = config.model_copy(update={"student_target_layers": layers})
+    settings = AdapterSettings.of(config, "student")
+    count = check_budget(attach_adapter(classifier, settings, seed=0), config.student_budget)
+    ranks = ", ".join(f"{rank} on layer {layer}" for layer, rank in settings.rank_pattern)
+    return (
+        f"Asked for: {count.total:,} trainable parameters, {count.lora:,} in LoRA of rank {settings.rank} on"
+        f" {counted(settings.target_layers, 'layer')}{f' ({ranks})' if ranks else ''}, {count.head:,} in the head."
+    )
 
 
 def cache(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from transformers import BertConfig, DistilBertConfig, PreTrainedConfig, Roberta
 
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import attach_adapter
-from lora_distill.model.budget import all_that_fit, check_budget, count_trainable
+from lora_distill.model.budget import all_fits, check_budget, count_trainable
 from tests.model.test_adapter import from_config, settings
 
 
@@ -90,7 +90,7 @@ def test_when_only_rank_one_on_few_layers_fits() -> None:
 @pytest.mark.parametrize("dora", [False, True])
 def test_all_that_fit_do_and_twice_the_rank_would_not(config: PreTrainedConfig, dora: bool) -> None:
     classifier = from_config(config)
-    fits = all_that_fit(classifier, 1_000_000, dora=dora)
+    fits = all_fits(classifier, 1_000_000, dora=dora)
     assert [fit.count.total for fit in fits] == sorted((fit.count.total for fit in fits), reverse=True)
     assert {fit.modules for fit in fits} >= {("attention",), ("all-linear",)}
     assert len({fit.modules for fit in fits}) == 3
@@ -104,4 +104,20 @@ def test_all_that_fit_do_and_twice_the_rank_would_not(config: PreTrainedConfig, 
 
 def test_where_the_head_alone_is_too_large_nothing_fits() -> None:
     with pytest.raises(UserError, match=r"593,668 in the head\.\n.*nothing fits"):
-        all_that_fit(from_config(RobertaConfig()), 500_000)
+        all_fits(from_config(RobertaConfig()), 500_000)
+
+
+def test_what_does_not_fit_stands_behind_what_does_with_what_it_would_take() -> None:
+    fits = all_fits(from_config(BertConfig()), 20_000)
+    assert len(fits) == 3 * BertConfig().num_hidden_layers
+    fitting = [fit for fit in fits if fit.rank]
+    over = fits[len(fitting) :]
+    assert fitting
+    assert over
+    assert not any(fit.rank for fit in over)
+    assert all(fit.count.total <= 20_000 for fit in fitting)
+    assert [fit.count.total for fit in over] == sorted(fit.count.total for fit in over)
+    assert over[0].count.total > 20_000
+    chosen = replace(settings(1, over[0].layers), target_modules=over[0].modules)
+    with pytest.raises(UserError, match="over its budget"):
+        check_budget(attach_adapter(from_config(BertConfig()), chosen, seed=0), 20_000)

@@ -69,13 +69,13 @@ class OverBudgetError(UserError):
 
 @dataclass(frozen=True)
 class Fit:
-    """An adapter that is within a budget.
+    """How an adapter of so many layers fits into a budget.
 
     Attributes:
         modules: what names the adapted linear modules of a layer.
         layers: how many are adapted.
-        rank: the largest power of two that fits.
-        count: what it trains.
+        rank: the largest power of two that fits; 0 if not even rank 1 does.
+        count: what it trains; of rank 1 if none fits.
     """
 
     modules: tuple[str, ...]
@@ -84,10 +84,10 @@ class Fit:
     count: ParameterCount
 
 
-def all_that_fit(classifier: Classifier, budget: int, *, dora: bool = False) -> list[Fit]:
-    """The adapters within a budget: for query, key and value, attention and all linear modules, and each depth.
+def all_fits(classifier: Classifier, budget: int, *, dora: bool = False) -> list[Fit]:
+    """How adapters fit into a budget: of query, key and value, attention and all linear modules, and of each depth.
 
-    The one that spends most comes first.
+    The one that spends most comes first, and behind all that fit those that do not, the smallest first.
 
     Args:
         classifier: is left as it is.
@@ -97,29 +97,28 @@ def all_that_fit(classifier: Classifier, budget: int, *, dora: bool = False) -> 
     Raises:
         UserError: nothing fits; says why.
     """
-    fits, over = [], None
+    fits, smallest_student = [], None
     total_layers = count_layers(classifier.model)
     for modules in (tuple(find_target_modules(classifier.model)), (ATTENTION,), (ALL_LINEAR,)):
         smallest = AdapterSettings(1, 1, 1, modules, 0.0, "last", dora=dora)
         model = attach_adapter(outline(classifier), smallest, seed=0)
         unit = count_trainable(model)
-        if unit.total > budget:
-            over = over or (model, unit)
-            continue
+        smallest_student = smallest_student or (model, unit)
         most, cost = largest_rank(classifier.model, smallest), LayerCost.of(model)
         for layers in range(1, total_layers + 1):
             rank = min(cost.largest_rank((budget - unit.head) // layers), most)
-            if rank > 0:
-                rank = 2 ** (rank.bit_length() - 1)
-                lora = layers * cost.at(rank)
-                fits.append(Fit(modules, layers, rank, ParameterCount(lora + unit.head, lora, unit.head)))
-    if not fits and over:
-        model, unit = over
+            rank = 2 ** (rank.bit_length() - 1) if rank > 0 else 0
+            lora = layers * cost.at(max(rank, 1))
+            fits.append(Fit(modules, layers, rank, ParameterCount(lora + unit.head, lora, unit.head)))
+    if smallest_student and not any(fit.rank for fit in fits):
+        model, unit = smallest_student
         raise UserError(
             f"the smallest student has {unit.total:,} trainable parameters: {unit.lora:,} in LoRA, {unit.head:,} in the"
             f" head.\n{_what_fits(model, unit, budget)}"
         )
-    return sorted(fits, key=lambda fit: (-fit.count.total, fit.modules, fit.layers))
+    return sorted(
+        fits, key=lambda fit: (not fit.rank, fit.count.total * (-1 if fit.rank else 1), fit.modules, fit.layers)
+    )
 
 
 @dataclass(frozen=True)

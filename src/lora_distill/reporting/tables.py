@@ -197,7 +197,7 @@ def class_table(results: dict[str, Any]) -> Table:
 
 
 def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
-    """One row for each adapter that is within the budget, the one that spends most first."""
+    """One row for each way to adapt a student, the one that spends most of the budget first, then those over it."""
     title = f"Students of {one_line(base_model)} within {budget:,} trainable parameters"
     table = _table(
         title, "--target_modules", "--student_\ntarget_layers", "--student_\nlora_r", "LoRA", "Head", "Total", "Spent"
@@ -205,7 +205,10 @@ def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
     for fit in fits:
         count = fit.count
         numbers = (f"{number:,}" for number in (count.lora, count.head, count.total))
-        table.add_row(",".join(fit.modules), str(fit.layers), str(fit.rank), *numbers, percent(count.total / budget))
+        rank, style = (str(fit.rank), "") if fit.rank else (ABSENT, "dim")
+        table.add_row(
+            ",".join(fit.modules), str(fit.layers), rank, *numbers, percent(count.total / budget), style=style
+        )
     return table
 
 
