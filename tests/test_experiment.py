@@ -20,7 +20,7 @@ from lora_distill.config import ROLES, Config, Role, make_config
 from lora_distill.data.sources import load_dataset
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.metrics import temperature_scaling
-from lora_distill.experiment import drawn_by_seed, run_experiment, train_student
+from lora_distill.experiment import drawn_by_seed, run_experiment, train_role
 from lora_distill.made_with import VERSIONED
 from lora_distill.preparation import prepare
 from lora_distill.run_folder import RunFolder
@@ -139,7 +139,7 @@ def test_what_was_trained_for_validation_only_is_judged_when_an_experiment_asks(
     untaught = {"teacher_lora_r": 16, "teacher_target_layers": 8}  # the defaults again
     teacher = {"teacher_checkpoint": str(done[0]), **untaught} if given else {}
     config = config_of(tiny("roberta"), rows, tmp_path, exp_name="later", **teacher)
-    outcome = train_student(config, nobody)
+    outcome = train_role(config, "student", nobody)
     assert "test" not in outcome.logits
     kept = list((tmp_path / ".artefacts").glob("*/logits.safetensors"))
     assert len(kept) == 2

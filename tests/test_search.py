@@ -117,10 +117,35 @@ def test_what_does_not_fit_the_model_is_told_with_the_rest_and_only_of_what_is_s
     assert list(asked[0].space) == ["alpha"]
 
 
+def test_the_control_is_searched_between_its_own_bounds_or_the_student_s(tmp_path: Path) -> None:
+    space = (
+        "search:\n  alpha: {low: 0, high: 1}\n  learning_rate: {low: 1e-4, high: 1e-3}\n"
+        "  num_epochs: {low: 2, high: 9}\n"
+    )
+    search = read_search(write(tmp_path, space), {}, {})
+    assert search.of_student() == search
+    control = search.of_control({"alpha": 0.5, "num_epochs": 4, "learning_rate": 2e-4}, "its")
+    assert control.space == {
+        "control_learning_rate": Range(1e-4, 1e-3, log=False),
+        "control_num_epochs": Range(2, 4, log=False),  # no more than the student's
+    }
+    config = control.config({"control_num_epochs": 3}, "run")
+    assert (config.alpha, config.num_epochs, config.control_num_epochs) == (0.5, 4, 3)
+    own = read_search(write(tmp_path, space + "  control_num_epochs: {choices: [10, 30]}\n"), {}, {})
+    assert set(own.of_student().space) == {"alpha", "learning_rate", "num_epochs"}
+    given = {"control_learning_rate": "1e-5"}
+    values = {"alpha": 0.5, "num_epochs": 4, "learning_rate": 2e-4}
+    assert own.of_control(values, "its").space["control_num_epochs"] == Choices((10, 30))
+    fixed = read_search(write(tmp_path, space), given, {"control_learning_rate": "--control_learning_rate"})
+    assert set(fixed.of_control(values, "its").space) == {"control_num_epochs"}
+    chosen = read_search(write(tmp_path, "search:\n  num_epochs: {choices: [2, 4, 8]}\n"), {}, {})
+    assert chosen.of_control({"num_epochs": 4}, "its").space == {"control_num_epochs": Choices((2, 4))}
+
+
 def test_what_is_fixed_is_a_setting() -> None:
     assert set(Config.model_fields) >= FIXED
 
 
 def test_the_search_that_is_shipped_is_whole() -> None:
     search = read_search(CONFIGS / "search.yaml", {}, {})
-    assert (search.name, search.trials, len(search.space)) == ("search", 12, 4)
+    assert (search.name, search.trials, len(search.space)) == ("search", 12, 5)

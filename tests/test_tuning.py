@@ -68,7 +68,7 @@ def test_a_trial_that_fails_is_told_and_the_next_is_run(
     def diverge(*_: object) -> None:
         raise UserError("student: the loss is nan\nLower it.")
 
-    monkeypatch.setattr(tuning, "train_student", diverge)
+    monkeypatch.setattr(tuning, "train_role", diverge)
     trials = run_trials(read_search(write(tmp_path, base, trials=2), {}, {}))
     assert [(each.state, each.message) for each in trials] == [("failed", "student: the loss is nan")] * 2
 
@@ -79,7 +79,7 @@ def test_trials_of_another_encoder_are_not_compared(
     def diverge(*_: object) -> None:
         raise UserError("student: the loss is nan")
 
-    monkeypatch.setattr(tuning, "train_student", diverge)
+    monkeypatch.setattr(tuning, "train_role", diverge)
     encoder = tiny_model("bert", tmp_path / "encoder")
     search = read_search(write(tmp_path, base | {"base_model": str(encoder)}, trials=1), {}, {})
     assert run_trials(search) == run_trials(search)

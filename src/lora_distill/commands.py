@@ -22,10 +22,13 @@ from lora_distill.store import write_json
 from lora_distill.yaml_file import read_yaml
 
 if TYPE_CHECKING:
+    from lora_distill.config import Role
     from lora_distill.evidence import Evidence
     from lora_distill.model.adapter import Classifier
     from lora_distill.running import SuiteResult
+    from lora_distill.search import Scalar, Search
     from lora_distill.suite import Suite
+    from lora_distill.tuning import TrialResult
 
 OF_ONE_STUDENT = ("student_lora_r", "student_target_layers", "student_rank_pattern", "target_modules")
 OF_THE_BUDGET = ("base_model", "base_depth", "student_budget", "use_dora", *OF_ONE_STUDENT)
@@ -76,19 +79,15 @@ def _point_to(folder: Path, *, is_new: bool) -> int:
 
 def tune(arguments: argparse.Namespace) -> int:
     """A search of settings, and its winner."""
-    from lora_distill.reporting.tables import trials_table
     from lora_distill.running import run_or_read
     from lora_distill.search import read_search
-    from lora_distill.tuning import misfits, run_trials, winner
+    from lora_distill.tuning import misfits
 
     with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
         search = read_search(arguments.file, *given(arguments), misfits)
     try:
-        with warnings.catch_warnings(action="ignore"):
-            trials = run_trials(search)
-        console().print(trials_table(trials))
-        best = winner(trials)
-        config = search.config(best.settings, search.name)
+        settings, said = _search(search)
+        config = search.config(settings, search.name)
         run = RunFolder.of(config)
         finished = run.finished
         results = run_or_read(config, resume=run.begun, overwrite=False)
@@ -98,10 +97,37 @@ def tune(arguments: argparse.Namespace) -> int:
     except TakenError as error:
         raise UserError(f"{error.reason}\nGive the search another `name`, or move that run away.") from None
     print_results([results])
-    print_lines(f"The best is trial {best.number + 1}. Its settings, for train --config: {run.path / CONFIG}")
-    if "control" in results:
-        print_lines("Settings were chosen for the student; the control was not tuned, which flatters the student.")
+    print_lines(*said, f"Their settings, for train --config: {run.path / CONFIG}")
     return _point_to(run.path, is_new=not finished)
+
+
+def _search(search: "Search") -> "tuple[dict[str, Scalar], list[str]]":
+    """The best settings of a student and then of its control, and what there is to say of the choice."""
+    settings: dict[str, Scalar] = {}
+    said, number = [], 0  # of the student's trial, by which the control's search is told from that of another student's
+    student = search.of_student()
+    if student.space:
+        best = _best(student, "student")
+        settings, number = best.settings, best.number + 1
+        said.append(f"The best student is that of trial {number}.")
+    control = search.of_control(settings, f"{search.name}-control-{number}")
+    if search.config(settings).no_control:
+        return settings, said
+    if not control.space:
+        told = "The control has the student's settings, which were chosen for the student: that flatters the student."
+        return settings, [*said, told]
+    best = _best(control, "control")
+    return settings | best.settings, [*said, f"The best control is that of its trial {best.number + 1}."]
+
+
+def _best(search: "Search", role: "Role") -> "TrialResult":
+    from lora_distill.reporting.tables import trials_table
+    from lora_distill.tuning import run_trials, winner
+
+    with warnings.catch_warnings(action="ignore"):
+        trials = run_trials(search, role)
+    console().print(trials_table(trials, role))
+    return winner(trials)
 
 
 def suite(arguments: argparse.Namespace) -> int:

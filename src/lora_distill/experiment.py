@@ -187,14 +187,15 @@ def _enough_memory(device: str) -> Iterator[None]:
         ) from error
 
 
-def train_student(config: Config, observe: Observer) -> Outcome:
-    """Train the teacher of a config and its student, as far as validation shows: the test split is left alone.
+def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
+    """Train a role of a config, a student's teacher before it, as far as validation shows: test is left alone.
 
     Nothing is written but what the runs of the output folder share.
 
     Args:
         config: as it was asked for; its name is not used.
-        observe: of the student's training, if it is trained.
+        role: "student" or "control".
+        observe: of its training, if it is trained.
 
     Raises:
         UserError: something that was given is wrong; an OverBudgetError where only the student is too large.
@@ -202,8 +203,9 @@ def train_student(config: Config, observe: Observer) -> Outcome:
     prepared = prepare(config)
     with prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
         wanted = trainings(prepared)
-        run_training(prepared, wanted["teacher"], 0.0, nobody, judged=False)
-        return run_training(prepared, wanted["student"], 0.0, observe, judged=False)
+        if role == "student":
+            run_training(prepared, wanted["teacher"], 0.0, nobody, judged=False)
+        return run_training(prepared, wanted[role], 0.0, observe, judged=False)
 
 
 def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:

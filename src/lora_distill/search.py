@@ -1,7 +1,7 @@
 """A search of settings, read whole from its file: what is varied, and between which bounds."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ TRIALS = 20
 # Trials are compared on the same rows and within the same budget, and only what a student becomes is searched.
 FIXED = {
     *("exp_name", "output_dir", "seed", "dataset", "text_column", "label_column", "max_train_rows", "labels_per_class"),
-    *("text_pair_column", "unlabelled", "control_learning_rate", "control_num_epochs"),
+    *("text_pair_column", "unlabelled"),
     *("validation_fraction", "test_fraction", "student_budget", "teacher_label_map", "no_control", "logging_steps"),
     *("preset", "report_to", "cache_limit", "device", "precision"),
 }
+OF_THE_CONTROL = ("control_learning_rate", "control_num_epochs")  # all else it shares with the student
 BOUNDS = ("low", "high")
 Scalar = str | int | float | bool
 
@@ -42,6 +43,10 @@ class Range:
         """The values that show whether all of it can be had."""
         return [self.low, self.high]
 
+    def up_to(self, most: int) -> "Range":
+        """What of it is no more than that."""
+        return replace(self, low=min(self.low, most), high=min(self.high, most))
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -53,6 +58,10 @@ class Choices:
     def extremes(self) -> list[Scalar]:
         """The values that show whether all of it can be had."""
         return list(self.values)
+
+    def up_to(self, most: int) -> "Choices":
+        """Those of them that are no more than that."""
+        return Choices(tuple(value for value in self.values if int(value) <= most))
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,30 @@ class Search:
     def config(self, values: Mapping[str, Scalar], exp_name: str = "") -> Config:
         """The experiment with these values of what is varied."""
         return Config(**(self.base | dict(values) | {"exp_name": exp_name}))
+
+    def of_student(self) -> "Search":
+        """What is searched for the student: all but what the control has for itself."""
+        return replace(self, space={name: each for name, each in self.space.items() if name not in OF_THE_CONTROL})
+
+    def of_control(self, values: Mapping[str, Scalar], name: str) -> "Search":
+        """What is searched for the control of the student with these values.
+
+        That is its learning rate and epochs: between bounds of their own where they have some, else where they are
+        searched for the student, too, between the same, and with no more epochs than the student has.
+
+        Args:
+            values: of what was searched for the student.
+            name: of this search.
+        """
+        space: dict[str, Range | Choices] = {}
+        for own in OF_THE_CONTROL:
+            shared = own.removeprefix("control_")
+            if own in self.space:
+                space[own] = self.space[own]
+            elif shared in self.space and own not in self.base:
+                is_epochs = shared == "num_epochs"
+                space[own] = self.space[shared].up_to(int(values[shared])) if is_epochs else self.space[shared]
+        return replace(self, name=name, base=self.base | dict(values), space=space)
 
 
 def read_search(

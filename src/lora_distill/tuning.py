@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lora_distill.config import Config
+from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
-from lora_distill.experiment import train_student
+from lora_distill.experiment import train_role
 from lora_distill.model.budget import OverBudgetError
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.remembering import remembering
@@ -97,8 +97,8 @@ def storage_of(search: Search) -> Path:
     return Path(search.config({}).output_dir) / f"{search.name}.trials.db"
 
 
-def run_trials(search: Search) -> list[TrialResult]:
-    """Run what is left of a search's trials.
+def run_trials(search: Search, role: Role = "student") -> list[TrialResult]:
+    """Run what is left of a search's trials, of student or control.
 
     The trial that was running when the process died goes on under its number, from its last whole epoch; the draws of
     each trial have a seed of their own, so that the trials are those of a search that nothing stopped.
@@ -119,7 +119,7 @@ def run_trials(search: Search) -> list[TrialResult]:
         )
         _admit(study, search, path)
         while len(done := [each for each in study.trials if each.state.is_finished()]) < search.trials:
-            _run(search, study, _next_trial(search, study, len(done)))
+            _run(search, role, study, _next_trial(search, study, len(done)))
         return [_result(each) for each in study.trials]
 
 
@@ -167,10 +167,10 @@ def _next_trial(search: Search, study: optuna.Study, number: int) -> Trial:
     return trial
 
 
-def _run(search: Search, study: optuna.Study, trial: Trial) -> None:
+def _run(search: Search, role: Role, study: optuna.Study, trial: Trial) -> None:
     config = search.config(trial.params)
     shown = ", ".join(f"{name} {value}" for name, value in trial.params.items())
-    logger.info("── trial %d of %d: %s", trial.number + 1, search.trials, shown)
+    logger.info("── %s, trial %d of %d: %s", role, trial.number + 1, search.trials, shown)
     told = set(study.trials[trial.number].intermediate_values)
 
     def observe(line: dict[str, Any]) -> None:
@@ -178,11 +178,11 @@ def _run(search: Search, study: optuna.Study, trial: Trial) -> None:
             if line["epoch"] not in told:  # an epoch that a killed process had reported
                 trial.report(line["accuracy"], line["epoch"])
                 told.add(line["epoch"])
-            if line["epoch"] < config.num_epochs and trial.should_prune():
+            if line["epoch"] < config.own("num_epochs", role) and trial.should_prune():
                 raise Unwanted
 
     try:
-        kept = _kept(train_student(config, observe), trial, told)
+        kept = _kept(train_role(config, role, observe), trial, told)
     except Unwanted:
         logger.info("trial %d: pruned, for it is behind the median of the others", trial.number + 1)
         study.tell(trial, state=TrialState.PRUNED)

@@ -40,10 +40,10 @@ def test_the_best_of_its_trials_becomes_a_run_and_only_that_sees_the_test_split(
     assert done.returncode == 0, done.stderr
     assert judged == ["teacher", "student", "control"]  # of the winner's run
     for words in (
-        "Trials, judged on validation",
+        "Trials of the student, judged on validation",
         "student_lora_r",
-        "The best is trial",
-        "the control was not tuned",
+        "The best student is that of trial",
+        "The control has the student's settings",
         "Report: ",
     ):
         assert words in done.stdout
@@ -68,12 +68,36 @@ def test_the_best_of_its_trials_becomes_a_run_and_only_that_sees_the_test_split(
     assert one.read_bytes() == two.read_bytes()
 
     # Nothing is left to do.
-    monkeypatch.setattr(tuning, "train_student", None)
+    monkeypatch.setattr(tuning, "train_role", None)
     done = call("tune", file)
     assert done.returncode == 0, done.stderr
     assert "already finished" in done.stderr
     refused = call("tune", write(tmp_path, base, seed=1))
     assert (refused.returncode, "holds trials of a search with other seed" in refused.stderr) == (2, True)
+
+
+def test_the_control_is_tuned_as_well_where_what_is_searched_can_be_its_own(
+    base: dict[str, object], tmp_path: Path, call: Command
+) -> None:
+    space = {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}, "alpha": {"low": 0.1, "high": 0.9}}
+    del base["learning_rate"]
+    file = write(tmp_path, base, search=space, trials=3)
+    done = call("tune", file)
+    assert done.returncode == 0, done.stderr
+    search = read_search(file, {}, {})
+    student = winner(run_trials(search))
+    control = search.of_control(student.settings, f"mine-control-{student.number + 1}")
+    trials = run_trials(control, "control")
+    best = winner(trials)
+    assert len(trials) == 3
+    assert {name for each in trials for name in each.settings} == {"control_learning_rate"}
+    assert f"The best control is that of its trial {best.number + 1}." in done.stdout
+    assert "flatters" not in done.stdout
+    made = yaml.safe_load((tmp_path / "out" / "mine" / "config.yaml").read_text())
+    assert made["control_learning_rate"] == best.settings["control_learning_rate"]
+    assert made["learning_rate"] == student.settings["learning_rate"]
+    artefacts = [path for path in (tmp_path / "out" / ".artefacts").glob("control-*") if path.is_dir()]
+    assert len(artefacts) == 3  # the winner's was there
 
 
 def told(search: Search) -> list[tuple[Any, ...]]:

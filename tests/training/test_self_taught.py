@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from lora_distill.config import Config, make_config
 from lora_distill.data.types import UNLABELLED
-from lora_distill.experiment import run_experiment, train_student
+from lora_distill.experiment import run_experiment, train_role
 from lora_distill.preparation import prepare
 from lora_distill.store import ARTEFACTS, read_json
 from lora_distill.training import loop
@@ -122,7 +122,7 @@ def test_stopped_between_the_two_it_goes_on_to_the_same_bits(config: Config, mon
 
 
 def test_a_search_leaves_the_test_split_alone(config: Config) -> None:
-    train_student(config, nobody)
+    train_role(config, "student", nobody)
     teacher = teacher_of(config)
     for each in (teacher.first, teacher.last):
         assert "test" not in load_file(each.artefact().folder / LOGITS)

@@ -22,7 +22,7 @@ from lora_distill.deployment.finished import open_models, open_role
 from lora_distill.errors import UserError
 from lora_distill.evaluate_run import evaluate_run
 from lora_distill.evaluation.calibration import fit_temperature
-from lora_distill.experiment import run_experiment, train_student
+from lora_distill.experiment import run_experiment, train_role
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.run_folder import RunFolder
 from lora_distill.store import ARTEFACTS, read_jsonl
@@ -194,7 +194,7 @@ def test_several_that_were_trained_for_validation_only_are_judged_when_an_experi
     tiny: Callable[[str], Path], rows: Path, tmp_path: Path
 ) -> None:
     config = config_of(tiny("roberta"), rows, tmp_path, num_epochs=1, teacher_ensemble=2)
-    train_student(config, nobody)
+    train_role(config, "student", nobody)
     _, teacher = teacher_of(config)
     assert "test" not in kept(teacher)
     results = run_experiment(config)
@@ -207,7 +207,7 @@ def test_a_search_may_share_a_member_that_was_judged_before(
 ) -> None:
     run_experiment(config_of(tiny("roberta"), rows, tmp_path, num_epochs=1, exp_name="alone"))
     config = config_of(tiny("roberta"), rows, tmp_path, num_epochs=1, teacher_ensemble=2)
-    train_student(config, nobody)
+    train_role(config, "student", nobody)
     _, teacher = teacher_of(config)
     assert kept(teacher).keys() == {"train", "validation"}
     assert run_experiment(config)["teacher"]["reused"]

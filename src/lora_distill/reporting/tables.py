@@ -222,9 +222,11 @@ def plan_table(plan: "Plan") -> Table:
     return table
 
 
-def trials_table(results: list["TrialResult"]) -> Table:
-    """One row for each trial of a search."""
-    table = _table("Trials, judged on validation", "Trial", *results[0].settings, "State", "Accuracy", "NLL")
+def trials_table(results: list["TrialResult"], role: Role) -> Table:
+    """One row for each trial of a search for a role."""
+    table = _table(
+        f"Trials of the {role}, judged on validation", "Trial", *results[0].settings, "State", "Accuracy", "NLL"
+    )
     for each in results:
         table.add_row(
             str(each.number + 1),
