@@ -70,6 +70,10 @@ def test_the_suites_that_are_shipped_are_whole() -> None:
     assert full.runs["teacher-10-layers-seed-4"].teacher_target_layers == 10
     assert full.runs["student-r4-seed-2"].student_target_layers == 4
     assert full.runs["bert-seed-1"].base_model == "bert-base-uncased"
+    few = read_suite(CONFIGS / "few_labels.yaml", {}, {})
+    labels = [config.labels_per_class for name, config in few.runs.items() if name.endswith("-seed-4")]
+    assert labels == [10, 25, 50, 125, 250]
+    assert {(config.student_base_model, config.unlabelled) for config in few.runs.values()} == {("minilm", "ag_news")}
 
 
 def test_the_eight_small_experiments_need_five_teachers_and_four_controls_a_seed(tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ COMMANDS = {
     ".venv/bin/lora-distill report outputs/lora_distillation --output report.html --figures figures": "",
     ".venv/bin/lora-distill plan configs/quickstart.yaml": SMALL,
     ".venv/bin/lora-distill plan --base_model minilm --classes 4 --student_budget 1000000": "",
+    ".venv/bin/lora-distill train --preset small_student --base_model roberta-base --dataset mine.csv"
+    " --exp_name small": SMALL,
+    ".venv/bin/lora-distill speed outputs/lora_distillation/small": "",
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,
     ".venv/bin/lora-distill export outputs/lora_distillation/mine --to onnx-int8": "--force",  # of a model so untrained
@@ -155,7 +158,7 @@ def test_a_reader_can_run_it_all_from_top_to_bottom(clone: Clone) -> None:
         if "--resume" in command:
             (runs / "mine" / "metrics.json").unlink()  # as if it had been stopped before its end
         output = clone.run(f"{command} {flags}")
-        assert "Accuracy" in output or any(f" {name} " in command for name in ("report", "plan", "push", "predict"))
+        assert "Accuracy" in output or any(f" {name} " in command for name in ("report", "plan", "push", "predict", "speed"))
         assert "SUBSTITUTED" not in output
         if command == "./scripts/run_lora_distillation.sh":
             assert clone.hub.requests == []
