@@ -54,18 +54,21 @@ def test_helped_is_rarely_said_of_nothing_and_often_of_something() -> None:
 
 
 @pytest.mark.simulation
-def test_intervals_cover_everywhere() -> None:
-    covered = {world: coverage(world, DRAWS) for world in WORLDS}
-    # Three seeds that differ by far more than the rows can tell, on rows that are unlike: seeds that happen to be alike
-    # are believed too much there. Two such cells of 7,600 rows have come to 0.923 and 0.928.
-    hard = {world for world in WORLDS if world.seeds == 3 and world.seed_deviation == 0.01 and world.row_effect}
-    low = {world: rate for world, rate in covered.items() if rate < (0.92 if world in hard else 0.93)}
-    assert not low
+def test_intervals_and_verdicts_hold_what_they_promise_everywhere() -> None:
+    covered, helped = {}, {}
+    for world in WORLDS:
+        every = list(found(world, DRAWS))
+        covered[world] = float(np.mean([each.low <= 0 <= each.high for each in every]))
+        above = [each for each in every if each.low > 0]  # nobody else can have helped, and to say so takes its time
+        helped[world] = sum(judge(each).finding == "helped" for each in above) / DRAWS
+        print(f"{world}: covered {covered[world]:.4f}, helped {helped[world]:.4f}")  # noqa: T201 - shown where it fails
+    assert not {world: rate for world, rate in covered.items() if rate < 0.93}
+    assert not {world: rate for world, rate in helped.items() if rate > 0.03}
     assert 0.94 <= np.mean([rate for world, rate in covered.items() if world.discordant >= 10]) <= 0.98
 
 
 @pytest.mark.simulation
-def test_verdicts_hold_what_they_promise() -> None:
+def test_what_is_there_is_found() -> None:
     assert share(LARGE, "helped", DRAWS) <= 0.03
     assert share(replace(LARGE, gain=0.01), "helped", 1000) >= 0.9
     assert share(replace(LARGE, gain=0.005, seeds=10), "helped", 1000) >= 0.8

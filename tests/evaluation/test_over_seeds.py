@@ -8,7 +8,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from lora_distill.evaluation.over_seeds import LEAST_SEEDS, holm, recipe_difference, same_rows_difference
+from lora_distill.evaluation.over_seeds import (
+    LEAST_SEEDS,
+    RecipeDifference,
+    holm,
+    recipe_difference,
+    same_rows_difference,
+)
 from lora_distill.evaluation.verdict import LEVEL
 from tests.evaluation.simulation import World
 
@@ -17,21 +23,28 @@ TABLES = st.tuples(st.integers(2, 30), st.integers(2, 6)).flatmap(
 )
 
 
-def test_literal_values() -> None:
-    # Four rows, two seeds. Mean 3/8; row means 1, 0.5, 0, 0; seed means 0.5, 0.25.
-    # MS_row = 2 (25 + 1 + 9 + 9) / 64 / 3 = 88 / 192; MS_seed = 4 * 2 / 64 = 1 / 8;
-    # total sum of squares = 3 - 9/8 = 15/8, of it rows 11/8 and seeds 1/8, rest 3/8: MS_rest = 1/8.
-    d = np.array([[1, 1], [1, 0], [1, -1], [-1, 1]])
-    found = recipe_difference(d)
+def test_literal_values_where_rows_decide() -> None:
+    # Four rows, two seeds. Mean 3/8; row means 1, 1/2, 0, 0; seed means 1/2, 1/4. Sums of squares: total
+    # 7 - 8 (3/8)^2 = 47/8, rows 2 (25 + 1 + 9 + 9) / 64 = 11/8, seeds 4 (1 + 1) / 64 = 1/8, rest 35/8. MS_row = 11/24,
+    # MS_seed = 1/8, MS_rest = 35/24: of rows nothing is left. t(1) = 12.7062: reach = sqrt(12.7062^2 / 64) = 1.588276.
+    found = recipe_difference(np.array([[1, 1], [1, 0], [1, -1], [-1, 1]]))
     assert found.difference == 3 / 8
     assert found.per_seed == [0.5, 0.25]
-    ms_row, ms_seed, ms_rest = _anova(d)
-    variance = (ms_seed + max(ms_row - ms_rest, 0)) / 8
-    freedom = (8 * variance) ** 2 / ms_seed**2
-    assert found.high - found.difference == pytest.approx(
-        max(stats.t.ppf(0.975, freedom) * math.sqrt(variance), stats.norm.ppf(0.975) * math.sqrt(ms_row / 8))
-    )
+    assert (found.low, found.high) == pytest.approx((-1.213276, 1.963276), abs=1e-6)
+    # Of t alone it would be 1 - 2 atan(3) / pi = 0.205; of rows z = (3/8) sqrt(8 * 24 / 35) = 0.878310 is left.
+    assert found.p_value == pytest.approx(0.379775, abs=1e-6)
+    assert (found.row_variance, found.seed_variance, found.rest_variance) == pytest.approx((0, 0, 35 / 24))
     assert (found.rows, found.seeds, found.discordant) == (4, 2, 3.5)
+
+
+def test_literal_values_where_seeds_and_rows_count() -> None:
+    # Rows give 1, -1, 1, -1, seeds -1/2, 0, 1/2, and nothing else does: MS_row = 3 * 4 / 3 = 4, MS_seed = 2 / 2 = 1.
+    # t(2) = 4.302653, z = 1.959964: reach = sqrt((4.302653^2 + 4 * 1.959964^2) / 12) = 1.680244.
+    d = 2 + np.array([[1], [-1], [1], [-1]]) + np.array([-0.5, 0, 0.5])
+    found = recipe_difference(d)
+    assert (found.low, found.high) == pytest.approx((0.319756, 3.680244), abs=1e-6)
+    # t = 5.443660 and z = 2.142812 leave as much beyond them, and t^2 + 4 z^2 = 48 = 12 * 2^2.
+    assert found.p_value == pytest.approx(0.032128, abs=1e-6)
 
 
 def _anova(d: NDArray[np.int8]) -> tuple[float, float, float]:
@@ -123,10 +136,46 @@ def test_seeds_that_all_give_the_same_do_not_tell_how_far_others_would_be_from_i
     assert (found.low, found.high, found.p_value) == (None, None, None)
 
 
-def test_more_seeds_and_rows_show_smaller_differences() -> None:
+def test_rows_and_seeds_that_all_come_to_the_same_leave_their_differences() -> None:
+    found = recipe_difference(np.array([[1, -1]] * 100 + [[-1, 1]] * 100), largest=1)
+    # MS_row and MS_seed are 0; MS_rest = 400 / 199.
+    assert found.high == pytest.approx(1.959964 * math.sqrt(400 / 199 / 400), rel=1e-6)
+    assert (found.low, found.p_value) == (-found.high, 1)
+
+
+def planned(
+    seeds: int, seed_variance: float, row_variance: float, rest_variance: float, rows: int = 1000
+) -> RecipeDifference:
+    return RecipeDifference(
+        difference=0.0,
+        low=0.0,
+        high=0.0,
+        p_value=1.0,
+        confidence=0.95,
+        seeds=seeds,
+        per_seed=[],
+        rows=rows,
+        discordant=100.0,
+        seed_variance=seed_variance,
+        row_variance=row_variance,
+        rest_variance=rest_variance,
+    )
+
+
+VARIANCES = st.tuples(st.floats(0, 1e-3), st.floats(0, 0.3), st.floats(1e-4, 0.3))
+
+
+@given(st.integers(2, 10), VARIANCES, st.sampled_from([1, 3, 8, 30]), st.integers(2, 100_000), st.integers(3, 500))
+def test_more_seeds_or_rows_never_show_less(
+    seeds: int, variances: tuple[float, float, float], comparisons: int, rows: int, more_seeds: int
+) -> None:
+    found, level = planned(seeds, *variances), LEVEL / comparisons
+    assert found.detectable(level, rows=2 * rows) <= found.detectable(level, rows=rows) * (1 + 1e-9)
+    assert found.detectable(level, seeds=more_seeds + 1) <= found.detectable(level, seeds=more_seeds) * (1 + 1e-9)
+
+
+def test_what_is_needed_is_the_least_that_shows_it() -> None:
     found = recipe_difference(World(0.9, 2000, 5, seed_deviation=0.005, row_effect=True).draw(1, _generator())[0])
-    assert found.detectable(LEVEL, seeds=10) < found.detectable(LEVEL) < found.detectable(LEVEL, seeds=3)
-    assert found.detectable(LEVEL, rows=20_000) < found.detectable(LEVEL)
     assert found.detectable(LEVEL, seeds=1) == math.inf
     wanted = found.detectable(LEVEL) * 0.9
     seeds, rows = found.seeds_needed(wanted, LEVEL), found.rows_needed(wanted, LEVEL)
@@ -138,15 +187,22 @@ def test_more_seeds_and_rows_show_smaller_differences() -> None:
     assert found.seeds_needed(1, LEVEL) == LEAST_SEEDS
     assert found.seeds_needed(1e-6, LEVEL) is None
     assert found.rows_needed(1e-6, LEVEL) is None
+    assert planned(3, 0.0, 0.0, 0.0).detectable(LEVEL) == 0
 
 
-def test_detectable_is_found_in_four_of_five_suites() -> None:
-    world = World(0.9, 1000, 5, seed_deviation=0.005, row_effect=True)
-    generator = _generator()
-    planned = np.mean([recipe_difference(d).detectable(LEVEL) for d in world.draw(200, generator)])
-    with_gain = World(0.9, 1000, 5, seed_deviation=0.005, row_effect=True, gain=float(planned))
-    shown = np.mean([recipe_difference(d).p_value < 0.05 for d in with_gain.draw(400, generator)])
-    assert 0.72 < shown < 0.92
+@pytest.mark.parametrize("comparisons", [1, 8])
+@pytest.mark.parametrize(
+    "variances", [(1e-5, 0.03, 0.03), (1e-4, 0.03, 0.03), (0.0, 0.0, 0.06), (0.0, 0.05, 0.01), (1e-3, 0.0, 0.01)]
+)
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_detectable_is_found_in_four_of_five_suites(
+    seeds: int, variances: tuple[float, float, float], comparisons: int
+) -> None:
+    draws, rows, level, generator = 300, 60, LEVEL / comparisons, _generator()
+    found = planned(seeds, *variances, rows)
+    of_seeds, of_rows, rest = (generator.normal(0, math.sqrt(each), (draws, rows, seeds)) for each in variances)
+    d = found.detectable(level) + of_seeds[:, :1] + of_rows[:, :, :1] + rest
+    assert 0.74 < np.mean([recipe_difference(each).p_value < level for each in d]) < 0.86
 
 
 @pytest.mark.parametrize("shape", [(5,), (1, 3), (3, 1), (0, 2)])

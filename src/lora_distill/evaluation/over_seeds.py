@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
 from lora_distill.evaluation import LEAST_DISCORDANT
 
 LEAST_SEEDS = 3
 POWER = 0.8
+LEAST_TAIL = 1e-100  # p values below are said to be 0
+SHARES = (np.arange(200) + 0.5) / 200  # quantiles that stand for a whole distribution
 ROUNDING = 1e-12  # what differences of equal figures may differ by
 
 
@@ -69,25 +73,30 @@ class RecipeDifference(OverSeeds):
     def detectable(self, level: float, *, seeds: int | None = None, rows: int | None = None) -> float:
         """The smallest true difference that so many seeds and rows would show in four of five suites.
 
-        (t[1 - a/2] + t[0.8]) sqrt(V) with V = seed/S + row/n + rest/(nS) and Satterthwaite's degrees of freedom, which
-        is exact enough for planning.
+        The power of the test of `recipe_difference` is the chance of mean > reach. The mean is normal; MS_seed, which
+        reach grows with, is chi-square with S - 1 degrees of freedom, and the mean over its quantiles is taken. All
+        have the expectations that the variances here give; of so many rows, MS_row and MS_rest are taken as known.
 
         Args:
-            level: a, of the test; where several are corrected for their number, that of one of them.
+            level: of the test; where several are corrected for their number, that of one of them.
             seeds: as many as there are, if None.
             rows: as many as there are, if None.
         """
         seeds, rows = seeds or self.seeds, rows or self.rows
         if seeds < 2:
             return math.inf
-        by_seed = self.seed_variance / seeds + self.rest_variance / (rows * seeds)
-        variance = by_seed + self.row_variance / rows
-        if by_seed == 0:
-            reach = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)
-        else:
-            freedom = variance**2 * (seeds - 1) / by_seed**2
-            reach = stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)
-        return float(reach * math.sqrt(variance))
+        rest = self.rest_variance
+        ms_row, ms_seed = rest + seeds * self.row_variance, rest + rows * self.seed_variance
+        by_chance = gammaincinv((seeds - 1) / 2, SHARES) * 2 / (seeds - 1)
+        reach = _reach(level / 2, seeds, ms_row, ms_seed * by_chance, rest)
+        error = math.sqrt(ms_row + ms_seed - rest)
+        if not error:
+            return 0.0
+
+        def beyond(true: float) -> float:
+            return float(ndtr((true - reach) / error).mean()) - POWER
+
+        return float(brentq(beyond, 0, reach.max() + error)) / math.sqrt(rows * seeds)
 
     def seeds_needed(self, difference: float, level: float, most: int = 1000) -> int | None:
         """How many seeds would show a true difference on as many rows; None: no number would, up to `most`."""
@@ -105,18 +114,23 @@ def recipe_difference(
 
     Rows and seeds are crossed, as cases and readers are in radiology: a two-way random-effects layout without
     replication (Obuchowski and Rockette, Hypothesis Testing of Diagnostic Accuracy for Multiple Readers and Multiple
-    Tests, Communications in Statistics - Simulation 24, 1995; degrees of freedom by Hillis, A Comparison of Denominator
-    Degrees of Freedom Methods for Multiple Observer ROC Analysis, Statistics in Medicine 26, 2007). With the mean
-    squares of the layout, n rows and S seeds:
+    Tests, Communications in Statistics - Simulation 24, 1995). With the mean squares of the layout, n rows and S seeds,
+    the mean has the variance (MS_seed + max(MS_row - MS_rest, 0)) / (n S), of which few seeds tell the first part
+    badly and many rows the second well. Each part has a quantile of its own (Banerjee, Approximate Confidence Interval
+    for Linear Functions of Means of k Populations When the Population Variances Are Not Equal, Sankhya 22, 1960):
 
-        V = (MS_seed + max(MS_row - MS_rest, 0)) / (n S)        df = (n S V)^2 (S - 1) / MS_seed^2
+        reach^2 = (t(S - 1)^2 MS_seed + z^2 max(MS_row - MS_rest, 0)) / (n S)
+                  and at least z^2 max(MS_row, MS_rest) / (n S)
 
-    The interval is the wider of m +- t(df) sqrt(V) and m +- z sqrt(MS_row / (n S)), the p-value the larger of the two:
-    where seeds by chance agree too well, the rows alone still set a limit. Where all differences are one, such as 0,
-    other rows still may have others: the share of those is at most q = 1 - (a/2)^(1/n) (Clopper and Pearson, The Use of
-    Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Biometrika 26, 1934), and each differs at
-    most by the largest difference L that a row can have. So the interval reaches from m - q (L + m) to m + q (L - m),
-    and the p-value is 2 (L / (L + |m|))^n, which for m = L is that of the sign test. No interval goes beyond -L or L.
+    which is Student's t where seeds decide, the normal where rows do, and nowhere between them too narrow, as one t
+    with Satterthwaite's degrees of freedom is with three seeds. The least is there for seeds that by chance agree too
+    well: the rows alone still set a limit. The interval is m +- reach; the p-value is that at which reach is |m|.
+
+    Where all differences are one, such as 0, other rows still may have others: the share of those is at most
+    q = 1 - (a/2)^(1/n) with a = 1 - confidence (Clopper and Pearson, The Use of Confidence or Fiducial Limits
+    Illustrated in the Case of the Binomial, Biometrika 26, 1934), and each differs at most by the largest difference L
+    that a row can have. So the interval reaches from m - q (L + m) to m + q (L - m), and the p-value is
+    2 (L / (L + |m|))^n, which for m = L is that of the sign test. No interval goes beyond -L or L.
 
     Args:
         differences: [n, S], first minus second on row i with seed s, such as 1 where only the first is right, -1 where
@@ -137,19 +151,14 @@ def recipe_difference(
     rest = d - row_means[:, None] - seed_means + mean
     ms_rest = float((rest**2).sum()) / ((n - 1) * (seeds - 1))
 
-    variance = (ms_seed + max(ms_row - ms_rest, 0.0)) / (n * seeds)
-    freedom = (n * seeds * variance) ** 2 * (seeds - 1) / ms_seed**2 if ms_seed else math.inf
-    both, rows_only = math.sqrt(variance), math.sqrt(ms_row / (n * seeds))
-    upper = (1 + confidence) / 2
-    reach = max(float(stats.t.ppf(upper, freedom)) * both, float(stats.norm.ppf(upper)) * rows_only)
-    low, high = mean - reach, mean + reach
-    p_value = max(
-        _two_sided(mean, both, lambda ratio: stats.t.sf(ratio, freedom)),
-        _two_sided(mean, rows_only, stats.norm.sf),
-    )
+    def reach(tail: float) -> float:
+        return float(_reach(tail, seeds, ms_row, ms_seed, ms_rest)) / math.sqrt(n * seeds)
+
+    tail = (1 - confidence) / 2
+    low, high, p_value = mean - reach(tail), mean + reach(tail), _p_value(mean, reach)
     if largest is not None:
         if np.ptp(d) == 0:
-            share = 1 - (1 - upper) ** (1 / n)
+            share = 1 - tail ** (1 / n)
             low, high = mean - share * (largest + mean), mean + share * (largest - mean)
             p_value = min(2 * (largest / (largest + abs(mean))) ** n, 1.0)
         low, high = max(low, -largest), min(high, largest)
@@ -194,15 +203,28 @@ def same_rows_difference(per_seed: NDArray[np.number[Any]], confidence: float = 
     return OverSeeds(mean, mean - reach, mean + reach, p_value, confidence, seeds, values.tolist())
 
 
-def _two_sided(mean: float, error: float, tail: Callable[[float], float]) -> float:
-    """P-value of a mean with a standard error; without any error, any mean but 0 is beyond chance."""
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return min(2 * float(tail(abs(mean) / error)), 1.0)
+def _reach(
+    tail: float, seeds: int, ms_row: float, ms_seed: float | NDArray[np.float64], ms_rest: float
+) -> NDArray[np.float64]:
+    """Half an interval with so much beyond each of its ends, times sqrt(n S), as `recipe_difference` has it."""
+    t, z = stdtrit(seeds - 1, tail), ndtri(tail)
+    both = t**2 * ms_seed + z**2 * max(ms_row - ms_rest, 0.0)
+    reach: NDArray[np.float64] = np.sqrt(np.maximum(both, z**2 * max(ms_row, ms_rest)))
+    return reach
+
+
+def _p_value(mean: float, reach: Callable[[float], float]) -> float:
+    """Twice the tail at which the interval ends at 0; without any error, a mean but 0 is beyond chance."""
+    if mean == 0:
+        return 1.0
+    if reach(LEAST_TAIL) <= abs(mean):
+        return 0.0
+    ends = math.log(LEAST_TAIL), math.log(0.5)
+    return 2 * math.exp(brentq(lambda exponent: reach(math.exp(exponent)) - abs(mean), *ends))
 
 
 def _smallest(enough: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The smallest number from low to high that is enough; larger ones are, too."""
+    """The smallest number from low to high that is enough, where larger ones are, too."""
     if not enough(high):
         return None
     while low < high:
