@@ -150,16 +150,18 @@ def test_two_students_are_compared_row_by_row_and_seed_by_seed(tmp_path: Path) -
     found = gather(suite.groups())
     lead = found["good"].lead_over(found["bad"], [0, 1, 2])
     means = [np.mean(found[name].accuracy["student"]) for name in ("good", "bad")]
-    assert lead[0] == pytest.approx(means[0] - means[1])
-    assert 0 < lead[1] < lead[0] < lead[2]
+    assert lead.difference == pytest.approx(means[0] - means[1])
+    assert 0 < lead.low < lead.difference < lead.high
     itself = found["good"].lead_over(found["good"], [0, 1, 2])
-    assert itself[0] == 0
-    assert itself[1] == -itself[2] < 0  # other texts may part them
-    of_one_seed = found["good"].lead_over(found["one"], [0])
-    assert of_one_seed[0] == pytest.approx(found["good"].accuracy["student"][0] - found["one"].accuracy["student"][0])
+    assert itself.difference == 0
+    assert itself.low == -itself.high < 0  # other texts may part them
+    of_one_seed = found["good"].lead_over(found["one"], [0]).difference
+    assert of_one_seed == pytest.approx(found["good"].accuracy["student"][0] - found["one"].accuracy["student"][0])
     one_against_itself = found["one"].lead_over(found["one"], [0])
-    assert one_against_itself[1] < 0 == one_against_itself[0] < one_against_itself[2]
-    assert "student_right" not in json.dumps(as_json(found))
+    assert one_against_itself.low < 0 == one_against_itself.difference < one_against_itself.high
+    written = as_json(found)["experiments"]["good"]
+    assert "right" not in written
+    assert written["accuracy"] == found["good"].accuracy
 
 
 def test_a_teacher_is_judged_beside_what_a_student_could_teach_itself(tmp_path: Path) -> None:

@@ -33,35 +33,37 @@ class Evidence:
         seeds: of these.
         seed_draws: what another seed changes.
         seed_keeps: what it does not, so that all is said for these.
-        accuracy: on the test split, by role and seed.
         comparisons: student minus each control; none with one seed.
         verdicts: on the recipe, by control, corrected for all comparisons of the suite.
         test: fingerprint of the test rows.
-        student_right: bool [n, S], by row and seed.
+        right: bool [n, S] of each role, by row of the test split and seed.
     """
 
     runs: list[str]
     seeds: list[int]
     seed_draws: list[str]
     seed_keeps: list[str]
-    accuracy: dict[str, list[float]]
     comparisons: dict[Role, Comparison]
     verdicts: dict[Role, Verdict]
     test: str
-    student_right: NDArray[np.bool_]
+    right: dict[Role, NDArray[np.bool_]]
 
     @property
-    def comparison(self) -> Comparison | None:
-        """With the student that has no teacher."""
-        return self.comparisons.get("control")
+    def accuracy(self) -> dict[Role, list[float]]:
+        """On the test split, of each role, by seed."""
+        return {role: right.mean(axis=0).tolist() for role, right in self.right.items()}
 
     @property
     def verdict(self) -> Verdict | None:
         """On whether distillation helped."""
         return self.verdicts.get("control")
 
-    def lead_over(self, other: "Evidence", seeds: list[int]) -> tuple[float, float, float]:
-        """How much more often its student is right than another's, and the 95% interval, as shares.
+    def right_with(self, role: Role, seeds: list[int]) -> NDArray[np.bool_]:
+        """Whether a role is right, bool [n, S], by row and by these seeds, in their order."""
+        return self.right[role][:, [self.seeds.index(seed) for seed in seeds]]
+
+    def lead_over(self, other: "Evidence", seeds: list[int]) -> RecipeDifference | PairedDifference:
+        """How much more often its student is right than another's.
 
         Over seeds, and for other texts like these, where there are several; of these two models where there is one.
 
@@ -69,13 +71,10 @@ class Evidence:
             other: was judged on the same rows.
             seeds: that both have.
         """
-        ours, theirs = (each.student_right[:, [each.seeds.index(seed) for seed in seeds]] for each in (self, other))
-        found: RecipeDifference | PairedDifference
+        ours, theirs = (each.right_with("student", seeds) for each in (self, other))
         if len(seeds) > 1:
-            found = recipe_difference(ours.astype(np.float64) - theirs, largest=1)
-        else:
-            found = paired_difference(ours[:, 0], theirs[:, 0])
-        return found.difference, found.low, found.high
+            return recipe_difference(ours.astype(np.float64) - theirs, largest=1)
+        return paired_difference(ours[:, 0], theirs[:, 0])
 
 
 def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
@@ -117,7 +116,7 @@ def _warn_of_versions(runs: list[RunFolder]) -> None:
 def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
     """For a file: all but what is by row, and which p values are corrected for how many are asked."""
     each = {
-        name: {key: value for key, value in asdict(found).items() if key != "student_right"}
+        name: {key: value for key, value in asdict(found).items() if key != "right"} | {"accuracy": found.accuracy}
         for name, found in evidence.items()
     }
     correction = {
@@ -152,15 +151,14 @@ def _of_one(runs: list[RunFolder]) -> Evidence:
         seeds=[run.resolved().seed for run in runs],
         seed_draws=[what for what, drawn in by_seed.items() if drawn],
         seed_keeps=[what for what, drawn in by_seed.items() if not drawn],
-        accuracy={
-            role: [each[role]["test"]["accuracy"] for each in results]
-            for role in ROLES
-            if all(role in each for each in results)
-        },
         comparisons=comparisons,
         verdicts={},
         test=str(inputs[0]["test rows"]),
-        student_right=np.stack([table.logits["student"].argmax(axis=1) == first.labels for table in tables], axis=1),
+        right={
+            role: np.stack([table.logits[role].argmax(axis=1) == first.labels for table in tables], axis=1)
+            for role in ROLES
+            if all(role in table.logits for table in tables)
+        },
     )
 
 

@@ -14,7 +14,9 @@ from lora_distill.evaluation.over_seeds import (
     holm,
     recipe_difference,
     same_rows_difference,
+    share_over_seeds,
 )
+from lora_distill.evaluation.significance import share_interval
 from lora_distill.evaluation.verdict import LEVEL
 from tests.evaluation.simulation import World
 
@@ -105,6 +107,43 @@ def test_seeds_that_all_agree_leave_the_rows_uncertain() -> None:
     found = recipe_difference(d)
     assert found.seed_variance == 0
     assert found.high == pytest.approx(1.959964 * math.sqrt(d[:, 0].var(ddof=1) / 100), rel=1e-6)
+
+
+def right_of(rows: int, *wrong: int) -> NDArray[np.bool_]:
+    """Bool [n, S]: with each seed so many rows are wrong, the first ones."""
+    return np.arange(rows)[:, None] >= np.array(wrong)
+
+
+def test_a_share_over_seeds_has_the_interval_of_rows_and_seeds() -> None:
+    # The seeds differ by two rows on average, and each has some 5 points of Wald's interval from its rows.
+    right = right_of(400, 100, 120, 80)
+    found = recipe_difference(right.astype(float))
+    assert share_over_seeds(right) == (found.low, found.high)
+    assert found.high - found.low > 0.08
+    # One row of 445 more or less makes no other interval of it.
+    for one, other in zip(
+        share_over_seeds(right_of(445, 44, 44, 44)), share_over_seeds(right_of(445, 44, 44, 45)), strict=True
+    ):
+        assert one == pytest.approx(other, abs=0.002)
+
+
+@pytest.mark.parametrize(("wrong", "of_one"), [((0, 0, 0), 445), ((2, 2), 443), ((44,), 401)])
+def test_a_share_over_seeds_is_no_surer_than_that_of_one(wrong: tuple[int, ...], of_one: int) -> None:
+    wilson = share_interval(of_one, 445)
+    low, high = share_over_seeds(right_of(445, *wrong))
+    assert low <= wilson[0] < wilson[1] <= high <= 1
+    if len(wrong) == 1 or wrong[0] == 0:
+        assert (low, high) == wilson
+    assert share_over_seeds(right_of(1, 0, 0)) == share_interval(1, 1)
+
+
+def test_an_interval_of_a_share_covers_other_texts_and_seeds() -> None:
+    generator, level = _generator(), stats.norm.ppf(0.9) * math.hypot(1, 1.5, 0.1)
+    draws, n, seeds = 400, 445, 3
+    score = level + 1.5 * generator.normal(size=(draws, n, 1)) + 0.1 * generator.normal(size=(draws, 1, seeds))
+    right = score + generator.normal(size=(draws, n, seeds)) > 0
+    covered = [low <= 0.9 <= high for low, high in map(share_over_seeds, right)]
+    assert np.mean(covered) >= 0.93
 
 
 def test_same_rows_is_students_t() -> None:

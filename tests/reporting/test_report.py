@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lora_distill.config import ROLES, make_config
+from lora_distill.config import ROLES, Role, make_config
 from lora_distill.evaluation.comparison import compare_over_seeds
 from lora_distill.evaluation.metrics import classification_metrics
 from lora_distill.evidence import Predictions, gather
@@ -20,7 +20,7 @@ from lora_distill.reporting.summary import summarise
 from lora_distill.reporting.svg import HEIGHT, WIDTH, Axis, Point, curves, legend, scatter
 from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, SPEED, RunFolder
 from lora_distill.store import write_json, write_jsonl
-from tests.reporting.sample import LABELS, sample_results
+from tests.reporting.sample import LABELS, answer, sample_results
 
 NASTY = "<script>alert('x')</script>"
 
@@ -154,9 +154,9 @@ def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:
 
 def test_students_are_ranked_among_those_on_the_same_texts(tmp_path: Path) -> None:
     runs = {name: [finished_run(tmp_path, name, 0, text=name[0])] for name in ("a1", "a2", "b1", "c1", "c2")}
-    for name, lost in {"a1": 0.01, "a2": 0.0, "b1": -0.01, "c1": 0.0, "c2": 0.02}.items():
+    for name, wrong in {"a1": 10, "a2": 5, "b1": 0, "c1": 5, "c2": 20}.items():
+        answer(runs[name][0], "student", wrong)
         results = runs[name][0].results()
-        results["student"]["test"]["accuracy"] -= lost
         results["data"]["name"] = f"data {name[0]}"
         write_json(runs[name][0].path / METRICS, results)
     best = [said for said in headline(summarise(gather(runs), runs)) if "most accurate" in said]
@@ -169,13 +169,12 @@ def test_students_are_ranked_among_those_on_the_same_texts(tmp_path: Path) -> No
     assert "front" not in page[page.index("<svg") : page.index("</svg>")]
 
 
-@pytest.mark.parametrize(("teacher", "has_line"), [(0.9, True), (0.1, False)])
-def test_a_line_is_explained_where_there_is_one(teacher: float, has_line: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("wrong", "has_line"), [(40, True), (400, False)])
+def test_a_line_is_explained_where_there_is_one(wrong: int, has_line: bool, tmp_path: Path) -> None:
     run = finished_run(tmp_path, "one", 0)
-    results = run.results()
-    for role, accuracy in {"teacher": teacher, "student": 0.5, "control": 0.5}.items():
-        results[role]["test"]["accuracy"] = accuracy
-    write_json(run.path / METRICS, results)
+    parts: dict[Role, int] = {"teacher": wrong, "student": 200, "control": 200}
+    for role, of_role in parts.items():
+        answer(run, role, of_role)
     page = page_of({"one": [run]}, tmp_path)
     overview = page[page.index('id="overview"') : page.index("</figure>")]
     assert ('class="line front"' in overview) == has_line
@@ -205,7 +204,7 @@ def test_differences_of_all_figures_are_shown_as_what_they_are_of(
     groups: dict[str, list[RunFolder]], tmp_path: Path
 ) -> None:
     page, evidence = page_of(groups, tmp_path), gather(groups)["base"]
-    assert evidence.comparison
+    comparison = evidence.comparisons["control"]
     assert evidence.verdict
     table = page[page.index("<h3>Student − control, over 3 seeds</h3>") :].partition("</table>")[0]
     assert page.count("<h3>Student − control, over") == 1
@@ -216,7 +215,7 @@ def test_differences_of_all_figures_are_shown_as_what_they_are_of(
     names = ("Accuracy, points", "Macro F1, points", "NLL", "Brier", "ECE", "ECE, equal mass", "AURC")
     assert [line[0] for line in lines] == list(names)
     nll, ece = (lines[names.index(name)] for name in ("NLL", "ECE"))
-    of_texts, of_rows = evidence.comparison.recipe["nll"], evidence.comparison.same_rows["nll"]
+    of_texts, of_rows = comparison.recipe["nll"], comparison.same_rows["nll"]
     assert nll[1:4] == [
         f"{of_texts.difference:+.4f}",
         f"{of_texts.low:+.4f} to {of_texts.high:+.4f}",

@@ -1,6 +1,5 @@
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lora_distill.evidence import Evidence
@@ -16,6 +15,7 @@ from lora_distill.reporting.sentences import (
     standard_error,
     unlearnt,
     verdict,
+    with_interval,
 )
 
 
@@ -33,7 +33,10 @@ def test_numbers() -> None:
     assert points(0.0023) == "+0.23"
     assert points(-0.0023) == "-0.23"
     assert points(-0.00001) == "+0.00"
-    assert interval(comparison(-0.0069, 0.0114, 1, 0, 0)) == "[-0.69, +1.14]"
+    assert interval(-0.0069, 0.0114) == "[-0.69, +1.14]"
+    assert with_interval((0.970787, 0.95, 0.985)) == "97.08% [95.00%, 98.50%]"
+    assert with_interval((0.0023, -0.0069, 0.0114), points) == "+0.23 [-0.69, +1.14]"
+    assert with_interval(None) == ""
 
 
 def test_one_line_drops_what_would_break_a_line_or_a_terminal() -> None:
@@ -186,7 +189,7 @@ def test_a_teacher_that_has_nothing_to_teach_is_not_believed() -> None:
 
 
 def of_seeds(draws: list[str], keeps: list[str], seeds: int = 3) -> Evidence:
-    return Evidence([], list(range(seeds)), draws, keeps, {}, {}, {}, "", np.zeros((0, seeds), np.bool_))
+    return Evidence([], list(range(seeds)), draws, keeps, {}, {}, "", {})
 
 
 def test_what_a_seed_draws_is_said_once_or_of_each() -> None:

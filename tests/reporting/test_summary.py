@@ -3,8 +3,9 @@ import io
 from pathlib import Path
 
 import pytest
-from scipy import stats
 
+from lora_distill.evaluation.over_seeds import share_over_seeds
+from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import gather
 from lora_distill.reporting.summary import Experiment, as_csv, as_markdown, summarise
 from tests.reporting.test_report import finished_run
@@ -19,19 +20,15 @@ def experiments(tmp_path: Path) -> list[Experiment]:
     return summarise(gather(groups), groups)
 
 
-def test_intervals_are_students_t_over_seeds_and_wilsons_of_one(experiments: list[Experiment]) -> None:
-    seeds, alone = experiments
-    values = seeds.evidence.accuracy["student"] = [0.9, 0.92, 0.91]
-    found = seeds.accuracy("student")
-    expected = stats.ttest_1samp(values, 0).confidence_interval()
-    assert found == pytest.approx((0.91, expected.low, expected.high))
-    seeds.evidence.accuracy["teacher"] = [0.8, 0.8, 0.8]  # one teacher, of a checkpoint
-    of_one = stats.binomtest(356, 445).proportion_ci(method="wilson")
-    assert seeds.accuracy("teacher") == pytest.approx((0.8, of_one.low, of_one.high))
-    rows = alone.results[0]["data"]["test_rows"]
-    right = round(alone.evidence.accuracy["student"][0] * rows)
-    wilson = stats.binomtest(right, rows).proportion_ci(method="wilson")
-    assert alone.accuracy("student") == pytest.approx((right / rows, wilson.low, wilson.high))
+def test_accuracies_have_the_interval_of_rows_and_seeds_and_of_one_seed_wilsons(experiments: list[Experiment]) -> None:
+    for each in experiments:
+        right = each.evidence.right["student"]
+        assert each.accuracy("student") == (right.mean(), *share_over_seeds(right))
+        assert each.accuracy("student", [0]) == (
+            right[:, 0].mean(),
+            *share_interval(int(right[:, 0].sum()), len(right)),
+        )
+        assert each.accuracy("self-trained") is None
 
 
 def test_a_teacher_that_was_judged_with_some_seeds_only_has_no_mean(experiments: list[Experiment]) -> None:
@@ -41,7 +38,7 @@ def test_a_teacher_that_was_judged_with_some_seeds_only_has_no_mean(experiments:
     assert "same as teacher" in figures
     for name in ("teacher", "agreement"):
         del seeds.results[-1][name]
-    del seeds.evidence.accuracy["teacher"]
+    del seeds.evidence.right["teacher"]
     told = [name for name in figures if "teacher" not in name.replace("student", "")]
     assert list(seeds.figures()) == told
 
@@ -61,6 +58,7 @@ def test_csv_holds_numbers(experiments: list[Experiment]) -> None:
 def test_markdown_is_a_table(experiments: list[Experiment]) -> None:
     lines = as_markdown(experiments).splitlines()
     assert len(lines) == 4
+    assert "| Student [95%] | Control [95%] | Student - control [95%] |" in lines[0]
     assert lines[2].startswith("| over\\|seeds | 3 | ")
     assert {line.replace("\\|", "").count("|") for line in lines} == {10}
     assert lines[3].endswith(" | McNemar, one seed, not corrected |")

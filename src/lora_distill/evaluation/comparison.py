@@ -48,8 +48,7 @@ def learned_from_teacher(logits: dict[Role, Logits], labels: NDArray[np.int64]) 
     """Where teacher and control differ in being right, how often the student goes with the teacher.
 
     Args:
-        logits: float32 [N, C] of teacher, student and control on the same rows.
-        labels: int64 [N].
+        right: bool [N], or [N, S] by row and seed, of teacher, student and control.
 
     Returns:
         `gains`: rows that the teacher has right and the control wrong, `gained`: those of them that the student has

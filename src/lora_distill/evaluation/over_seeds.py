@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
 from lora_distill.evaluation import LEAST_DISCORDANT
+from lora_distill.evaluation.significance import share_interval
 
 LEAST_SEEDS = 3
 POWER = 0.8
@@ -201,6 +202,24 @@ def same_rows_difference(per_seed: NDArray[np.number[Any]], confidence: float = 
     reach = float(stats.t.ppf((1 + confidence) / 2, seeds - 1)) * error
     p_value = 2 * float(stats.t.sf(abs(mean) / error, seeds - 1))
     return OverSeeds(mean, mean - reach, mean + reach, p_value, confidence, seeds, values.tolist())
+
+
+def share_over_seeds(right: NDArray[np.bool_], confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of how often a recipe's model is right, for texts like these rows and for other seeds.
+
+    It holds that of `recipe_difference`, which has what seeds do, and Wilson's of the mean, which is not too narrow
+    where nearly all rows are right, or wrong. With one seed it is Wilson's, and speaks of that model.
+
+    Args:
+        right: bool [n, S], by row and seed.
+        confidence: of the interval, between 0 and 1.
+    """
+    rows = len(right)
+    low, high = share_interval(round(right.mean() * rows), rows, confidence)
+    if min(right.shape) > 1:
+        found = recipe_difference(right.astype(np.float64), confidence)
+        low, high = max(min(low, found.low), 0.0), min(max(high, found.high), 1.0)
+    return low, high
 
 
 def _reach(

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
+from lora_distill.evaluation import LEAST_DISCORDANT
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -38,6 +40,11 @@ class PairedDifference:
     def rows(self) -> int:
         """All rows."""
         return self.both_right + self.only_first_right + self.only_second_right + self.both_wrong
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether there are discordant rows enough to say that one is better."""
+        return self.only_first_right + self.only_second_right >= LEAST_DISCORDANT
 
 
 def paired_difference(

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lora_distill.evaluation.rows import length_groups
 from lora_distill.evaluation.selective import selective_risk
 from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import Predictions
-from lora_distill.reporting.sentences import one_line, percent, points
+from lora_distill.reporting.sentences import one_line, points, with_interval
 from lora_distill.reporting.summary import Experiment
 from lora_distill.reporting.svg import Point, curves, legend, percent_text, points_text, reliability, scatter
 from lora_distill.run_folder import HISTORY, SPEED, RunFolder
@@ -36,7 +36,7 @@ def overview(experiments: Sequence[Experiment]) -> str:
             if parameters and found:
                 names.setdefault((role, parameters["total"], found), []).append(one_line(each.name))
     marks = [
-        Point(total, *found, role, f"{role} of {', '.join(of)}: {_interval(found)}, {total:,} trainable parameters")
+        Point(total, *found, role, f"{role} of {', '.join(of)}: {with_interval(found)}, {total:,} trainable parameters")
         for (role, total, found), of in names.items()
     ]
     title = "Accuracy against trainable parameters, with 95% intervals"
@@ -52,7 +52,7 @@ def latency(experiments: Sequence[Experiment]) -> str:
         for role in (role for role in ROLES if role in timing):
             if found := each.accuracy(role):
                 taken = 1000 * timing[role]["median"] / timing["batch"]
-                label = f"{role} of {one_line(each.name)}: {_interval(found)}, {taken:.2f} ms a text"
+                label = f"{role} of {one_line(each.name)}: {with_interval(found)}, {taken:.2f} ms a text"
                 marks.append(Point(taken, *found, role, label))
     if not marks:
         return ""
@@ -65,10 +65,6 @@ def _accuracies(marks: list[Point], x_label: str, title: str, experiments: Seque
     """With the Pareto front, but where they were judged on different rows, for then none outdoes another."""
     one_test = len({each.evidence.test for each in experiments}) == 1
     return scatter(marks, x_label, "Accuracy on the test split", title, front=one_test)
-
-
-def _interval(found: tuple[float, float, float], said: Callable[[float], str] = percent) -> str:
-    return f"{said(found[0])} [{said(found[1])}, {said(found[2])}]"
 
 
 def learning(run: RunFolder, name: str) -> str:
@@ -115,7 +111,7 @@ def by_length(predictions: Predictions, name: str) -> str:
         for role, logits in predictions.logits.items():
             right, rows = int((logits.argmax(axis=1) == predictions.labels)[here].sum()), int(here.sum())
             found = right / rows, *share_interval(right, rows)
-            said = f"{role}, {names[-1]} words: {_interval(found)}, {rows:,} rows"
+            said = f"{role}, {names[-1]} words: {with_interval(found)}, {rows:,} rows"
             marks.append(Point(place, *found, role, said))
     title = f"{name}: accuracy by the length of the text, with 95% intervals"
     return scatter(marks, "Words", "Accuracy", title, categories=names)
@@ -147,10 +143,10 @@ class Effect:
         for place, (each, value) in enumerate(zip(self.experiments, names, strict=True)):
             for role in ROLES:
                 if found := each.accuracy(role):
-                    said = f"{role}, {self.setting} {value}: {_interval(found)}"
+                    said = f"{role}, {self.setting} {value}: {with_interval(found)}"
                     marks.append(Point(place, *found, role, said))
             if found := each.difference():
-                said = f"{self.setting} {value}: {_interval(found, points)} points"
+                said = f"{self.setting} {value}: {with_interval(found, points)} points"
                 differences.append(Point(place, *found, "difference", said))
         title = f"Accuracy by {self.title}, with 95% intervals"
         yield scatter(marks, self.setting, "Accuracy", title, categories=names)

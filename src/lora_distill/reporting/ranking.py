@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_distill.data.wording import counted
+from lora_distill.evaluation.over_seeds import RecipeDifference
+from lora_distill.evaluation.significance import PairedDifference
 from lora_distill.reporting.sentences import one_line, percent, points
 from lora_distill.reporting.summary import Experiment
 
@@ -23,8 +25,8 @@ class Ranking:
     seeds: list[int]
     unranked: list[Experiment]
 
-    def lead_over(self, other: Experiment) -> tuple[float, float, float] | None:
-        """How much more often the best is right than another, and the 95% interval, as shares; None: it is unranked."""
+    def lead_over(self, other: Experiment) -> RecipeDifference | PairedDifference | None:
+        """How much more often the best is right than another; None: it is unranked."""
         if other.name in [each.name for each in self.unranked]:
             return None
         return self.students[0].evidence.lead_over(other.evidence, self.seeds)
@@ -55,13 +57,15 @@ class Ranking:
         ties = sum(self.accuracy(each)[0] == mean for each in others)
         also = f", and {counted(ties, 'other')} as often right" if ties else ""
         student = f"The most accurate student{where}{over} is {one_line(best.name)}, {_spends(best)}"
-        said = [f"{student}: {percent(mean)} ({percent(low)} to {percent(high)}){also}."]
+        said = [f"{student}: {percent(mean)} (95% interval {percent(low)} to {percent(high)}){also}."]
         smaller = [(each, self.lead_over(each)) for each in others if each.trainable < best.trainable]
-        alike = [(each, lead) for each, lead in smaller if lead and lead[1] <= 0 <= lead[2]]
+        alike = [(each, lead) for each, lead in smaller if lead and (not lead.can_decide or lead.low <= 0 <= lead.high)]
         if alike:
-            least, (lead, low, high) = min(alike, key=lambda each: each[0].trainable)
+            least, lead = min(alike, key=lambda each: each[0].trainable)
             student = f"These runs cannot tell it from {one_line(least.name)}, {_spends(least)}"
-            said.append(f"{student}: its lead is {points(lead)} points ({points(low)} to {points(high)}).")
+            few = "" if lead.can_decide else ", from too few seeds, or too few rows on which they differ, to decide"
+            ends = f"{points(lead.low)} to {points(lead.high)}"
+            said.append(f"{student}: its lead is {points(lead.difference)} points ({ends}){few}.")
         return said
 
 

@@ -46,7 +46,7 @@ def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
     results, run = experiment.results[0], experiment.runs[0]
     roles = [role for role in ROLES if role in results]
     name, predictions = one_line(experiment.name), read_predictions(run)
-    settings, others = settings_of(experiment), settings_of(first)
+    settings, others, right = settings_of(experiment), settings_of(first), experiment.evidence.right
     plots = {
         "learning": figures.learning(run, name),
         "calibration": figures.calibration(predictions, name),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
@@ -35,10 +35,14 @@ def points(difference: float) -> str:
     return f"{round(100 * difference, 2) + 0.0:+.2f}"  # the sum turns -0.0 into 0.0
 
 
-def interval(comparison: dict[str, Any]) -> str:
-    """`[-0.69, +1.14]`, in percentage points."""
-    low, high = comparison["interval"]
-    return f"[{points(low)}, {points(high)}]"
+def interval(low: float, high: float, said: Callable[[float], str] = points) -> str:
+    """`[-0.69, +1.14]`, in percentage points, or as it is said otherwise."""
+    return f"[{said(low)}, {said(high)}]"
+
+
+def with_interval(found: tuple[float, float, float] | None, said: Callable[[float], str] = percent) -> str:
+    """`97.08% [95.07%, 98.29%]`, a figure and the ends of its interval; empty where there is none."""
+    return f"{said(found[0])} {interval(*found[1:], said)}" if found else ""
 
 
 def roles_in(results: Iterable[Container[str]]) -> list[Role]:
@@ -56,7 +60,8 @@ def differences_of_one_seed(results: Mapping[str, Any]) -> list[str]:
     said = []
     for control in CONTROLS:
         if found := results.get(f"student_minus_{control}"):
-            said.append(f"student - {control} {points(found['accuracy'])} points {interval(found)}: {verdict(found)}")
+            lead = f"{points(found['accuracy'])} points {interval(*found['interval'])}"
+            said.append(f"student - {control} {lead}: {verdict(found)}")
     return said
 
 

@@ -5,17 +5,14 @@ import functools
 import io
 import operator
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lora_distill.config import CONTROLS, ROLES, Role
-from lora_distill.evaluation.over_seeds import same_rows_difference
-from lora_distill.evaluation.significance import share_interval
+from lora_distill.evaluation.over_seeds import share_over_seeds
 from lora_distill.evidence import Evidence
-from lora_distill.reporting.sentences import differences_of_one_seed, one_line, percent, points, roles_in
+from lora_distill.reporting.sentences import differences_of_one_seed, one_line, percent, points, roles_in, with_interval
 from lora_distill.run_folder import RunFolder
 
 FIGURES = {
@@ -79,10 +76,10 @@ class Experiment:
         said = {"seeds": str(len(self.evidence.seeds)), "trainable parameters": f"{self.trainable:,}"}
         for role in ROLES:
             if found := self.accuracy(role):
-                said[f"{role}: accuracy"] = _with_interval(found, percent)
+                said[f"{role}: accuracy"] = with_interval(found)
         for control in CONTROLS:
             if found := self.difference(control):
-                said[f"student − {control}, points"] = _with_interval(found, points)
+                said[f"student − {control}, points"] = with_interval(found, points)
         agreed = self.mean("agreement", "student_teacher", "rate")
         if agreed is not None:
             said["same as teacher"] = percent(agreed)
@@ -126,27 +123,17 @@ class Experiment:
         comparison = self.results[0].get(f"student_minus_{control}")
         return (comparison["accuracy"], *comparison["interval"]) if comparison else None
 
-    def accuracy(self, role: str, seeds: list[int] | None = None) -> tuple[float, float, float] | None:
-        """Mean accuracy of a role and its 95% interval.
-
-        Over seeds it is Student's t on these rows. With one seed, and where all give the same, as one teacher for all
-        does, it is Wilson's, for other rows.
+    def accuracy(self, role: Role, seeds: list[int] | None = None) -> tuple[float, float, float] | None:
+        """Mean accuracy of a role and its 95% interval, for other texts and seeds; with one seed, of that model.
 
         Args:
             role: which.
             seeds: of all that there are, if None.
         """
-        if role not in self.evidence.accuracy:
+        if role not in self.evidence.right:
             return None
-        by_seed = dict(zip(self.evidence.seeds, self.evidence.accuracy[role], strict=True))
-        values = list(by_seed.values()) if seeds is None else [by_seed[seed] for seed in seeds]
-        mean = statistics.mean(values)
-        if len(values) > 1:
-            found = same_rows_difference(np.array(values))
-            if found.low is not None and found.high is not None:
-                return mean, max(found.low, 0.0), min(found.high, 1.0)
-        rows = self.results[0]["data"]["test_rows"]
-        return mean, *share_interval(round(mean * rows), rows)
+        right = self.evidence.right_with(role, self.evidence.seeds if seeds is None else seeds)
+        return float(right.mean()), *share_over_seeds(right)
 
 
 def summarise(evidence: Mapping[str, Evidence], runs: Mapping[str, list[RunFolder]]) -> list[Experiment]:
@@ -185,17 +172,13 @@ def as_markdown(experiments: list[Experiment]) -> str:
     """A table for a paper or an issue."""
     roles = roles_in(results for each in experiments for results in each.results)
     controls = [control for control in CONTROLS if control in roles]
-    differences = [f"Student - {control}" for control in controls]
-    headings = ["Experiment", "Seeds", "Trainable", *(role.capitalize() for role in roles), *differences, "p", "Test"]
+    figures = [*(role.capitalize() for role in roles), *(f"Student - {control}" for control in controls)]
+    headings = ["Experiment", "Seeds", "Trainable", *(f"{figure} [95%]" for figure in figures), "p", "Test"]
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for each in experiments:
-        accuracies = [_with_interval(each.accuracy(role), percent) for role in roles]
+        accuracies = [with_interval(each.accuracy(role)) for role in roles]
         tested = (f"{each.test[1]:.2g}", each.test[0]) if each.test else ("", "")
         name = one_line(each.name).replace("|", "\\|")
-        leads = [_with_interval(each.difference(control), points) for control in controls]
+        leads = [with_interval(each.difference(control), points) for control in controls]
         lines.append([name, str(len(each.evidence.seeds)), f"{each.trainable:,}", *accuracies, *leads, *tested])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _with_interval(found: tuple[float, float, float] | None, said: Callable[[float], str]) -> str:
-    return f"{said(found[0])} [{said(found[1])}, {said(found[2])}]" if found else ""

@@ -59,7 +59,7 @@ def results_table(results: list[dict[str, Any]]) -> Table:
             Text(one_line(each["exp_name"])),
             f"{trainable:,}\n({percent(trainable / student['budget'])})",
             *(percent(each[role]["test"]["accuracy"]) if role in each else ABSENT for role in roles),
-            *(f"{points(found['accuracy'])}\n{interval(found)}" if found else ABSENT for found in compared),
+            *(f"{points(one['accuracy'])}\n{interval(*one['interval'])}" if one else ABSENT for one in compared),
             percent(each["agreement"]["student_teacher"]["rate"]) if "agreement" in each else ABSENT,
             f"{each['seconds']:,.0f}",
         )
@@ -93,7 +93,7 @@ def _compared(evidence: "Evidence", control: Role) -> tuple[str, str]:
     if control not in evidence.comparisons:
         return ABSENT, ABSENT
     found = evidence.comparisons[control].recipe["accuracy"]
-    difference = f"{points(found.difference)}\n[{points(found.low)}, {points(found.high)}]"
+    difference = f"{points(found.difference)}\n{interval(found.low, found.high)}"
     return difference, f"{evidence.verdicts[control].p_value:.2g}"
 
 
@@ -106,14 +106,11 @@ def _over_seeds(accuracies: list[float]) -> str:
 def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str, Any]]) -> list[str]:
     """What the table of evidence means: a blank line, then what speaks against it, then the verdicts.
 
-    Args:
-        evidence: by experiment.
-        results: what the metrics.json of each run holds.
-    """
+    results = [each for experiment in experiments for each in experiment.results]
     said = [
-        f"- {one_line(name)}: {verdict.sentence}"
-        for name, each in evidence.items()
-        for verdict in each.verdicts.values()
+        f"- {one_line(each.name)}: {verdict.sentence}"
+        for each in experiments
+        for verdict in each.evidence.verdicts.values()
     ]
     return list(
         dict.fromkeys(
