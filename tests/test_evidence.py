@@ -131,6 +131,15 @@ def test_what_a_seed_does_not_draw_is_named(tmp_path: Path) -> None:
     assert written["older"]["seed_keeps"] == []  # what a run does not say is neither
 
 
+def test_dropout_that_is_set_to_none_is_not_said_to_be_drawn(tmp_path: Path) -> None:
+    suite = suite_in(tmp_path, 2, "one")
+    suite = replace(
+        suite, runs={name: run.model_copy(update={"lora_dropout": 0.0}) for name, run in suite.runs.items()}
+    )
+    finish(suite, {"teacher": 0.9, "student": 0.9})
+    assert gather(suite.groups())["one"].seed_draws[-1] == "any dropout of the encoder's own"
+
+
 def test_one_seed_or_no_control_has_no_verdict(tmp_path: Path) -> None:
     one = suite_in(tmp_path / "a", 1, "one")
     finish(one, {"teacher": 0.9, "student": 0.9, "control": 0.85})
