@@ -43,12 +43,13 @@ def print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, A
         print_results(results)
         return None
     from lora_distill.evidence import gather
+    from lora_distill.reporting.summary import summarise
     from lora_distill.reporting.tables import evidence_table, explain_evidence
 
     evidence = gather(groups)
     screen = console()
     screen.print(evidence_table(evidence))
-    for line in explain_evidence(evidence, results):
+    for line in explain_evidence(summarise(evidence, groups)):
         screen.print(line, markup=False, highlight=False)
     return evidence
 

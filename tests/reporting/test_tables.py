@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lora_distill.evaluation.verdict import Verdict
 from lora_distill.evidence import Evidence
+from lora_distill.reporting.summary import Experiment
 from lora_distill.reporting.tables import class_table, explain, explain_evidence, results_table, role_table
 from tests.reporting.sample import sample_results
 
@@ -148,14 +149,21 @@ def test_what_speaks_against_the_numbers_comes_before_them() -> None:
     assert sum("hold texts" in line or "differ by case" in line for line in lines) == 2
 
 
-def test_what_speaks_against_verdicts_over_seeds_comes_before_them() -> None:
+def test_what_speaks_against_verdicts_over_seeds_comes_before_them_and_the_best_after() -> None:
     results = suite()[:1]
     results[0]["teacher"]["test"] |= {"accuracy": 0.2, "confusion": [[89, 0, 0, 0, 0]] * 5}
-    verdict = Verdict("helped", "Distillation helped.", 0.01, None)
-    evidence = Evidence([], [0, 1], ["all"], [], {}, {}, {"control": verdict}, "", np.zeros((0, 2), np.bool_))
-    lines = explain_evidence({"one": evidence}, results)
+    verdict, right = Verdict("helped", "Distillation helped.", 0.01, None), np.ones((445, 2), np.bool_)
+    found = [
+        Evidence([], [0, 1], ["all"], [], {}, {"control": verdict}, "", {"student": each})
+        for each in (np.zeros_like(right), right)
+    ]
+    both = [Experiment(name, each, [], results) for name, each in zip(("one", "two"), found, strict=True)]
+    lines = explain_evidence(both)
     assert lines[1].startswith("WARNING: quickstart-base: the teacher puts every test row into 'business'; the")
-    assert lines[2] == "- one: Distillation helped."
+    assert lines[2:4] == ["- one: Distillation helped.", "- two: Distillation helped."]
+    assert lines[4].startswith("The most accurate student is two, with ")
+    assert lines[5].startswith("Means over seeds")
+    assert not any("most accurate" in line for line in explain_evidence(both[:1]))
 
 
 def test_explanation_without_a_control_compares_nothing() -> None:

@@ -77,6 +77,16 @@ def rank_students(experiments: Sequence[Experiment]) -> dict[str, Ranking]:
     return {test: _rank(those) for test, those in rivals.items()}
 
 
+def say_ranking(experiments: Sequence[Experiment]) -> list[str]:
+    """What the ranking of each test split says; of which data, where there are several."""
+    rankings = rank_students(experiments)
+    said = []
+    for test, ranking in rankings.items():
+        data = next(each.results[0]["data"]["name"] for each in experiments if each.evidence.test == test)
+        said += ranking.sentences(f" on {one_line(data)}" if len(rankings) > 1 else "")
+    return said
+
+
 def _rank(rivals: list[Experiment]) -> Ranking:
     alone = [each for each in rivals if len(each.evidence.seeds) == 1]
     several = [each for each in rivals if len(each.evidence.seeds) > 1]

@@ -13,7 +13,7 @@ from lora_distill.config import CONTROLS, role_noun
 from lora_distill.data.wording import byte_size, counted
 from lora_distill.evidence import Evidence, gather
 from lora_distill.reporting import figures
-from lora_distill.reporting.ranking import rank_students
+from lora_distill.reporting.ranking import rank_students, say_ranking
 from lora_distill.reporting.sections import cost, section, settings_of
 from lora_distill.reporting.sentences import (
     ONE_CLASS,
@@ -141,12 +141,7 @@ def headline(experiments: list[Experiment]) -> list[str]:
     first = _say_unlearnt(runs)
     if len(experiments) == 1:
         return [*first, experiments[0].sentence]
-    said = [*first, *_say_findings(experiments)]
-    rankings = rank_students(experiments)
-    for test, ranking in rankings.items():
-        data = next(each.results[0]["data"]["name"] for each in experiments if each.evidence.test == test)
-        said += ranking.sentences(f" on {one_line(data)}" if len(rankings) > 1 else "")
-    return said
+    return [*first, *_say_findings(experiments), *say_ranking(experiments)]
 
 
 def _say_findings(experiments: list[Experiment]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lora_distill.evidence import Evidence
     from lora_distill.model.budget import Fit
     from lora_distill.planning import Plan
+    from lora_distill.reporting.summary import Experiment
     from lora_distill.tuning import TrialResult
 
 ABSENT = "-"
@@ -103,8 +104,9 @@ def _over_seeds(accuracies: list[float]) -> str:
     return f"{percent(statistics.mean(accuracies))}\n± {100 * statistics.stdev(accuracies):.2f}"
 
 
-def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str, Any]]) -> list[str]:
-    """What the table of evidence means: a blank line, then what speaks against it, then the verdicts.
+def explain_evidence(experiments: Sequence["Experiment"]) -> list[str]:
+    """What the table of evidence means: a blank line, what speaks against it, the verdicts, which student is best."""
+    from lora_distill.reporting.ranking import say_ranking
 
     results = [each for experiment in experiments for each in experiment.results]
     said = [
@@ -112,20 +114,18 @@ def explain_evidence(evidence: Mapping[str, "Evidence"], results: list[dict[str,
         for each in experiments
         for verdict in each.evidence.verdicts.values()
     ]
-    return list(
-        dict.fromkeys(
-            [
-                "",
-                *warnings_of(results),
-                *said,
-                "Means over seeds, ± their standard deviation. Student - control: points, with a 95% interval for other"
-                " texts of this kind and other seeds.",
-                *seeds_draw(evidence),
-                *about_data(results),
-                *([SPEED] if any(map(same_backbone, results)) else []),
-            ]
-        )
-    )
+    lines = [
+        "",
+        *warnings_of(results),
+        *said,
+        *say_ranking(experiments),
+        "Means over seeds, ± their standard deviation. Student - control: points, with a 95% interval for other"
+        " texts of this kind and other seeds.",
+        *seeds_draw({each.name: each.evidence for each in experiments}),
+        *about_data(results),
+        *([SPEED] if any(map(same_backbone, results)) else []),
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def explain(results: list[dict[str, Any]]) -> list[str]:
