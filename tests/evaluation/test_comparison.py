@@ -30,11 +30,11 @@ def test_roles_are_compared_on_the_same_rows() -> None:
 
 
 def test_what_the_student_takes_over_from_its_teacher() -> None:
-    labels = np.zeros(6, np.int64)
-    eye = np.eye(2, dtype=np.float32)
-    logits: dict[Role, np.ndarray] = {
-        "teacher": eye[[0, 0, 0, 1, 1, 0]],
-        "student": eye[[0, 0, 1, 1, 0, 0]],
-        "control": eye[[1, 1, 1, 0, 0, 0]],
+    right: dict[Role, np.ndarray] = {
+        "teacher": np.array([1, 1, 1, 0, 0, 1], np.bool_),
+        "student": np.array([1, 1, 0, 0, 1, 1], np.bool_),
+        "control": np.array([0, 0, 0, 1, 1, 1], np.bool_),
     }
-    assert learned_from_teacher(logits, labels) == {"gains": 3, "gained": 2, "losses": 2, "lost": 1}
+    assert learned_from_teacher(right) == {"gains": 3, "gained": 2, "losses": 2, "lost": 1}
+    twice = {role: np.stack([each, each], axis=1) for role, each in right.items()}
+    assert learned_from_teacher(twice) == {"gains": 6, "gained": 4, "losses": 4, "lost": 2}

@@ -227,6 +227,24 @@ def test_differences_of_all_figures_are_shown_as_what_they_are_of(
     assert f"accuracy of {100 * evidence.verdict.detectable:.2f} points\nwould be shown" in page
 
 
+def test_what_was_learned_from_the_teacher_is_counted_over_all_seeds(
+    groups: dict[str, list[RunFolder]], tmp_path: Path
+) -> None:
+    right = gather(groups)["base"].right
+    gains = int((right["teacher"] & ~right["control"]).sum())
+    page = page_of(groups, tmp_path)
+    assert f"<p>Of {gains:,} answers that the teacher has right and the control wrong, over all seeds,\n" in page
+    assert len(re.findall(r"control wrong,\nthe student has", page)) == 1  # of the one with one seed
+
+
+def test_the_f1_of_each_class_is_drawn_as_a_bar(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
+    page = page_of({"alone": groups["alone"]}, tmp_path)
+    f1 = groups["alone"][0].results()["control"]["test"]["per_class"]["tech"]["f1"]
+    table = page[page.index('aria-label="F1 of each class"') :].partition("</table>")[0]
+    assert f'<span style="width: {100 * f1:.1f}%; background: var(--control)">' in table
+    assert table.count('class="bar"') == 3 * 5
+
+
 def test_every_row_of_every_table_says_what_it_is_of(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     tables = [table.partition("</table>")[0] for table in page_of(groups, tmp_path).split("<tbody>")[1:]]
     rows = [row for table in tables for row in table.split("<tr")[1:]]

@@ -44,18 +44,18 @@ def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict
     return comparison
 
 
-def learned_from_teacher(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict[str, int]:
+def learned_from_teacher(right: Mapping[Role, NDArray[np.bool_]]) -> dict[str, int]:
     """Where teacher and control differ in being right, how often the student goes with the teacher.
 
     Args:
         right: bool [N], or [N, S] by row and seed, of teacher, student and control.
 
     Returns:
-        `gains`: rows that the teacher has right and the control wrong, `gained`: those of them that the student has
-        right; `losses`: rows that the teacher has wrong and the control right, `lost`: those of them that the student
-        has wrong.
+        `gains`: answers that the teacher has right and the control wrong, `gained`: those of them that the student has
+        right; `losses`: answers that the teacher has wrong and the control right, `lost`: those of them that the
+        student has wrong.
     """
-    teacher, student, control = (logits[role].argmax(axis=1) == labels for role in ("teacher", "student", "control"))
+    teacher, student, control = right["teacher"], right["student"], right["control"]
     gains, losses = teacher & ~control, ~teacher & control
     return {
         "gains": int(gains.sum()),

@@ -57,9 +57,7 @@ def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:
         "experiment": experiment,
         "plots": plots,
         "rows": rows_to_read(predictions, results["data"]["label_names"]),
-        "learned": learned_from_teacher(predictions.logits, predictions.labels)
-        if {"teacher", "control"} <= set(roles)
-        else None,
+        "learned": learned_from_teacher(right) if {"teacher", "control"} <= right.keys() else None,
         "roles": [(role, results[role]) for role in roles],
         "classes": [
             (one_line(label), [(role, results[role]["test"]["per_class"][label]) for role in roles])
