@@ -272,7 +272,7 @@ def test_runs_of_a_folder_are_grouped_by_all_but_the_seed(tmp_path: Path) -> Non
     }
 
 
-def test_a_copy_of_a_run_is_left_out_and_what_was_trained_again_is_no_second_seed(
+def test_a_run_of_the_same_models_is_left_out_and_what_was_trained_again_is_no_second_seed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     suite = suite_in(tmp_path, 2, "one")
@@ -281,13 +281,20 @@ def test_a_copy_of_a_run_is_left_out_and_what_was_trained_again_is_no_second_see
     copies = {name: config.model_copy(update={"exp_name": f"s-{name}"}) for name, config in copies.items()}
     again = {"again": suite.runs["one-seed-0"].model_copy(update={"exp_name": "s-again"})}
     finish(replace(suite, runs=suite.runs | copies), roles)
+    for seconds, config in enumerate(copies.values()):  # as where another suite found the models trained
+        run = RunFolder.of(config)
+        write_json(run.path / METRICS, run.results() | {"seconds": seconds, "cost": {"seconds": {}}})
     finish(replace(suite, runs=again), roles | {"student": 0.8})
-    groups = group_by_seed([RunFolder.of(config) for config in (suite.runs | copies | again).values()])
+    damaged = {"damaged": suite.runs["one-seed-0"].model_copy(update={"exp_name": "s-damaged"})}
+    finish(replace(suite, runs=damaged), roles)
+    (tmp_path / "s-damaged" / PREDICTIONS).write_bytes(b"no parquet")
+    groups = group_by_seed([RunFolder.of(config) for config in (suite.runs | copies | again | damaged).values()])
     assert {name: [run.path.name for run in each] for name, each in groups.items()} == {
         "s-one": ["s-one-seed-0", "s-one-seed-1"],
         "s-again": ["s-again"],
+        "s-damaged": ["s-damaged"],
     }
-    left_out = [f"s-{name} is left out, for it is a copy of {tmp_path / 's-one-seed-0'}" for name in copies]
+    left_out = [f"s-{name} is left out, for it has the models of {tmp_path / 's-one-seed-0'}" for name in copies]
     assert [message.removeprefix(f"{tmp_path}/") for message in caplog.messages] == left_out
 
 

@@ -130,6 +130,16 @@ class RunFolder:
         }
         return {what: (origin or {}).get("revision") for what, origin in origins.items()} | models
 
+    def answers_as(self, other: "RunFolder") -> bool:
+        """Whether the models of both gave the same logits, to the bit, for the same test rows; damaged files say no."""
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+
+        try:
+            return bool(read_table(self.path / PREDICTIONS).equals(read_table(other.path / PREDICTIONS)))
+        except (OSError, ArrowException):
+            return False
+
     def _here(self, config: Config) -> Config:
         """The folder says where the run is: it may have been moved since it was begun, or be seen from elsewhere."""
         return config.model_copy(update={"output_dir": str(self.path.parent), "exp_name": self.path.name})
@@ -239,9 +249,9 @@ def runs_in(folder: Path) -> list[RunFolder]:
 def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
     """Put finished runs together that differ in nothing but the seed, under the name that is left without it.
 
-    A copy of a run says nothing new and is left out, which is told. What was trained again with a seed that is there,
-    and gave other results, is no further seed but a group of its own. Names that several groups would have begin with
-    the folders in which these lie.
+    A run of the same models as another says nothing new and is left out, which is told: a copy, or one of another suite
+    that found them trained. What was trained again with a seed that is there, and answers otherwise, is no further seed
+    but a group of its own. Names that several groups would have begin with the folders in which these lie.
     """
     alike: dict[str, dict[int, RunFolder]] = {}
     for run in runs:
@@ -251,8 +261,8 @@ def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
             twin = alike.setdefault(f"{settings} {inputs} {again}", {}).setdefault(config.seed, run)
             if twin is run:
                 break
-            if twin.results() | {"exp_name": ""} == run.results() | {"exp_name": ""}:
-                logger.warning("%s is left out, for it is a copy of %s", run.path, twin.path)
+            if run.answers_as(twin):
+                logger.warning("%s is left out, for it has the models of %s", run.path, twin.path)
                 break
     groups = [list(each.values()) for each in alike.values()]
     ways = [_names(each) for each in groups]
