@@ -59,6 +59,44 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
     assert os.listdir(file.parent) == ["file.txt"]  # noqa: PTH208
 
 
+def test_two_that_write_one_file_at_once_both_write_it_whole(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+
+    def write(beside: Path) -> None:
+        beside.write_text("first")
+        other = threading.Thread(target=write_text, args=(file, "other"))
+        other.start()
+        other.join()
+        assert file.read_text() == "other"
+        assert beside.read_text() == "first"
+
+    write_whole(file, write)
+    assert file.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    file, neighbour = tmp_path / "file", tmp_path / "file.json"
+    script = """
+import os, sys
+from pathlib import Path
+from lora_distill.store import write_whole
+def write(beside):
+    beside.write_text("half")
+    os.kill(os.getpid(), 9)
+write_whole(Path(sys.argv[1]), write)
+"""
+    for path in (file, neighbour):
+        subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert not file.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+    write_text(file, "whole")
+    (left,) = set(tmp_path.iterdir()) - {file}
+    assert left.name.startswith(".file.json.")
+    write_text(neighbour, "whole")
+    assert set(tmp_path.iterdir()) == {file, neighbour}
+
+
 NO_ROOM = "No space left on device"
 
 

@@ -1,7 +1,7 @@
 """Where things lie on disk: content-addressed artefacts and run folders, each file whole or not there.
 
-What a killed process left half-written has the name that the next one writes under, and is then replaced; two
-processes at once are kept apart by locks.
+What a killed process left half-written is removed by the next that writes the same. Two that write a file at once each
+have a place of their own, and the last one's file stays; those that fill a folder are kept apart by locks.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ import math
 import os
 import re
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,9 +35,14 @@ def fingerprint(value: object) -> str:
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `path`, flush it to disk and put it in place: whole or not at all."""
-    beside = _beside(path)
-    with _system_errors(path):
+    here = f".{path.name}.{socket.gethostname()}-"  # whether a process of another machine lives is not ours to know
+    beside = path.with_name(f"{here}{os.getpid()}-{threading.get_native_id()}.part")
+    with _system_errors(path, beside):
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.iterdir():
+            writer = re.fullmatch(rf"{re.escape(here)}(\d+)-\d+\.part", left.name)
+            if writer and not _is_alive(int(writer[1])):
+                left.unlink(missing_ok=True)
         try:
             write(beside)
             _flush(beside)
@@ -80,9 +87,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error."""
-    beside = _beside(path)
-    with _system_errors(path):
+    """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error.
+
+    For one at a time: two that fill it at once would share it.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    with _system_errors(path, beside):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(_away(path), ignore_errors=True)
@@ -130,8 +140,14 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(_away(path))
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _away(path: Path) -> Path:
@@ -139,10 +155,10 @@ def _away(path: Path) -> Path:
 
 
 @contextmanager
-def _system_errors(path: Path) -> Iterator[None]:
+def _system_errors(path: Path, beside: Path) -> Iterator[None]:
     """What the system refused is an OSError that names `path`: shutil and what is written in Rust say it in words.
 
-    The place beside it, where it is made, is nobody's to know.
+    The place `beside` it, where it is made, is nobody's to know.
     """
     try:
         yield
@@ -150,7 +166,7 @@ def _system_errors(path: Path) -> Iterator[None]:
         told = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
         number = (isinstance(error, OSError) and error.errno) or (told and int(told[1] or told[2]))
         named = error.filename if isinstance(error, OSError) else None
-        if not number or (named and str(named) != str(_beside(path))):
+        if not number or (named and str(named) != str(beside)):
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
 
