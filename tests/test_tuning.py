@@ -73,6 +73,28 @@ def test_a_trial_that_fails_is_told_and_the_next_is_run(
     assert [(each.state, each.message) for each in trials] == [("failed", "student: the loss is nan")] * 2
 
 
+def test_killed_between_two_draws_of_a_trial_a_search_goes_on_as_if_nothing_had_stopped_it(
+    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise UserError("student: the loss is nan")
+
+    def killed_by(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "train_student", diverge)
+    searches = []
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        searches.append(read_search(write(tmp_path / name, base, trials=3), {}, {}))
+    whole, killed = searches
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Trial, "suggest_float", killed_by)
+        run_trials(killed)
+    assert [list(each.params) for each in trials_of(killed)] == [["student_lora_r"]]
+    assert [each.settings for each in run_trials(killed)] == [each.settings for each in run_trials(whole)]
+
+
 def test_trials_of_another_encoder_are_not_compared(
     base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

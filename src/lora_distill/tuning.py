@@ -100,8 +100,8 @@ def storage_of(search: Search) -> Path:
 def run_trials(search: Search, role: Role = "student") -> list[TrialResult]:
     """Run what is left of a search's trials, of student or control.
 
-    The trial that was running when the process died goes on under its number, from its last whole epoch; the draws of
-    each trial have a seed of their own, so that the trials are those of a search that nothing stopped.
+    The trial that was running when the process died goes on under its number, from its last whole epoch; each draw of
+    each trial has a seed of its own, so that the trials are those of a search that nothing stopped.
 
     Raises:
         UserError: the trials that are there are of another search, on other data or of other models.
@@ -154,10 +154,11 @@ def _inputs(search: Search) -> dict[str, Any]:
 
 
 def _next_trial(search: Search, study: optuna.Study, number: int) -> Trial:
-    study.sampler = optuna.samplers.TPESampler(seed=derive_seed(search.seed, "trial", number) % 2**32)
     stopped = next((each for each in study.trials if not each.state.is_finished()), None)
     trial = Trial(study, stopped._trial_id) if stopped else study.ask()
     for name, dimension in search.space.items():
+        # What was drawn before a kill is read, and draws nothing from a sampler of several.
+        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(search.seed, f"trial {name}", number) % 2**32)
         if isinstance(dimension, Choices):
             trial.suggest_categorical(name, dimension.values)
         elif isinstance(dimension.low, int) and isinstance(dimension.high, int):
