@@ -16,7 +16,7 @@ from lora_distill.config import Config, make_config
 from lora_distill.data.formats import INPUT_FORMATS, formats_of
 from lora_distill.errors import UserError
 from lora_distill.program import install, program
-from lora_distill.run_folder import METRICS, RunFolder
+from lora_distill.run_folder import METRICS, REPORT, RunFolder
 from lora_distill.store import write_json
 from tests.conftest import Run
 from tests.reporting.sample import sample_results
@@ -364,7 +364,8 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
     finished = begin(config)
     write_json(finished.path / METRICS, sample_results() | {"exp_name": "s-a"})
     (tmp_path / "s.yaml").write_text("seeds: 1\nbase: {alpha: 0.9}\nexperiments: {a: {}}\n")
-    (tmp_path / "o" / "s.html").touch()
+    for page in (finished.path / REPORT, tmp_path / "o" / "s.html"):
+        page.touch()
     before = sorted(tmp_path.rglob("*"))
     for arguments in (
         ["show", finished.path],

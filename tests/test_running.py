@@ -33,6 +33,7 @@ def finish(config: Config, **environment: object) -> dict[str, Any]:
     source = {"kind": "file", "location": config.dataset, "revision": "1"}
     results = {"exp_name": config.exp_name, "data": {"source": source}}
     write_json(run.path / METRICS, results)
+    (run.path / REPORT).touch()
     return results
 
 
@@ -132,7 +133,16 @@ def test_a_run_that_was_trained_has_a_page_of_its_own(tmp_path: Path, monkeypatc
     trained = make_config({**settings, "exp_name": "s-one"}, {})
     monkeypatch.setattr(experiment, "run_experiment", lambda *_, **__: finished_run(tmp_path, "s-one", 0).results())
     assert run(Suite("s", {"one": trained}, {})).trained == ["one"]
-    assert "<h1>Was the distillation worth it?" in (tmp_path / "s-one" / REPORT).read_text()
+    page = tmp_path / "s-one" / REPORT
+    assert "<h1>Was the distillation worth it?" in page.read_text()
+    monkeypatch.setattr(running, "_read", lambda config: RunFolder.of(config).results())
+    for jobs in (1, 2):  # what was killed before its page was written gets it from whoever reads the results
+        page.unlink()
+        assert run(Suite("s", {"one": trained}, {}), jobs=jobs).trained == []
+        assert page.is_file()
+    page.write_text("as it was")
+    run(Suite("s", {"one": trained}, {}))
+    assert page.read_text() == "as it was"
 
 
 def test_overwriting_that_was_stopped_goes_on_without_being_asked_for_again(

@@ -21,7 +21,7 @@ from lora_distill.inputs import check_files
 from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
 from lora_distill.remembering import once, remembering
-from lora_distill.run_folder import RunFolder, TakenError, changed_since
+from lora_distill.run_folder import REPORT, RunFolder, TakenError, changed_since
 from lora_distill.suite import Suite
 
 logger = logging.getLogger(__name__)
@@ -146,9 +146,9 @@ def _run(config: Config, outcome: SuiteResult) -> UserError | None:
 
 
 def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float | None = None) -> dict[str, Any]:
-    """The results of an experiment: read when it is finished, without loading what only training needs.
+    """The results of an experiment: read when it is finished, without loading what only training needs; else trained.
 
-    Else it is trained, and the run has a page of its own.
+    Its run has a page of its own then, also where who trained it was killed before that.
 
     Args:
         config: as it was asked for.
@@ -160,12 +160,14 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float |
     if config.exp_name and run.finished and not overwrite:
         results = _read(config)
         logger.info("%s: already finished, nothing was trained; --overwrite trains it again", run.path)
-        return results
-    with remembering():  # or the data would be read twice
-        check_files(config, resume=resume)
-        from lora_distill.experiment import run_experiment
+        if (run.path / REPORT).is_file():
+            return results
+    else:
+        with remembering():  # or the data would be read twice
+            check_files(config, resume=resume)
+            from lora_distill.experiment import run_experiment
 
-        results = run_experiment(config, resume=resume, overwrite=overwrite, since=since)
+            results = run_experiment(config, resume=resume, overwrite=overwrite, since=since)
     from lora_distill.reporting.report import write_own_report
 
     write_own_report(RunFolder(Path(config.output_dir) / results["exp_name"]))
