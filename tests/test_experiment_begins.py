@@ -181,6 +181,31 @@ def test_a_run_that_goes_on_says_so_and_counts_the_time_of_all_its_sessions(
     assert log.read_text().count(": begun;") == log.read_text().count(": goes on; if it is stopped") == 1
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"teacher_ensemble": 2}, {"teacher_self_training": True, "unlabelled": "others.csv"}]
+)
+def test_what_a_run_that_goes_on_had_trained_is_its_own_and_its_time_is_known_also_after_a_kill(
+    settings: dict[str, Any], tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+
+    def stop(*arguments: Any, **given: Any) -> Any:  # noqa: ANN401
+        if given["role"] == "student":
+            kept.update(json.loads((tmp_path / "run" / "environment.json").read_text()))
+            raise KeyboardInterrupt
+        return loop.train(*arguments, **given)
+
+    if "unlabelled" in settings:
+        settings = settings | {"unlabelled": str(write_rows(tmp_path / "others.csv", 30, seed=1))}
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run", num_epochs=1, **settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(role_module, "train", stop)
+        run_experiment(config)
+    assert kept["seconds"] > kept["cost"]["seconds"]["teacher: training steps"] > 0
+    results = run_experiment(config, resume=True), run_experiment(config.model_copy(update={"exp_name": "other"}))
+    assert [[each[role]["reused"] for role in ("teacher", "student")] for each in results] == [[False] * 2, [True] * 2]
+
+
 def test_a_run_that_another_process_is_training_now(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
     config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run")
     run, *_ = begin_run(config)

@@ -89,10 +89,10 @@ def run_experiment(
             log_into(run.path / LOG)
             what = "goes on" if resume else "begun"
             logger.info("%s: %s; if it is stopped, go on with: %s", run.path, what, run.resume_command())
-            with _stopwatch(run, environment, started, spent) as cost:
+            with _stopwatch(run, environment, started, spent) as (cost, keep):
                 tracking = Tracking(prepared.config, resume=resume)
                 outcomes = {
-                    role: tracking.follow(role, partial(run_training, prepared, training, since))
+                    role: tracking.follow(role, partial(run_training, prepared, training, since), keep)
                     for role, training in trainings(prepared).items()
                 }
                 outcomes = judged(outcomes)
@@ -156,8 +156,11 @@ def _begin(
 @contextmanager
 def _stopwatch(
     run: RunFolder, environment: dict[str, Any], started: float, spent: dict[str, float]
-) -> Iterator[Callable[[], dict[str, Any]]]:
-    """What the run took, whole and by stage, with earlier sessions; one that is stopped leaves that for the next."""
+) -> Iterator[tuple[Callable[[], dict[str, Any]], Observer]]:
+    """What the run took, whole and by stage, with earlier sessions; and what keeps that after each epoch.
+
+    So a session that is stopped leaves all of it for the next; one that is killed, what was kept last.
+    """
 
     def cost() -> dict[str, Any]:
         before = environment.get("cost", {"seconds": {}})
@@ -169,8 +172,12 @@ def _stopwatch(
             },
         }
 
+    def keep(line: dict[str, Any]) -> None:
+        if line["event"] == "validation":
+            write_json(run.path / ENVIRONMENT, environment | cost())
+
     try:
-        yield cost
+        yield cost, keep
     except BaseException:
         with suppress(OSError):
             write_json(run.path / ENVIRONMENT, environment | cost())
@@ -200,7 +207,7 @@ def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
     Raises:
         UserError: something that was given is wrong; an OverBudgetError where only the student is too large.
     """
-    prepared = prepare(config)
+    prepared = prepare(config.model_copy(update={"exp_name": ""}))
     with prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
         wanted = trainings(prepared)
         if role == "student":
@@ -249,7 +256,7 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
             **({} if role == "teacher" else {"budget": config.student_budget}),
             **({"base_model": prepared.base_of(role).name} if outcome.adapters else {}),
             **outcome.facts,
-            "reused": outcome.reused,
+            "reused": config.exp_name not in outcome.runs,
         }
     test = {role: outcome.logits["test"] for role, outcome in outcomes.items()}
     results |= compare_roles(test, labels)

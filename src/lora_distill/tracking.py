@@ -64,10 +64,18 @@ class Tracking:
     resume: bool
     _begun: set[Role] = field(default_factory=set)
 
-    def follow(self, role: Role, train: Callable[[Observer], Outcome]) -> Outcome:
-        """Tell the tracker of a role's training, while it runs, or afterwards where it ran for somebody else."""
+    def follow(self, role: Role, train: Callable[[Observer], Outcome], other: Observer = nobody) -> Outcome:
+        """Tell the tracker of a role's training, while it runs, or afterwards where it ran for somebody else.
+
+        Another is told only while it runs.
+        """
         with self._tracker(role) as observe:
-            outcome = train(observe)
+
+            def both(line: dict[str, Any]) -> None:
+                observe(line)
+                other(line)
+
+            outcome = train(both)
             if outcome.reused and not self.resume:
                 for line in outcome.history:
                     observe(line)

@@ -10,8 +10,8 @@ from lora_distill.config import Config
 from lora_distill.data.answers import Answers
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Dataset
-from lora_distill.store import Artefact, write_json, write_jsonl
-from lora_distill.training.outcome import LOGITS, Outcome, read_outcome
+from lora_distill.store import Artefact, write_jsonl
+from lora_distill.training.outcome import LOGITS, Outcome, read_outcome, write_facts
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class FiledTeacher:
                 with artefact.fill() as folder:
                     save_file(self.answers.logits, folder / LOGITS)
                     write_jsonl(folder / "history.jsonl", [])
-                    write_json(folder / "facts.json", {"trainable_parameters": None, "seconds": 0.0})
+                    write_facts(folder, {"trainable_parameters": None, "seconds": 0.0}, self.config.exp_name)
             logger.info("teacher: what it answers stands in %s (%s)", self.answers.location, artefact.key)
             outcome = read_outcome(artefact, reused=reused)
         return replace(outcome, facts=outcome.facts | {"file": self.answers.location})

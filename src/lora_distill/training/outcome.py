@@ -1,5 +1,6 @@
 """What a role leaves behind, and by what it is known."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,10 +17,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import lora_distill
-from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl, write_whole
+from lora_distill.store import Artefact, fingerprint, read_json, read_jsonl, write_json, write_whole
 
 LOGITS = "logits.safetensors"
 POOLED = "pooled.safetensors"
+FACTS = "facts.json"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Outcome:
         history: what history.jsonl holds of it.
         facts: parameters, seconds and the like, for metrics.json.
         reused: whether it was there already.
+        runs: names of those that trained it; of several models, of any of them.
     """
 
     key: str
@@ -43,19 +46,28 @@ class Outcome:
     history: list[dict[str, Any]]
     facts: dict[str, Any]
     reused: bool
+    runs: frozenset[str] = frozenset()
 
 
 def read_outcome(artefact: Artefact, *, reused: bool) -> Outcome:
     """A finished artefact's contents."""
     folder = artefact.folder
+    facts = read_json(folder / FACTS)
+    runs = frozenset([facts.pop("run", "")])
     return Outcome(
         key=artefact.key,
         adapters={"": folder / "adapter"} if (folder / "adapter").is_dir() else {},
         logits=load_file(folder / LOGITS),
         history=read_jsonl(folder / "history.jsonl"),
-        facts=read_json(folder / "facts.json"),
+        facts=facts,
         reused=reused,
+        runs=runs,
     )
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any], run: str) -> None:
+    """Write what is known of a model, with the run that made it: when that is resumed, it reuses nobody else's work."""
+    write_json(folder / FACTS, {**facts, "run": run})
 
 
 def is_judged(artefact: Artefact) -> bool:

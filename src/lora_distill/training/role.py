@@ -24,7 +24,7 @@ from lora_distill.model.saved_adapter import load_adapter, save_adapter
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import stage
 from lora_distill.seeding import derive_seed
-from lora_distill.store import Artefact, write_json, write_jsonl
+from lora_distill.store import Artefact, write_jsonl
 from lora_distill.training.checkpoint import Progress
 from lora_distill.training.loop import Observer, Unwanted, nobody, train
 from lora_distill.training.losses.distillation import balanced_weights
@@ -39,6 +39,7 @@ from lora_distill.training.outcome import (
     read_outcome,
     read_pooled,
     versions,
+    write_facts,
 )
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
@@ -231,7 +232,7 @@ class RoleTraining:
             save_file(logits, folder / LOGITS)
             write_jsonl(folder / "history.jsonl", progress.history)
             facts = sizes | (soft_labels.facts() if soft_labels else {}) | self._took(training, progress, spared)
-            write_json(folder / "facts.json", facts)
+            write_facts(folder, facts, self.config.exp_name)
 
     def _drawn(self, seed: int) -> tuple[PeftModel, dict[str, Any]]:
         """The model before its first step, and how large it is."""

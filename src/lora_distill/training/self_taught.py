@@ -45,4 +45,5 @@ class SelfTaughtTeacher:
         before = self.first.run(splits, since=since)
         outcome = self.last.run(splits, since=since, observe=observe)
         seconds = {name: before.facts[name] + outcome.facts[name] for name in ("seconds", "spared_seconds")}
-        return replace(outcome, facts=outcome.facts | seconds, reused=before.reused and outcome.reused)
+        reused, runs = before.reused and outcome.reused, before.runs | outcome.runs
+        return replace(outcome, facts=outcome.facts | seconds, reused=reused, runs=runs)

@@ -17,9 +17,9 @@ from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import UNLABELLED, Dataset
 from lora_distill.model.base import BaseModel
 from lora_distill.seeding import derive_seed
-from lora_distill.store import Artefact, fingerprint, write_json, write_jsonl
+from lora_distill.store import Artefact, fingerprint, write_jsonl
 from lora_distill.training.loop import Observer, nobody
-from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome
+from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, write_facts
 from lora_distill.training.role import RoleTraining
 
 logger = logging.getLogger(__name__)
@@ -144,12 +144,13 @@ class SeveralTeachers:
                     save_file(logits, folder / LOGITS)
                     write_jsonl(folder / "history.jsonl", history)
                     is_cross_fitted = self.members[0].held is not None
-                    write_json(folder / "facts.json", _facts(outcomes) | {"cross_fitted": is_cross_fitted})
+                    write_facts(folder, _facts(outcomes) | {"cross_fitted": is_cross_fitted}, self.config.exp_name)
             elif "test" in splits and not is_judged(artefact):
                 add_test_logits(artefact, logits["test"])
             outcome = read_outcome(artefact, reused=all(each.reused for each in outcomes))
         adapters = {str(number): each.adapters[""] for number, each in enumerate(outcomes, start=1)}
-        return replace(outcome, adapters=adapters)
+        runs = frozenset().union(*(each.runs for each in outcomes))
+        return replace(outcome, adapters=adapters, runs=runs)
 
     def _logits(self, outcomes: list[Outcome]) -> dict[str, NDArray[np.float32]]:
         answers = [

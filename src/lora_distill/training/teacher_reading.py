@@ -23,7 +23,7 @@ from lora_distill.model.given_teacher import GivenTeacher, check_order
 from lora_distill.model.pooling import check_pools
 from lora_distill.model.split import SplitClassifier, is_plain_lora
 from lora_distill.profiling import stage
-from lora_distill.store import Artefact, write_json, write_jsonl
+from lora_distill.store import Artefact, write_jsonl
 from lora_distill.training.logits import plain, plain_pooled, predict_logits
 from lora_distill.training.outcome import (
     LOGITS,
@@ -34,6 +34,7 @@ from lora_distill.training.outcome import (
     is_pooled,
     read_outcome,
     versions,
+    write_facts,
 )
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.reading import Reading
@@ -192,11 +193,9 @@ class TeacherReading:
         with artefact.fill() as folder:
             save_file(logits, folder / LOGITS)
             write_jsonl(folder / "history.jsonl", [])
-            write_json(
-                folder / "facts.json",
-                {
-                    "trainable_parameters": None,
-                    "total_parameters": sum(p.numel() for p in model.parameters()),
-                    "seconds": time.monotonic() - started,
-                },
-            )
+            facts = {
+                "trainable_parameters": None,
+                "total_parameters": sum(p.numel() for p in model.parameters()),
+                "seconds": time.monotonic() - started,
+            }
+            write_facts(folder, facts, self.config.exp_name)
