@@ -124,4 +124,22 @@ def test_of_each_seed_runs_with_teachers_of_their_own_come_first() -> None:
         for seed in (1, 0)
         for name, change in changes.items()
     }
-    assert shared_work_first(runs) == ["base-1", "r32-1", "alpha-1", "r4-1", "base-0", "r32-0", "alpha-0", "r4-0"]
+    one_by_one = ["base-1", "r32-1", "alpha-1", "r4-1", "base-0", "r32-0", "alpha-0", "r4-0"]
+    assert shared_work_first(runs, jobs=2) == one_by_one
+    # For three at a time one seed has too few teachers.
+    together = ["base-1", "r32-1", "base-0", "r32-0", "alpha-1", "r4-1", "alpha-0", "r4-0"]
+    assert shared_work_first(runs, jobs=3) == together
+    assert shared_work_first({}, jobs=2) == []
+
+
+def test_runs_of_one_teacher_a_seed_wait_for_none_and_seeds_end_in_their_order() -> None:
+    runs = {
+        f"{alpha}-{seed}": make_config({"alpha": alpha, "seed": seed, "exp_name": f"{alpha}-{seed}"}, {})
+        for seed in range(8)
+        for alpha in (0.1, 0.2, 0.3)
+    }
+    first, second = ([f"0.1-{seed}" for seed in half] for half in (range(4), range(4, 8)))
+    rest = [[f"{alpha}-{seed}" for seed in half for alpha in (0.2, 0.3)] for half in (range(4), range(4, 8))]
+    assert shared_work_first(runs, jobs=4) == [*first, *rest[0], *second, *rest[1]]
+    five = {name: config for name, config in runs.items() if config.seed < 5}
+    assert shared_work_first(five, jobs=4)[:5] == [f"0.1-{seed}" for seed in range(5)]

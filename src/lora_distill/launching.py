@@ -77,19 +77,25 @@ def launch(
             process.wait()
 
 
-def shared_work_first(runs: Mapping[str, Config]) -> list[str]:
-    """Names of the runs; of each seed, first those whose teachers differ: of two that share one, one would wait."""
+def shared_work_first(runs: Mapping[str, Config], jobs: int) -> list[str]:
+    """Names of the runs, first those whose teachers differ: of two that share one, one would wait.
+
+    That is in rounds, each of as few seeds as have a teacher for every job: a suite that is stopped has compared its
+    experiments on something.
+    """
     own = {"exp_name", "alpha", "temperature", "soft_loss", "pooled_weight", "no_control", "labelled_per_batch"}
     own |= {"preset", "teacher_calibrate"}
     own |= {name for name in Config.model_fields if name.startswith(("student_", "control_"))}
     seeds = list(dict.fromkeys(config.seed for config in runs.values()))
-    teachers: set[str] = set()
-    place: dict[str, tuple[int, bool]] = {}
-    for name, config in runs.items():
-        teacher = config.model_dump_json(exclude=own)
-        place[name] = seeds.index(config.seed), teacher in teachers
-        teachers.add(teacher)
-    return sorted(runs, key=lambda name: place[name])
+    teachers = {name: config.model_dump_json(exclude=own) for name, config in runs.items()}
+    firsts = {teacher: name for name, teacher in reversed(teachers.items())}
+    rounds = max(1, min(len(seeds), len(firsts) // jobs))
+
+    def place(name: str) -> tuple[int, bool, int]:
+        seed = seeds.index(runs[name].seed)
+        return seed * rounds // len(seeds), firsts[teachers[name]] != name, seed
+
+    return sorted(runs, key=place)
 
 
 def threads_each(jobs: int) -> int:

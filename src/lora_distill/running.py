@@ -107,7 +107,7 @@ def _one_by_one(suite: Suite, waiting: list[str], outcome: SuiteResult) -> Ended
 def _side_by_side(suite: Suite, waiting: list[str], outcome: SuiteResult, jobs: int) -> Ended:
     with tempfile.TemporaryDirectory() as folder:
         commands: dict[str, list[str]] = {}
-        for name in shared_work_first({name: suite.runs[name] for name in waiting}):
+        for name in shared_work_first({name: suite.runs[name] for name in waiting}, jobs):
             config, run = suite.runs[name], RunFolder.of(suite.runs[name])
             try:
                 run.admit(config, resume=run.begun, overwrite=bool(run.outdated_since))
