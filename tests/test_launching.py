@@ -112,6 +112,14 @@ def test_the_command_asks_for_what_was_named_and_no_more(tmp_path: Path) -> None
     assert train_command(config, file, resume=True, overwrite=1.5)[-3:] == ["--overwrite", "--since", "1.5"]
 
 
+def test_what_runs_reads_nothing_from_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "typed").write_text("typed")
+    code = "from lora_distill.launching import launch; print(*launch({'x': ['sh', '-c', 'cat >&2']}, 1, print))"
+    with (tmp_path / "typed").open() as terminal:
+        done = subprocess.run(python(code), stdin=terminal, capture_output=True, text=True, check=True)
+    assert done.stdout == "x\n('x', 0, '')\n"
+
+
 def test_of_each_seed_runs_with_teachers_of_their_own_come_first() -> None:
     changes: dict[str, dict[str, object]] = {
         "base": {},

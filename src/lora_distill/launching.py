@@ -60,8 +60,9 @@ def launch(
                 begin(name)
                 said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - its process outlives this block
                 # In a group of its own, a terminal's Ctrl-C reaches it through this process only, and so once.
+                nowhere = subprocess.DEVNULL
                 process = subprocess.Popen(
-                    command, env=environment, stdout=subprocess.DEVNULL, stderr=said, process_group=0
+                    command, env=environment, stdin=nowhere, stdout=nowhere, stderr=said, process_group=0
                 )
                 running[name] = process, said
             time.sleep(POLL_SECONDS)
