@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from lora_distill.config import make_config
-from lora_distill.run_folder import METRICS
+from lora_distill.run_folder import METRICS, REPORT
 from lora_distill.store import write_json
 from tests.conftest import Run
 from tests.reporting.sample import sample_results
+from tests.reporting.test_report import finished_run
 from tests.test_cli import begin
 
 
@@ -36,6 +37,26 @@ def test_a_run_is_shown_under_its_folder_s_name_also_from_within(
     assert code == 0
     assert "mine: bbc_news" in out
     assert "as it was called" not in out
+
+
+def test_a_page_of_several_runs_lies_in_the_folder_that_holds_them_and_leaves_their_own(
+    run: Run, tmp_path: Path
+) -> None:
+    for alpha, place in ((0.1, "o/one"), (0.2, "o/two"), (0.3, "p/three"), (0.4, "o/one/inner")):
+        path = tmp_path / place
+        finished_run(path.parent, path.name, 0, alpha=alpha)
+        (path / REPORT).write_text("its own")
+    for given, place in (
+        (["o/one", "o/two"], "o"),
+        (["o/one", "o/one/inner"], "o"),
+        (["o", "p/three"], "."),
+        (["p/three"], "p/three"),
+    ):
+        code, out, err = run("report", *given)
+        assert (code, err) == (0, "")
+        assert Path(out.removeprefix("Report: ").partition("   ")[0]).resolve() == tmp_path / place / REPORT
+        assert "Was the distillation worth it?" in (tmp_path / place / REPORT).read_text()
+    assert {(tmp_path / "o" / name / REPORT).read_text() for name in ("one", "two", "one/inner")} == {"its own"}
 
 
 @pytest.mark.parametrize(

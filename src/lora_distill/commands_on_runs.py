@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -82,8 +83,10 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.output and (arguments.output.is_dir() or arguments.output.suffix.lower() not in {".html", ".htm"}):
         fault = "is a folder" if arguments.output.is_dir() else "the page is HTML, and its name does not say so"
         raise UserError(f"--output {arguments.output}: {fault}. Give a name that ends in .html.")
-    groups = group_by_seed(_finished_runs(arguments.runs))
-    report_on(arguments.output or arguments.runs[0] / REPORT, groups, figures=arguments.figures)
+    folder, runs = arguments.runs[0], _finished_runs(arguments.runs)
+    if len(arguments.runs) > 1:  # each run's own page stays
+        folder = Path(os.path.commonpath([run.path.resolve().parent for run in runs]))
+    report_on(arguments.output or folder / REPORT, group_by_seed(runs), figures=arguments.figures)
     return OK
 
 

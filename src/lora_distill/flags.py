@@ -148,7 +148,10 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     report = commands.add_parser("report", help="one page of finished runs, to look at and to send")
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
     report.add_argument(
-        "--output", metavar="FILE", type=Path, help="the page, an .html file; DIR/report.html when not given"
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="the page, an .html file; when not given, report.html in DIR, or in the folder that holds all of several",
     )
     report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG and PNG files")
 
