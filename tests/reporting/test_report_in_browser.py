@@ -190,7 +190,7 @@ def test_what_is_printed_is_all_there(browser: Browser, report: Path) -> None:
     opened.page.close()
 
 
-def test_two_hundred_runs_open_at_once(browser: Browser, tmp_path: Path) -> None:
+def test_a_page_of_two_hundred_runs_is_whole_and_small(browser: Browser, tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, f"run-{number}", 0, alpha=number / 10) for number in range(10)]
     groups = {f"e{number}": [runs[number % 10]] for number in range(200)}
     path = tmp_path / "report.html"
@@ -200,5 +200,7 @@ def test_two_hundred_runs_open_at_once(browser: Browser, tmp_path: Path) -> None
     opened = Opened(browser, path, 1440)
     assert len(opened.names()) == 200
     assert opened.faults == []
-    print(f"200 runs: {time.monotonic() - started:.1f} s, {path.stat().st_size:,} bytes")  # noqa: T201
+    elements = opened.page.locator("*").count()
+    assert elements < 200_000  # these take the time to open it, which is told for this machine and not judged
+    print(f"200 runs: {time.monotonic() - started:.1f} s, {path.stat().st_size:,} bytes, {elements:,} elements")  # noqa: T201
     opened.page.close()
