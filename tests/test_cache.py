@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lora_distill import cache as cache_module
-from lora_distill.cache import Cache, Entry, Stream, cache_folder
+from lora_distill.cache import PROCESSORS, Cache, Entry, Stream, cache_folder
 
 RECIPE = {"made": "so"}
 ARRAY = np.arange(1000, dtype=np.float32).reshape(100, 10)
@@ -198,9 +198,29 @@ def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_clear(cache: Cache) -> None:
     add(cache)
-    size = entry_of(cache).joinpath("data.npy").stat().st_size
+    folder = entry_of(cache)
+    size = folder.joinpath("data.npy").stat().st_size
+    half = [folder.with_name(f".{folder.name}{end}") for end in (".part", ".away.part")]
+    for each in half:
+        each.mkdir()
+    (cache.folder / PROCESSORS).write_text("{}")
     assert cache.clear() == size
     assert cache.entries() == []
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_what_is_not_the_cache_s_own_is_left_where_it_is(cache: Cache) -> None:
+    add(cache)
+    strangers = ["project/entry.json", "project/sub/thesis.txt", "settings.json", ".work.part/x", "tokens-1/entry.json"]
+    for name in strangers:
+        file = cache.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    assert len(cache.entries()) == 1
+    assert cache.make_room(10**12) < 10**12
+    cache.clear()
+    left = {str(path.relative_to(cache.folder)) for path in cache.folder.rglob("*") if path.is_file()}
+    assert left == set(strangers)
 
 
 def write_and_read(folder: Path, wrong: "multiprocessing.Queue[str]") -> None:

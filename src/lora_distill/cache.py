@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 MOST = 20 * 2**30  # bytes that the cache takes where no limit is given, if half of the free disk is more
 ABOUT = "entry.json"
+PROCESSORS = "processors.json"  # what was measured on this machine
+# An entry's folder. Whatever else lies here is somebody's.
+_OURS = r"[a-z]+-[0-9a-f]{16}-\w+"
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,9 @@ class Cache:
         self._in_use: set[Path] = set()
 
     def entries(self) -> list[Entry]:
-        """All of them, the one that was used longest ago first. What is not an entry is removed."""
-        # Names that begin with a dot are another process's to fill.
-        entries = [_read(path.parent) for path in sorted(self.folder.glob(f"[!.]*/{ABOUT}"), key=_last_used)]
+        """All of them, the one that was used longest ago first. A damaged one is removed."""
+        abouts = [path for path in self.folder.glob(f"*/{ABOUT}") if re.fullmatch(_OURS, path.parent.name)]
+        entries = [_read(path.parent) for path in sorted(abouts, key=_last_used)]
         return [entry for entry in entries if entry]
 
     def find(self, kind: str, recipe: Mapping[str, Any]) -> list[Entry]:
@@ -228,13 +232,13 @@ class Cache:
             yield
 
     def clear(self) -> int:
-        """Remove every entry; the bytes that they took."""
+        """Remove every entry, and nothing that is not the cache's own; the bytes that they took."""
         entries = self.entries()
-        half_written = self.folder.glob(".*.part")  # by a process that was killed
-        for folder in (*(entry.folder for entry in entries), *half_written):
+        half_written = re.compile(rf"\.{_OURS}(\.away)?\.part")  # by a process that was killed
+        left = [path for path in self.folder.glob(".*.part") if half_written.fullmatch(path.name)]
+        for folder in (*(entry.folder for entry in entries), *left):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in self.folder.glob("*.json"):  # what was measured on this machine
-            file.unlink(missing_ok=True)
+        (self.folder / PROCESSORS).unlink(missing_ok=True)
         return sum(entry.size for entry in entries)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lora_distill.cache import cache_folder
+from lora_distill.cache import PROCESSORS, cache_folder
 from lora_distill.errors import UserError
 from lora_distill.memory import bound_memory
 from lora_distill.store import read_json, write_json
@@ -105,7 +105,7 @@ def _bf16_pays(folder: Path) -> bool:
     """
     # Not by threads: processes that share the cores compute in one precision.
     key = f"{machine(torch.device('cpu'))}, torch {torch.__version__}"
-    file = folder / "processors.json"
+    file = folder / PROCESSORS
     try:
         known: dict[str, float] = read_json(file)
     except (OSError, ValueError):
