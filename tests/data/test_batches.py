@@ -159,3 +159,24 @@ def test_logits_of_chunks_are_averaged_by_row(dtype: torch.dtype) -> None:
     assert batch.of_rows(logits).tolist() == [[2.0, 5.0], [5.0, -1.0]]
     alone = replace(batch, shares=None).of_rows(logits)
     assert (alone.dtype, alone.tolist()) == (torch.float32, logits.tolist())
+
+
+def test_to_a_gpu_tensors_are_copied_from_pinned_memory_while_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        told.append("pinned")
+        return tensor
+
+    def to(tensor: torch.Tensor, device: torch.device, **how: object) -> torch.Tensor:
+        told.append((device.type, how))
+        return tensor
+
+    batch = tokens_of(np.array([2, 3])).batch(np.arange(2))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    batch.to(torch.device("cuda"))
+    assert told == ["pinned", ("cuda", {"non_blocking": True})] * 2  # ids and mask
+    told.clear()
+    batch.to(torch.device("cpu"))
+    assert told == [("cpu", {})] * 2

@@ -21,7 +21,7 @@ ROLES = ("teacher", "student", "control")
 
 def timeless_metrics(run: Path) -> dict[str, object]:
     """metrics.json without what is a time, or says whether work was shared."""
-    timeless = {"seconds", "spared_seconds", "examples_per_second", "reused", "exp_name"}
+    timeless = {"seconds", "spared_seconds", "examples_per_second", "peak_memory", "reused", "exp_name"}
 
     def strip(value: object) -> object:
         if isinstance(value, dict):
@@ -71,6 +71,8 @@ def test_metrics_have_the_promised_shape(small_run: Path) -> None:
         best = max(judged, key=lambda line: (line["accuracy"], -line["nll"]))
         assert metrics[role]["steps"] == judged[-1]["step"] > 0
         assert metrics[role]["still_learning"] == (best is judged[-1])
+        assert set(metrics[role]["execution"]["kept"].values()) == {1.0}
+        assert metrics[role]["execution"]["lean"] is True
         assert metrics[role]["learning_rate"] > 0
         for split in ("test", "validation"):
             assert {"accuracy", "macro_f1", "nll", "ece", "brier", "per_class", "confusion"} <= set(

@@ -57,7 +57,7 @@ def batch_of(folder: Path, texts: list[str] = TEXTS) -> Batch:
 
 def gradients(network: SplitClassifier, logits: torch.Tensor) -> dict[str, torch.Tensor]:
     parameters = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
-    weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+    weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits)
     return dict(zip(parameters, torch.autograd.grad((logits * weights).sum(), list(parameters.values())), strict=True))
 
 
@@ -241,6 +241,19 @@ def test_twenty_steps_come_to_the_same(family: str, tiny: Tiny) -> None:
     assert float((expected - split(tiny(family), settings(), lean=False).logits(batch)).detach().abs().max()) > 0.1
     for ours in (end(lean=False), end(lean=True), end(lean=True, kept=True)):
         assert float((ours - expected).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("family", sorted(LEAN))
+def test_a_lean_step_waits_for_nothing_of_the_device(family: str, tiny: Tiny) -> None:
+    """What looks at a number of the device makes a GPU wait, and fails on the one that holds none."""
+    network = split(tiny(family), settings(), lean=True)
+    network.model.to("meta")
+    network.eval()
+    batch = batch_of(tiny(family))
+    kept = torch.zeros(*batch.input_ids.shape, network.classifier.config.hidden_size)
+    logits = network.logits(replace(batch, hidden=kept))
+    assert (logits.device.type, logits.shape) == ("meta", (len(TEXTS), 3))
+    assert {each.device.type for each in gradients(network, logits).values()} == {"meta"}
 
 
 def test_fused_attention_is_the_same() -> None:

@@ -152,10 +152,14 @@ def test_without_room_for_all_the_shortest_rows_are_kept(
     rows = list(range(50))
     assert torch.equal(hidden_of(part, rows), hidden_of(whole, rows))
     assert part.seconds() == pytest.approx(part.seconds(np.flatnonzero(kept)))
-    none = keep(network, tokens, Cache(tmp_path / "none", 0))
-    assert none.seconds() == 0
+    assert (whole.share_kept, part.share_kept) == (1, kept.mean())
+    none = keep(network, tokens, Cache(tmp_path / "none", 100))
+    assert (none.seconds(), none.share_kept) == (0, 0)
     assert "has no room: the frozen layers run each time" in caplog.text
     assert torch.equal(hidden_of(none, rows), hidden_of(whole, rows))
+    caplog.clear()
+    keep(network, tokens, Cache(tmp_path / "unwanted", 0))
+    assert caplog.text == ""
 
 
 def test_a_damaged_entry_is_made_again(tiny: Tiny, cache: Cache) -> None:

@@ -2,7 +2,8 @@
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,6 +75,10 @@ class SplitClassifier:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    def facts(self) -> dict[str, Any]:
+        """How it computes, for metrics.json."""
+        return {"lean": self.lean, "frozen_layers": self.depth}
+
     def train(self, seed: int) -> None:
         """Dropout on, from the first adapted layer upwards, drawn from the seed."""
         torch.manual_seed(seed)
@@ -128,14 +133,15 @@ class SplitClassifier:
 
     def logits_and_pooled(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The same, and float32 [B, H]: of a family that `pooling` knows, what the head reads of the last layer."""
+        if batch.hidden is None and (self.depth or self.lean):
+            batch = replace(batch, hidden=self.prefix(batch))  # before the mask is on a GPU, which would be waited for
         packing, batch = Packing(batch.attention_mask, self.device), batch.to(self.device)
-        if self._names is None:
-            hidden = batch.hidden if batch.hidden is not None or not self.depth else self.prefix(batch)
-            with self._from(self.depth, hidden), self._autocast(), last_hidden(self.classifier) as seen:
+        if not self.lean or batch.hidden is None:
+            with self._from(self.depth, batch.hidden), self._autocast(), last_hidden(self.classifier) as seen:
                 logits: torch.Tensor = self.classifier(**batch.inputs()).logits
             pooled = pool(self.classifier.config, seen[-1], batch.attention_mask)
             return batch.of_rows(logits), batch.of_rows(pooled)
-        hidden = self.prefix(batch) if batch.hidden is None else batch.hidden.to(self.dtype)
+        hidden = batch.hidden.to(self.dtype)
         bias = attention_bias(self.classifier, batch.attention_mask, hidden)
         x = packing.pack(hidden.flatten(0, 1))
         for index in range(self.depth, len(self._layers)):
@@ -154,8 +160,9 @@ class SplitClassifier:
             )
         return self._lean_layers[index]
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+    def _autocast(self) -> AbstractContextManager[object]:
+        is_bf16 = self.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16) if is_bf16 else nullcontext()
 
     def _run(self, batch: Batch, start: int, hidden: torch.Tensor | None, stop: int) -> torch.Tensor:
         """What comes to layer `stop`, in `dtype`."""

@@ -16,7 +16,7 @@ from lora_distill.data.batches import Batch, equal_length_groups
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.wording import byte_size, counted
 from lora_distill.model.split import SplitClassifier
-from lora_distill.progress import track
+from lora_distill.progress import ONCE, track
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ class Activations:
     def at_hand(self) -> bool:
         """Whether all is kept, so that nothing has to be computed any more."""
         return self.network.depth == 0 or bool((self.kept_in >= 0).all())
+
+    @property
+    def share_kept(self) -> float:
+        """Of the chunks, those for which the frozen layers run no more; 0 to 1."""
+        return float((self.kept_in >= 0).mean()) if self.network.depth else 1.0
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -183,7 +188,8 @@ def _build(
     sizes = np.cumsum([int(source.tokens.chunk_lengths[group].sum()) for group in groups])
     groups = groups[: int(np.searchsorted(sizes, room, side="right"))]
     if not groups:
-        logger.warning("%s: the cache %s has no room: the frozen layers run each time", stage, cache.folder)
+        level = logging.WARNING if cache.limit else logging.DEBUG  # none was asked for
+        logger.log(level, "the cache %s has no room: the frozen layers run each time", cache.folder, extra=ONCE)
         return None
     order = np.concatenate(groups)
     noun = "row" if source.tokens.starts is None else "chunk"

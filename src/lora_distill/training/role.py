@@ -23,6 +23,7 @@ from lora_distill.model.budget import check_budget, count_trainable
 from lora_distill.model.saved_adapter import load_adapter, save_adapter
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import stage
+from lora_distill.progress import ONCE
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, write_jsonl
 from lora_distill.training.checkpoint import Progress
@@ -208,7 +209,7 @@ class RoleTraining:
         network = SplitClassifier(model, self.plan.dtype)
         if not network.lean:
             kind = model.config.model_type
-            logger.info("%s: %s has no lean layers here: they run as they are, slower", self.role, kind)
+            logger.info("%s has no lean layers here: they run as they are, slower", kind, extra=ONCE)
         reading = self._reading
         rows = reading.rows(network, self.reads(splits))
         soft_labels = self._soft_labels(int(model.config.hidden_size), seed)
@@ -232,6 +233,7 @@ class RoleTraining:
             save_file(logits, folder / LOGITS)
             write_jsonl(folder / "history.jsonl", progress.history)
             facts = sizes | (soft_labels.facts() if soft_labels else {}) | self._took(training, progress, spared)
+            facts["execution"] = network.facts() | {"kept": {name: each.share_kept for name, each in rows.items()}}
             write_facts(folder, facts, self.config.exp_name)
 
     def _drawn(self, seed: int) -> tuple[PeftModel, dict[str, Any]]:
