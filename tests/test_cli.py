@@ -37,7 +37,7 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     monkeypatch.setattr(running, "run_or_read", run_or_read)
     monkeypatch.setattr(checking, "misfits", lambda *_, **__: [])  # nor is there what they name
-    monkeypatch.setattr(commands, "report_on", lambda *_: None)  # there are no runs to write of
+    monkeypatch.setattr(commands, "_is_told", lambda *_: True)  # there are no runs to write of
     return asked
 
 
@@ -366,6 +366,7 @@ def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("seeds: 1\nbase: {alpha: 0.9}\nexperiments: {a: {}}\n")
     for page in (finished.path / REPORT, tmp_path / "o" / "s.html"):
         page.touch()
+    write_json(tmp_path / "o" / "s.json", {"experiments": {"a": {"runs": ["s-a"]}}})
     before = sorted(tmp_path.rglob("*"))
     for arguments in (
         ["show", finished.path],

@@ -1,5 +1,6 @@
 """What the commands on suites, on budgets and on the cache show."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_distill import checking, forecast
+from lora_distill import checking, commands, forecast
 from lora_distill.cache import Cache, Stream
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
 from lora_distill.planning import Plan, PlannedRun
-from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
+from lora_distill.run_folder import ENVIRONMENT, METRICS, PREDICTIONS, RunFolder
 from lora_distill.store import write_json
 from tests.conftest import Run
 from tests.reporting.test_report import finished_run
@@ -76,6 +77,57 @@ def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
     assert code == 1
     assert "error: y-seed-0: y.csv: has changed" in err
     assert "error: s.json: o/s-x-seed-1: is no other seed of o/s-x-seed-0, for the two differ in: base model" in err
+
+
+def test_a_run_whose_answers_are_damaged_hides_no_other(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    damaged, absent, *_ = [finish(name, seed) for name, seed in itertools.product("xy", range(2))]
+    (damaged.path / PREDICTIONS).write_bytes(b"PAR1")
+    (absent.path / PREDICTIONS).unlink()
+    finish("y", 2)
+    code, out, err = run("suite", "s.yaml")
+    assert code == 1
+    assert re.search(r"^error: x-seed-0: o/s-x-seed-0/predictions\.parquet: missing, damaged", err, re.MULTILINE)
+    assert re.search(r"^error: x-seed-1: o/s-x-seed-1/predictions\.parquet: missing, damaged", err, re.MULTILINE)
+    assert "- y: " in out
+    assert list(json.loads(Path("o/s.json").read_text())["experiments"]) == ["y"]
+    assert "Report: o/s.html" in out
+
+
+def test_a_page_of_other_runs_of_the_suite_is_written_anew(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    finish("x", 0)
+    settings = (tmp_path / "s.yaml").read_text()
+    (tmp_path / "s.yaml").write_text(
+        settings.replace("seeds: 2", "seeds: [0, 1]").replace("\n  y: {dataset: y.csv}", "")
+    )
+    finish("x", 1)
+    assert "Report: " in run("suite", "s.yaml")[1]
+    (tmp_path / "s.yaml").write_text(settings)
+    for seed in range(2):
+        os.utime(finish("y", seed).path / METRICS, (0, 0))  # finished before that page
+    assert "Report: " in run("suite", "s.yaml")[1]
+    assert "y.csv" in Path("o/s.html").read_text()
+    assert "Report: " not in run("suite", "s.yaml")[1]
+
+
+def test_a_reader_who_leaves_loses_nothing(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    for name, seed in itertools.product("xy", range(2)):
+        finish(name, seed)
+
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(commands, "print_evidence", gone)
+    with contextlib.suppress(BrokenPipeError):
+        run("suite", "s.yaml")
+    assert Path("o/s.json").is_file()
+    assert Path("o/s.html").is_file()
 
 
 def test_a_plan_is_made_of_runs_that_are_to_be_trained_again(

@@ -88,6 +88,18 @@ def test_the_eight_small_experiments_need_five_teachers_and_four_controls_a_seed
     assert [len(set(found)) for found in keys.values()] == [5, 4]
 
 
+def test_the_settings_of_one_run_are_no_suite(tmp_path: Path) -> None:
+    file = write(tmp_path, "alpha: 0.5\nseed: 3\n")
+    with pytest.raises(UserError, match=r"holds the settings of one run, not experiments\. Call: .* train --config"):
+        read_suite(file, {}, {})
+
+
+def test_a_fault_of_an_experiment_is_told_with_its_own_line_though_a_grid_names_the_setting(tmp_path: Path) -> None:
+    file = write(tmp_path, "experiments:\n  a: {temperature: 0}\ngrid: {temperature: 2}\n")
+    with pytest.raises(UserError, match=r"line 2: temperature: 0 should be greater than 0"):
+        read_suite(file, {}, {})
+
+
 def test_experiments_run_with_five_seeds_a_round_at_a_time(tmp_path: Path) -> None:
     suite = read_suite(write(tmp_path, "experiments:\n  one:\n  two: {seed: 9}\n"), {}, {})
     assert list(suite.runs) == ["one-seed-0", "two", *(f"one-seed-{seed}" for seed in range(1, 5))]
@@ -102,7 +114,7 @@ def test_seeds_are_listed_or_counted(tmp_path: Path, seeds: str, found: list[int
     assert [config.seed for config in suite.runs.values()] == found
 
 
-@pytest.mark.parametrize("seeds", ["0", "[]", "[1, 1]", "[-1]", "many", "true", "[true]", "1.5", "{a: 1}"])
+@pytest.mark.parametrize("seeds", ["0", "100000000", "[]", "[1, 1]", "[-1]", "many", "true", "[true]", "1.5", "{a: 1}"])
 def test_what_is_no_list_of_seeds(tmp_path: Path, seeds: str) -> None:
     with pytest.raises(UserError, match="line 1: seeds: must say how many seeds"):
         read_suite(write(tmp_path, f"seeds: {seeds}\nexperiments:\n  one:\n"), {}, {})

@@ -5,8 +5,9 @@ import shlex
 import warnings
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_distill.commands_on_models import export, predict, push, serve
 from lora_distill.commands_on_runs import compare, evaluate, report, show, speed
@@ -14,11 +15,11 @@ from lora_distill.config import Config, make_config
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.flags import given
-from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on, say_error, say_report
+from lora_distill.printing import console, print_evidence, print_lines, print_results, report_line, say_error
 from lora_distill.profiling import PROFILE, profiled
 from lora_distill.program import OK, SOME_FAILED, WRONG_INPUT, program
 from lora_distill.run_folder import CONFIG, METRICS, REPORT, RunFolder, TakenError
-from lora_distill.store import write_json
+from lora_distill.store import read_json, write_json
 from lora_distill.yaml_file import read_yaml
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def _point_to(folder: Path, *, is_new: bool) -> int:
     if is_new:
-        say_report(folder / REPORT)
+        print_lines(report_line(folder / REPORT))
     print_lines(
         f"Everything is in {folder}",
         f"Next: {program()} show {shlex.quote(str(folder))}",
@@ -142,33 +143,27 @@ def suite(arguments: argparse.Namespace) -> int:
     check = partial(misfits, overwrite=arguments.overwrite)
     suite = read_suite(arguments.file, *given(arguments), only=arguments.only, check=check)
     whole = read_suite(arguments.file, *given(arguments)) if arguments.only else suite
-    outcome = SuiteResult()
+    outcome, is_through = SuiteResult(), False
     try:
         how = {name: getattr(arguments, name) for name in ("overwrite", "fail_fast", "jobs")}
         with watched(suite, outcome):
             run_suite(suite, outcome, **how)
+        is_through = True
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"The same command{' without --overwrite' if arguments.overwrite else ''} goes on.")
         raise
     finally:
-        groups, evidence = _show_suite(whole, outcome) if outcome.results else ({}, {})
+        if outcome.results:
+            _show_suite(whole, outcome, write=is_through)
     if outcome.results:
-        first = Path(next(iter(suite.runs.values())).output_dir)
-        if evidence:
-            from lora_distill.evidence import as_json
-
-            write_json(first / f"{suite.name}.json", {"suite": suite.name} | as_json(evidence))
-            print_lines(f"Written to {first / suite.name}.json")
-            if outcome.failures or not _is_told(suite, groups):
-                report_on(_page(suite), groups, evidence)
-        results = outcome.results[0]
+        results, first = outcome.results[0], _folder(suite)
         run = shlex.quote(str(first / results["exp_name"]))
         own = f"{program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
         own += "   (columns text, label)"
         if results["data"]["source"]["kind"] in ("file", "folder"):
             own = f"{program()} evaluate {run} --dataset FILE   (other labelled texts)"
         print_lines(
-            *compare_plan(suite),
+            *(compare_plan(suite) if outcome.trained and not outcome.failures else ()),
             f"Everything is in {first}, a folder for each run.",
             f"Next: {program()} show {run}",
             f"      {own}",
@@ -186,40 +181,88 @@ def _check_jobs(arguments: argparse.Namespace) -> None:
         raise UserError(f"--jobs {arguments.jobs}: one experiment at least runs at a time.")
 
 
-def _show_suite(suite: "Suite", outcome: "SuiteResult") -> "tuple[dict[str, list[RunFolder]], dict[str, Evidence]]":
-    """Print what a suite's runs show, and give it back behind the runs that it rests on; empty where there is no need.
+def _show_suite(suite: "Suite", outcome: "SuiteResult", *, write: bool) -> None:
+    """Print what a suite's runs show, and before that, lest a closed pipe loses it, `write` it beside them.
 
-    All finished runs are told, whichever were called for; none that was refused. What forbids to tell is a failure
+    All finished runs are told, whichever were called for; none that was refused. What forbids to tell one is a failure
     beside the others, so that it hides neither them nor what stopped the suite.
     """
     from lora_distill.running import read_others
 
     order = [config.exp_name for config in suite.runs.values()]
     results = sorted([*outcome.results, *read_others(suite, outcome)], key=lambda each: order.index(each["exp_name"]))
-    told = {each["exp_name"] for each in results}
-    groups = {name: [run for run in runs if run.path.name in told] for name, runs in suite.groups().items()}
-    groups = {name: runs for name, runs in groups.items() if runs}
-    over_seeds = any(len(runs) > 1 for runs in suite.experiments.values())
-    try:
-        evidence = print_evidence(groups, results)
-        if not evidence and (over_seeds or outcome.failures or not _is_told(suite, groups)):
-            from lora_distill.evidence import gather
+    groups = _groups_of(suite, results)
+    is_told = not outcome.failures and _is_told(suite, groups)
+    evidence: dict[str, Evidence] = {}
+    said: list[str] = []
+    if not is_told or any(len(runs) > 1 for runs in suite.experiments.values()):
+        groups, evidence = _gather(suite, groups, outcome)
+        results = [
+            each for each in results if any(each["exp_name"] == run.path.name for run in chain(*groups.values()))
+        ]
+    if write and evidence:
+        from lora_distill.evidence import as_json
 
-            evidence = gather(groups)
+        write_json(_page(suite, ".json"), {"suite": suite.name} | as_json(evidence))
+        said.append(f"Written to {_page(suite, '.json')}")
+        if not is_told:
+            from lora_distill.reporting.report import write_report
+
+            write_report(_page(suite), evidence, groups)
+            said.append(report_line(_page(suite)))
+    if results:
+        print_evidence(groups, results, evidence)
+    print_lines(*said)
+
+
+def _gather(
+    suite: "Suite", groups: dict[str, list[RunFolder]], outcome: "SuiteResult"
+) -> "tuple[dict[str, list[RunFolder]], dict[str, Evidence]]":
+    """The runs whose answers are there, and what they show; that others' are not is their failure."""
+    from lora_distill.evidence import gather, read_predictions
+
+    try:
+        return groups, gather(groups)
     except UserError as error:
+        whole: dict[str, list[RunFolder]] = {}
+        for name, runs in groups.items():
+            for run in runs:
+                try:
+                    read_predictions(run)
+                    whole.setdefault(name, []).append(run)
+                except UserError as fault:
+                    outcome.failures[run.path.name.removeprefix(f"{suite.name}-")] = str(fault)
+        if sum(map(len, whole.values())) < sum(map(len, groups.values())):
+            return _gather(suite, whole, outcome)
         outcome.failures[f"{suite.name}.json"] = str(error)
         return {}, {}
-    return groups, evidence or {}
 
 
-def _page(suite: "Suite") -> Path:
-    return Path(next(iter(suite.runs.values())).output_dir) / f"{suite.name}.html"
+def _groups_of(suite: "Suite", results: list[dict[str, Any]]) -> dict[str, list[RunFolder]]:
+    """The runs with these results, by experiment."""
+    told = {each["exp_name"] for each in results}
+    groups = {name: [run for run in runs if run.path.name in told] for name, runs in suite.groups().items()}
+    return {name: runs for name, runs in groups.items() if runs}
+
+
+def _folder(suite: "Suite") -> Path:
+    return Path(next(iter(suite.runs.values())).output_dir)
+
+
+def _page(suite: "Suite", suffix: str = ".html") -> Path:
+    return _folder(suite) / f"{suite.name}{suffix}"
 
 
 def _is_told(suite: "Suite", groups: dict[str, list[RunFolder]]) -> bool:
-    """Whether the suite's page is there and none of these runs has finished since, by who was killed before it."""
-    page, finished = _page(suite), [run.path / METRICS for runs in groups.values() for run in runs]
-    return page.is_file() and all(file.stat().st_mtime <= page.stat().st_mtime for file in finished)
+    """Whether the suite's files are there and of these very runs, none of which has finished since."""
+    files, runs = [_page(suite, ".json"), _page(suite)], [run for runs in groups.values() for run in runs]
+    try:
+        written = min(file.stat().st_mtime for file in files)
+        told = [name for each in read_json(files[0])["experiments"].values() for name in each["runs"]]
+        finished = max((run.path / METRICS).stat().st_mtime for run in runs)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return written >= finished and told == [run.path.name for run in runs]
 
 
 def plan(arguments: argparse.Namespace) -> int:

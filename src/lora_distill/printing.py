@@ -29,29 +29,28 @@ def print_results(results: list[dict[str, Any]]) -> None:
         screen.print(line, markup=False, highlight=False)
 
 
-def print_evidence(groups: dict[str, list[RunFolder]], results: list[dict[str, Any]]) -> "dict[str, Evidence] | None":
+def print_evidence(
+    groups: dict[str, list[RunFolder]], results: list[dict[str, Any]], evidence: "dict[str, Evidence] | None" = None
+) -> None:
     """Print every run, where each experiment has one seed; else what they show over seeds.
 
     Args:
         groups: runs that differ in nothing but the seed, by the experiment's name.
         results: what the metrics.json of each holds.
-
-    Returns:
-        What they show over seeds, if it was printed.
+        evidence: where it has been gathered already.
     """
     if all(len(runs) == 1 for runs in groups.values()):
         print_results(results)
-        return None
+        return
     from lora_distill.evidence import gather
     from lora_distill.reporting.summary import summarise
     from lora_distill.reporting.tables import evidence_table, explain_evidence
 
-    evidence = gather(groups)
+    evidence = evidence or gather(groups)
     screen = console()
     screen.print(evidence_table(evidence))
     for line in explain_evidence(summarise(evidence, groups)):
         screen.print(line, markup=False, highlight=False)
-    return evidence
 
 
 def print_lines(*lines: str) -> None:
@@ -83,14 +82,14 @@ def report_on(
     from lora_distill.reporting.report import write_report
 
     written = write_report(path, evidence or gather(groups), groups, figures)
-    say_report(path)
+    print_lines(report_line(path))
     if figures:
         print_lines(f"Figures: {figures}   ({counted(written, 'plot')}, each as SVG and PNG)")
 
 
-def say_report(path: Path) -> None:
+def report_line(path: Path) -> str:
     """Where a page is."""
-    print_lines(f"Report: {path}   (open it in a browser)")
+    return f"Report: {path}   (open it in a browser)"
 
 
 def say_error(message: str) -> None:

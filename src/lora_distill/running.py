@@ -27,7 +27,8 @@ from lora_distill.suite import Suite
 logger = logging.getLogger(__name__)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # what stops one run will stop the next
 RENAME = (
-    "Rename the experiment, or the suite, in the file; --overwrite trains all experiments of the suite again instead."
+    "Rename the experiment, or the suite, in the file; --overwrite trains all of its experiments again instead, with"
+    " --only NAME that one."
 )
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,13 @@ from typing import Any
 from lora_distill.config import ROLES, Config
 from lora_distill.errors import UserError
 from lora_distill.faults import find_faults, sound
+from lora_distill.program import program
 from lora_distill.run_folder import PLACES, RunFolder
 from lora_distill.yaml_file import YamlMapping, read_yaml
 
 KEYS = ("name", "base", "experiments", "grid", "seeds", "roles")
 SEEDS = 5  # what chance does to a training is seen in no fewer
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ def read_suite(
         UserError: with a line for each fault of the whole file; or no experiment fits the pattern.
     """
     file = read_yaml(path)
+    if file.values and file.values.keys() <= Config.model_fields.keys():
+        call = f"{program()} train --config {shlex.quote(str(path))}"
+        raise UserError(f"{path}: holds the settings of one run, not experiments. Call: {call}")
     faults = file.strange_keys("a suite", KEYS)
     base, experiments, grid = (_section(file, key, faults) for key in ("base", "experiments", "grid"))
     seeds, roles = _seeds(file, faults), _roles(file, faults)
@@ -178,7 +184,9 @@ def _expand(
             if name in taken:
                 faults.append(f"{grid.path}: {name} comes twice. Name the experiments and the grid's values apart.")
             taken.add(name)
-            yield name, place, overrides.values | dict(combination), overrides.origins() | grid.origins()
+            varied = dict(combination)
+            origins = {key: grid.origin(key) for key in varied}
+            yield name, place, overrides.values | varied, overrides.origins() | origins
 
 
 def _in_name(value: object) -> str:
@@ -189,14 +197,14 @@ def _in_name(value: object) -> str:
 
 def _seeds(file: YamlMapping, faults: list[str]) -> list[int]:
     given = file.values.get("seeds", SEEDS)
-    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+    if isinstance(given, int) and not isinstance(given, bool) and 0 < given <= MOST_SEEDS:
         return list(range(given))
-    listed = given if isinstance(given, list) else []
+    listed = given if isinstance(given, list) and len(given) <= MOST_SEEDS else []
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in listed)
     if not listed or not whole or len(set(listed)) < len(listed):
         faults.append(
-            f"{file.origin('seeds')}: must say how many seeds, such as 5, or which, such as [0, 1, 2], each once;"
-            f" not {given!r}."
+            f"{file.origin('seeds')}: must say how many seeds, {MOST_SEEDS} at most, such as 5, or which, such as"
+            f" [0, 1, 2], each once; not {str(given)[:80]}."
         )
         return [0]
     return listed
