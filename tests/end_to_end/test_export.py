@@ -22,6 +22,7 @@ from lora_distill.deployment.verification import BARS
 from lora_distill.evidence import Predictions, read_predictions
 from lora_distill.run_folder import RunFolder
 from tests.end_to_end.conftest import Command, metrics_of
+from tests.end_to_end.refusal import assert_refused
 
 FILES = {"README.md", "classifier.json", "config.json", "tokenizer.json", "tokenizer_config.json", "verification.json"}
 WEIGHTS = {
@@ -83,6 +84,7 @@ def test_it_answers_as_the_run_did(form: export.Form, exported: Path, prediction
     assert verification["rows"] == len(predictions.texts)
     assert verification["largest_difference"] == pytest.approx(np.abs(found - expected).max(), abs=1e-6)
     assert verification["other_class"] == (found.argmax(axis=1) != expected.argmax(axis=1)).sum()
+    assert verification["files"] == sorted(FILES | {WEIGHTS[form]})
     assert verification["bytes"] == (exported / form / WEIGHTS[form]).stat().st_size
     if form != "onnx-int8":
         assert verification["faults"] == []
@@ -175,13 +177,33 @@ def test_an_earlier_export_is_replaced_and_nothing_else(call: Command, small_run
         place = run / "exported" / f"{role}-merged"
         assert f"Written to {place}" in done.stdout
         assert read(place / "classifier.json")["made_from"]["role"] == role
-    done = call("export", run, "--to", "merged", "--output", run / "student")
-    assert done.returncode == 2
-    assert "exists, and is no exported model" in done.stderr
-    (place / "verification.json").unlink()
-    done = call("export", run, "--to", "merged", "--role", "teacher")
-    assert done.returncode == 2
-    assert done.stderr == f"error: {place}: exists, and is no exported model. Choose another --output.\n"
+
+
+@pytest.mark.parametrize("strange", ["notes/thesis.txt", "verification.json", "classifier.json", "a file"])
+def test_what_no_export_wrote_is_not_replaced(
+    strange: str, exported: Path, call: Command, small_run: Path, tmp_path: Path
+) -> None:
+    place, told = tmp_path / "out", "holds what no export wrote: "
+    if strange == "a file":
+        place.write_text("mine")
+        told = "is a file."
+    elif strange == "notes/thesis.txt":  # in an earlier export
+        shutil.copytree(exported / "merged", place)
+        (place / "notes").mkdir()
+        (place / strange).write_text("mine")
+        told += f"'{strange}'. Move it away, or choose another --output."
+    else:  # a file of one's own that is called as one of an export is
+        place.mkdir()
+        (place / strange).write_text('{"form": "merged"}')
+        told += f"'{strange}'"
+    before = files_of(tmp_path)
+    done = call("export", small_run, "--to", "merged", "--output", place)
+    assert_refused(done, f"{place}: {told}")
+    assert files_of(tmp_path) == before
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from lora_distill.config import Role
 from lora_distill.data.reading import Reading
+from lora_distill.data.wording import listing
 from lora_distill.deployment.classifier import cores
-from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, about_model, open_onnx
+from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, about_model, open_onnx, read_about
 from lora_distill.deployment.finished import FinishedModel, open_role
 from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
@@ -26,7 +27,7 @@ from lora_distill.reporting.exported import opening_of
 from lora_distill.reporting.model_card import model_card
 from lora_distill.reporting.public import PublicFacts, public_facts
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import check_named, whole_folder, write_json
+from lora_distill.store import check_named, read_json, whole_folder, write_json
 
 Form = Literal["merged", "onnx", "onnx-int8"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -63,13 +64,12 @@ def export_role(
 
     Raises:
         UnfaithfulError: a form does not answer as the run's model did. It was not kept; the others were.
-        UserError: there is no such model, it cannot be had in this form, or a folder holds something else.
+        UserError: there is no such model, it cannot be had in this form, or a folder holds what no export wrote.
     """
     run.results_of(role)
     for folder in folders.values():
         check_named(folder)
-        if folder.exists() and not (folder / VERIFICATION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: exists, and is no exported model. Choose another --output.")
+        _check_replaceable(folder)
     exporting = _Exporting.of(run, role, repository)
     written: dict[str, dict[str, Any]] = {}
     faults = []
@@ -127,8 +127,9 @@ class _Exporting:
                 verification = self._verify(form, folder, about)
                 if verification["faults"] and not force:
                     raise UnfaithfulError(f"{form}: {'; '.join(verification['faults'])}.{_of_few(form, verification)}")
-                write_json(folder / VERIFICATION, verification)
                 (folder / "README.md").write_text(self._card(about, verification), encoding="utf-8")
+                verification["files"] = [*_files(folder), VERIFICATION]
+                write_json(folder / VERIFICATION, verification)
         except OSError as error:
             raise UserError(f"{place}: {error.strerror}.\nGive another folder with --output.") from error
         return verification
@@ -175,6 +176,25 @@ class _Exporting:
             "bytes_merged": sum(weight.numel() * weight.element_size() for weight in self.model.parameters()),
         }
         return {"form": form} | found | sizes | {"threads": cores(), "made_with": about["made_with"]}
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse a place where there is more to lose than an earlier export."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file. Choose another --output.")
+    try:
+        read_about(folder)
+        written = set(read_json(folder / VERIFICATION)["files"])
+    except (UserError, OSError, ValueError, LookupError, TypeError):
+        written = set()
+    if others := [file for file in _files(folder) if file not in written]:
+        raise UserError(
+            f"{folder}: holds what no export wrote: {listing(others, 3)}. Move it away, or choose another --output."
+        )
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
 def _of_few(form: Form, verification: dict[str, Any]) -> str:
