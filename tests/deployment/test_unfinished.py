@@ -1,6 +1,5 @@
 """What was written is there after a kill, wherever that came: all steps that were done, and no part of another."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -152,7 +151,22 @@ def test_rows_that_somebody_cut_are_noticed(tmp_path: Path) -> None:
     with output.open(overwrite=False):
         output.append(b"row 0\n", b"", {"steps": [0]})
     folder = tmp_path / "rows.csv.unfinished"
-    assert json.loads((folder / "journal.json").read_text()) == {"steps": [0], "bytes": [6, 0]}
+    assert output.journal == {"steps": [0], "bytes": [6, 0]}
     (folder / "rows").write_bytes(b"row")
     with pytest.raises(UserError, match="is shorter than it was"):
         steps(path)
+
+
+@pytest.mark.parametrize("damage", ["{", '{"a": 1}', "[]", "null", "\xff"])
+def test_a_damaged_journal_is_told_in_words(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    output = Unfinished(path)
+    with output.open(overwrite=False):
+        output.append(b"row 0\n", b"", {"steps": [0]})
+    journal = tmp_path / "rows.csv.unfinished" / "journal.json"
+    for content in (damage.encode("latin-1"), journal.read_bytes().replace(b"6", b"5")):
+        journal.write_bytes(content)
+        with pytest.raises(UserError, match=r"journal.json: is damaged. --overwrite labels all rows anew\.$"):
+            steps(path)
+    steps(path, overwrite=True)
+    assert path.read_text() == "row 0\nrow 1\nrow 2\n"

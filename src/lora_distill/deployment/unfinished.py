@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lora_distill.errors import UserError
-from lora_distill.store import read_json, remove_folder, write_json
+from lora_distill.store import fingerprint, read_json, remove_folder, write_json
 
 Journal = dict[str, Any]
 
@@ -44,7 +44,7 @@ class Unfinished:
             overwrite: replace the file that is there, and what was begun.
 
         Raises:
-            UserError: the file is there, cannot be written, or another process writes it.
+            UserError: the file is there, cannot be written, another process writes it, or what was begun is damaged.
         """
         if not self._folder.exists():
             remove_folder(self._folder)  # what a kill left of its removal
@@ -61,7 +61,7 @@ class Unfinished:
         try:
             if overwrite:
                 self._journal.unlink(missing_ok=True)
-            self.journal = read_json(self._journal) if self.begun else None
+            self.journal = self._read_journal() if self.begun else None
             self._cut()
             yield
         finally:
@@ -78,7 +78,7 @@ class Unfinished:
             journal: what there is to know for the next step; `finished` in it where there is none.
         """
         journal = journal | {"bytes": [_append(self._rows, rows), _append(self._bad, bad)]}
-        write_json(self._journal, journal)
+        write_json(self._journal, journal | {"fingerprint": fingerprint(journal)})
         self.journal = journal
 
     def finish(self, make_whole: Callable[[Path], Path]) -> None:
@@ -97,6 +97,16 @@ class Unfinished:
                 self._bad.replace(self.bad)
             whole.replace(self.target)
         remove_folder(self._folder)
+
+    def _read_journal(self) -> Journal:
+        try:
+            journal: Journal = read_json(self._journal)
+            is_whole = journal.pop("fingerprint") == fingerprint(journal)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            is_whole = False
+        if not is_whole:
+            raise UserError(f"{self._journal}: is damaged. --overwrite labels all rows anew.")
+        return journal
 
     def _refuse_what_is_there(self, *, overwrite: bool) -> None:
         for path in (self.target, self.bad):
