@@ -3,17 +3,20 @@
 import json
 import logging
 
+import httpx
 import pytest
 
+from lora_distill.serving.app import create_app
 from lora_distill.serving.logs import JsonFormatter
+from lora_distill.serving.settings import ServeSettings
 from tests.serving.conftest import Client
-from tests.serving.fake import POISON
+from tests.serving.fake import POISON, FakeClassifier, served
 
 KEY = "s3cret"
 
 
 @pytest.mark.parametrize(
-    "given", [None, "", KEY, f"bearer {KEY}", "Bearer", f"Bearer {KEY}x", f"Bearer  {KEY}", "Bearer é"]
+    "given", [None, "", KEY, f"Basic {KEY}", "Bearer", f"Bearer {KEY}x", f"Bearer  {KEY}", "Bearer é"]
 )
 def test_without_the_key_there_is_no_answer(client: Client, given: str | None) -> None:
     headers = {} if given is None else {b"Authorization": given.encode()}
@@ -31,9 +34,10 @@ def test_without_the_key_there_is_no_answer(client: Client, given: str | None) -
         assert "Authorization: Bearer KEY" in answered.json()["error"]
 
 
-def test_with_the_key_there_is(client: Client) -> None:
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])  # RFC 9110, section 11.1: in any case
+def test_with_the_key_there_is(scheme: str, client: Client) -> None:
     opened = client(key=KEY)
-    opened.headers["Authorization"] = f"Bearer {KEY}"
+    opened.headers["Authorization"] = f"{scheme} {KEY}"
     assert opened.post("/v1/classify", json={"text": "a"}).status_code == 200
     assert opened.post("/", json={"inputs": "a"}).status_code == 200
     assert opened.get("/metrics").status_code == 200
@@ -46,8 +50,25 @@ def test_pages_and_health_need_no_key_and_hold_nothing_of_the_model(client: Clie
         assert answered.status_code == 200
         assert "Sports" not in answered.text
         assert "secret" not in answered.text
+        answered = opened.head(path)
+        assert (answered.status_code, answered.content) == (200, b"")
     assert opened.get("/page/../v1/model").status_code == 401
+    assert opened.head("/v1/model").status_code == 401
     assert opened.post("/healthz").status_code == 401
+
+
+def test_a_head_is_a_get_without_a_body(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    opened = client()
+    with caplog.at_level(logging.INFO):
+        assert opened.head("/v1/model").headers["Content-Type"] == "application/json"
+    assert [record.__dict__["fields"]["method"] for record in caplog.records if record.msg == "request"] == ["HEAD"]
+    assert opened.head("/nothing").status_code == 404
+    assert (opened.head("/v1/classify").status_code, opened.put("/").headers["Allow"]) == (405, "GET, HEAD, POST")
+    settings = ServeSettings()
+    with served(create_app(FakeClassifier(), settings), settings) as url, httpx.Client() as one_connection:
+        for path in ("/", "/healthz", "/readyz"):  # a body would be taken for the beginning of the next answer
+            answered = one_connection.head(f"{url}{path}")
+            assert answered.headers["Content-Length"] == one_connection.get(f"{url}{path}").headers["Content-Length"]
 
 
 def test_the_description_says_what_needs_the_key(client: Client) -> None:

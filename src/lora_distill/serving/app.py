@@ -125,14 +125,13 @@ async def _say_problem(request: Request, error: HTTPException) -> JSONResponse:
     reason = REASONS[400] if error.status_code == 400 else error.detail  # FastAPI's own says less
     headers = dict(error.headers or {})
     if error.status_code == 405:  # Starlette names the methods of one route only, and a path may have two
-        headers["Allow"] = ", ".join(
-            sorted(
-                method
-                for route in request.app.routes
-                if isinstance(route, APIRoute) and route.path == request.scope["path"]
-                for method in route.methods or ()
-            )
-        )
+        methods = {
+            method
+            for route in request.app.routes
+            if isinstance(route, APIRoute) and route.path == request.scope["path"]
+            for method in route.methods or ()
+        }
+        headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return JSONResponse({"error": reason}, error.status_code, headers)
 
 

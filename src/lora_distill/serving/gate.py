@@ -33,7 +33,7 @@ class Gate:
     Args:
         app: what answers.
         key: that requests must bear; none if empty.
-        is_open: whether a GET of this path needs no key.
+        is_open: whether a GET of this path needs no key; nor does a HEAD then.
         max_body: bytes of a request's body.
         timeout: seconds for a body to arrive.
         observe: is told of each request.
@@ -50,7 +50,7 @@ class Gate:
         observe: Observe,
     ) -> None:
         self._app, self._is_open, self._observe = app, is_open, observe
-        self._bearer = f"Bearer {key}".encode() if key else b""
+        self._key = key.encode()
         self._max_body, self._timeout = max_body, timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +58,9 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
+        started, status, method = time.perf_counter(), 0, scope["method"]
+        if method == "HEAD":  # a GET whose answer has no body, which the server leaves out
+            scope = {**scope, "method": "GET"}
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -80,13 +82,13 @@ class Gate:
                 problem = JSONResponse({"error": "The server failed; its log says where."}, 500)
                 await problem(scope, receive, send_with_headers)
         finally:
-            self._tell(scope, status, time.perf_counter() - started)
+            self._tell(scope, method, status, time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
-        if self._bearer and not (scope["method"] in {"GET", "HEAD"} and self._is_open(scope["path"])):
-            given = headers.get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, self._bearer):
+        if self._key and not (scope["method"] == "GET" and self._is_open(scope["path"])):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            if not hmac.compare_digest(given.encode("latin-1"), self._key) or scheme.lower() != "bearer":
                 reason = "This needs the server's key: send the header 'Authorization: Bearer KEY'."
                 return JSONResponse({"error": reason}, 401, {"WWW-Authenticate": "Bearer"})
         length = headers.get("content-length", "")
@@ -120,10 +122,10 @@ class Gate:
 
         return limited
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _tell(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "") or "none"
         self._observe(path, status, seconds)
-        fields = {"method": scope["method"], "path": path, "status": status, "ms": round(1000 * seconds, 2)}
+        fields = {"method": method, "path": path, "status": status, "ms": round(1000 * seconds, 2)}
         if "texts" in scope.get("state", {}):
             fields["texts"] = scope["state"]["texts"]
         logger.info("request", extra={"fields": fields})
