@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from lora_distill import __version__, checking, commands, running
+from lora_distill import __version__, checking, commands, flags, parser, running
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
 from lora_distill.data.formats import INPUT_FORMATS, formats_of
@@ -94,19 +94,32 @@ def test_predict_says_what_it_writes_to_standard_output(
     assert written == dict.fromkeys(INPUT_FORMATS, "jsonl") | {"csv": "csv", "tsv": "tsv"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["suite", "--help"]])
-def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "lacking"),
+    [
+        (["--help"], HEAVY | {"numpy", "pydantic"}),
+        (["--version"], HEAVY | {"numpy", "pydantic"}),
+        (["train", "--help"], HEAVY | {"numpy"}),
+        (["suite", "--help"], HEAVY | {"numpy"}),
+    ],
+)
+def test_help_imports_nothing_heavy(arguments: list[str], lacking: set[str], tmp_path: Path) -> None:
     code = f"""
 import sys
-from lora_distill.cache import Cache, Stream
 from lora_distill.cli import main
 try:
     main(sys.argv[1:])
 finally:
+    assert not {lacking} & sys.modules.keys(), sys.modules.keys()
+    from lora_distill.cache import Cache, Stream
     assert not {HEAVY} & sys.modules.keys(), sys.modules.keys()
 """
     done = python(code, *arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_each_command_has_its_flags_and_its_help() -> None:
+    assert parser.COMMANDS.keys() == commands.COMMANDS.keys() == flags.FLAGS.keys()
 
 
 def test_python_m_is_the_command(tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ import errno
 import io
 import sys
 
-from lora_distill.commands import COMMANDS
 from lora_distill.errors import UserError
-from lora_distill.flags import describe_unknown, make_parser
 from lora_distill.hub import quiet as quiet_libraries
+from lora_distill.parser import parse
 from lora_distill.printing import say_error
 from lora_distill.program import INTERRUPTED, WRONG_INPUT, install
 from lora_distill.progress import log_to_terminal
@@ -20,7 +19,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter shows a question mark
     arguments = argparse.Namespace(command=None)
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        log_to_terminal(quiet=getattr(arguments, "quiet", False))
+        quiet_libraries()
+        from lora_distill.commands import COMMANDS  # not for --help, which is to come at once
+
         return COMMANDS[arguments.command](arguments)
     except UserError as error:
         say_error(str(error))
@@ -69,14 +72,3 @@ def _way_on(error: BaseException) -> str:
     """How to go on, from whoever knew it last and so knew most; empty where nothing was begun."""
     notes: list[str] = getattr(error, "__notes__", [])
     return f"\n{notes[-1]}" if notes else ""
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = make_parser()
-    arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        fault = describe_unknown(unknown[0], parser, arguments.command)
-        raise UserError(f"{fault} See {parser.prog} {arguments.command} --help.")
-    log_to_terminal(quiet=getattr(arguments, "quiet", False))
-    quiet_libraries()
-    return arguments

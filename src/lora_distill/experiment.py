@@ -16,8 +16,9 @@ import torch
 
 from lora_distill.config import Config, Role
 from lora_distill.data.types import Dataset, as_columns
-from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, about_model
+from lora_distill.deployment.exported import about_model
 from lora_distill.deployment.finished import tokeniser_for
+from lora_distill.deployment.forms import ADAPTER, CLASSIFIER
 from lora_distill.errors import UserError
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.comparison import compare_roles

@@ -1,31 +1,17 @@
 """The flags of every command; settings are the config's."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from lora_distill import __version__
 from lora_distill.config import ROLES, Config
 from lora_distill.data.formats import INPUT_FORMATS
-from lora_distill.deployment.exported import ADAPTER, MERGED, ONNX_FILES
-from lora_distill.errors import UserError
-from lora_distill.faults import suggest
-from lora_distill.program import program
+from lora_distill.deployment.forms import ADAPTER, MERGED, ONNX_FILES
+from lora_distill.parser import Parser
 from lora_distill.serving.settings import ServeSettings
-
-
-class Parser(argparse.ArgumentParser):
-    """Argparse that raises instead of printing its usage, and knows no abbreviations."""
-
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - argparse's own
-        super().__init__(allow_abbrev=False, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong with the arguments as a UserError."""
-        message = message.replace("ignored explicit argument", "takes no value, but was given")
-        raise UserError(f"{message}. See {self.prog} --help.")
 
 
 def given(arguments: argparse.Namespace, kind: type[BaseModel] = Config) -> tuple[dict[str, Any], dict[str, str]]:
@@ -34,28 +20,7 @@ def given(arguments: argparse.Namespace, kind: type[BaseModel] = Config) -> tupl
     return values, {name: f"--{name}" for name in values}
 
 
-def describe_unknown(argument: str, parser: Parser, command: str) -> str:
-    """What is wrong with an argument that the command does not know."""
-    if not argument.startswith("-"):
-        if command == "train" and Path(argument).suffix in (".yaml", ".yml"):
-            return f"{argument}: a suite is for `{program()} suite`, and settings are given with --config."
-        return f"{argument}: one argument too many."
-    name = argument.partition("=")[0].lstrip("-")
-    known = [flag.lstrip("-") for flag in _flags_of(parser, command)]
-    return f"{argument}: no such flag{suggest(name, known, prefix='--') or '.'}"
-
-
-def make_parser() -> Parser:
-    """The parser of all commands."""
-    parser = Parser(
-        prog=program(),
-        description="LoRA knowledge distillation for text classification: a small student under a hard budget of"
-        " trainable parameters, and numbers that say whether it was worth it.",
-    )
-    parser.add_argument("--version", action="version", version=f"lora-distill {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    train = commands.add_parser("train", help="one experiment: teacher, student and control")
+def _add_train(train: Parser) -> None:
     train.add_argument("--config", metavar="FILE", type=Path, help="YAML with the settings below; flags win")
     either = train.add_mutually_exclusive_group()
     either.add_argument("--resume", action="store_true", help="go on with the run named by --exp_name")
@@ -64,7 +29,8 @@ def make_parser() -> Parser:
     _add_running_flags(train, either)
     _add_config_flags(train, leave_out=())
 
-    suite = commands.add_parser("suite", help="the experiments of a file, one after the other or several at a time")
+
+def _add_suite(suite: Parser) -> None:
     suite.add_argument("file", metavar="FILE", type=Path, help="a suite in YAML, such as configs/quickstart.yaml")
     suite.add_argument("--only", metavar="PATTERN", help="run the experiments with such names only, as in 'alpha-*'")
     failing = suite.add_mutually_exclusive_group()
@@ -76,15 +42,14 @@ def make_parser() -> Parser:
     _add_running_flags(suite, suite)
     _add_config_flags(suite, leave_out=("exp_name",))
 
-    tune = commands.add_parser("tune", help="search settings on validation; the best is trained as one experiment")
+
+def _add_tune(tune: Parser) -> None:
     tune.add_argument("file", metavar="FILE", type=Path, help="a search in YAML, such as configs/search.yaml")
     tune.add_argument("--quiet", action="store_true", help="show warnings and the result only")
     _add_config_flags(tune, leave_out=("exp_name",))
 
-    plan = commands.add_parser(
-        "plan",
-        help="what a suite would train, and what that takes; without one, the students that a budget allows",
-    )
+
+def _add_plan(plan: Parser) -> None:
     plan.add_argument("file", metavar="FILE", type=Path, nargs="?", help="a suite in YAML")
     plan.add_argument(
         "--classes", metavar="…", type=int, help="without a suite: how many labels there are (default: 4)"
@@ -93,30 +58,26 @@ def make_parser() -> Parser:
     plan.add_argument("--quiet", action="store_true", help="show warnings and the result only")
     _add_config_flags(plan, leave_out=("exp_name",))
 
-    _add_commands_on_runs(commands)
-    _add_serve(commands)
 
-    cache = commands.add_parser("cache", help="what is kept to save time: list it, or clear it")
+def _add_cache(cache: Parser) -> None:
     cache.add_argument("action", choices=("list", "clear"), help="what to do with it; runs lose nothing by it")
-    return parser
 
 
-def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> None:
-    evaluate = commands.add_parser("evaluate", help="judge a finished run on other labelled texts")
+def _add_evaluate(evaluate: Parser) -> None:
     evaluate.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     evaluate.add_argument("--dataset", required=True, help="a file, a folder or a name, as for train")
     for name in ("text_column", "text_pair_column", "label_column", "device"):
         _add_config_flag(evaluate, name)
     evaluate.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
-    speed = commands.add_parser("speed", help="how fast a finished run's teacher and student answer on this machine")
+
+def _add_speed(speed: Parser) -> None:
     speed.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     _add_config_flag(speed, "device")
     speed.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
-    _add_predict(commands)
 
-    export = commands.add_parser("export", help="a finished run's model as a folder that opens elsewhere, and verified")
+def _add_export(export: Parser) -> None:
     export.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     export.add_argument(
         "--to",
@@ -131,21 +92,20 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     export.add_argument("--force", action="store_true", help="keep also what does not answer as the run's model did")
     export.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
-    _add_push(commands)
 
-    show = commands.add_parser("show", help="the results of a finished run, or of several")
+def _add_show(show: Parser) -> None:
     show.add_argument("run", metavar="RUN", type=Path, help="the run's folder, or a folder of runs")
 
-    compare = commands.add_parser(
-        "compare", help="finished runs side by side, those of one experiment over their seeds"
-    )
+
+def _add_compare(compare: Parser) -> None:
     compare.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
     formats = compare.add_mutually_exclusive_group()
     for name in ("csv", "json", "markdown"):
         formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=f"as {name}")
     compare.set_defaults(format="table")
 
-    report = commands.add_parser("report", help="one page of finished runs, to look at and to send")
+
+def _add_report(report: Parser) -> None:
     report.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
     report.add_argument(
         "--output",
@@ -156,8 +116,7 @@ def _add_commands_on_runs(commands: "argparse._SubParsersAction[Parser]") -> Non
     report.add_argument("--figures", metavar="FOLDER", type=Path, help="write its plots here too, as SVG and PNG files")
 
 
-def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
-    predict = commands.add_parser("predict", help="label the texts of a file; called again after a kill it goes on")
+def _add_predict(predict: Parser) -> None:
     predict.add_argument(
         "model", metavar="MODEL", type=Path, help="the folder of an exported model, a run, an adapter or a classifier"
     )
@@ -186,8 +145,7 @@ def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
     predict.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
 
-def _add_push(commands: "argparse._SubParsersAction[Parser]") -> None:
-    push = commands.add_parser("push", help="a finished run's model to a hub, with its card and results")
+def _add_push(push: Parser) -> None:
     push.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     push.add_argument("repository", metavar="REPO", help="OWNER/NAME on the hub; made if it is not there")
     push.add_argument("--role", choices=ROLES, default="student", help="which of the run's models (default: student)")
@@ -203,8 +161,7 @@ def _add_push(commands: "argparse._SubParsersAction[Parser]") -> None:
     push.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
 
-def _add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:
-    serve = commands.add_parser("serve", help="a finished model behind a URL, with a page to try it")
+def _add_serve(serve: Parser) -> None:
     serve.add_argument("model", metavar="MODEL", type=Path, help="a folder: an exported model's, or a run's")
     for name in ServeSettings.model_fields:
         _add_config_flag(serve, name, ServeSettings)
@@ -238,6 +195,19 @@ def _add_config_flag(parser: argparse._ActionsContainer, name: str, kind: type[B
     parser.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="…", help=text + default)
 
 
-def _flags_of(parser: Parser, command: str) -> list[str]:
-    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return list(subparsers.choices[command]._option_string_actions)
+FLAGS: dict[str, Callable[[Parser], None]] = {
+    "train": _add_train,
+    "suite": _add_suite,
+    "tune": _add_tune,
+    "plan": _add_plan,
+    "evaluate": _add_evaluate,
+    "speed": _add_speed,
+    "predict": _add_predict,
+    "export": _add_export,
+    "push": _add_push,
+    "show": _add_show,
+    "compare": _add_compare,
+    "report": _add_report,
+    "serve": _add_serve,
+    "cache": _add_cache,
+}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lora_distill.data.wording import counted
-from lora_distill.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from lora_distill.evidence import Evidence
+    from lora_distill.run_folder import RunFolder
 
 PIPED_WIDTH = 140
 
@@ -30,7 +30,7 @@ def print_results(results: list[dict[str, Any]]) -> None:
 
 
 def print_evidence(
-    groups: dict[str, list[RunFolder]], results: list[dict[str, Any]], evidence: "dict[str, Evidence] | None" = None
+    groups: "dict[str, list[RunFolder]]", results: list[dict[str, Any]], evidence: "dict[str, Evidence] | None" = None
 ) -> None:
     """Print every run, where each experiment has one seed; else what they show over seeds.
 
@@ -66,7 +66,7 @@ def console() -> Console:
 
 def report_on(
     path: Path,
-    groups: dict[str, list[RunFolder]],
+    groups: "dict[str, list[RunFolder]]",
     evidence: "dict[str, Evidence] | None" = None,
     figures: Path | None = None,
 ) -> None:

@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from lora_distill import parser
 from lora_distill.cache import MOST
 from lora_distill.config import Config
-from lora_distill.flags import make_parser
 from lora_distill.reporting.sentences import standard_error
 from lora_distill.suite import read_suite
 from tests.end_to_end.conftest import WORDS, write_rows
@@ -212,14 +212,12 @@ def test_what_it_names_is_there() -> None:
 
 
 def test_every_flag_exists() -> None:
-    parser = make_parser()
-    (subparsers,) = (action for action in parser._actions if action.dest == "command")
-    known = {flag for command in dict(subparsers.choices or {}).values() for flag in command._option_string_actions}
+    known = {flag for command in parser.COMMANDS for flag in parser.flags_of(parser.make_parser(command), command)}
     assert set(re.findall(r"--\w+", README)) - known == set()
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
         if program == "python":
-            parser.parse_args(["train", *arguments[1:]])
+            parser.parse(["train", *arguments[1:]])
 
 
 def test_what_is_said_of_the_cache_is_so() -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lora_distill.data.batches import evaluation_order
 from lora_distill.data.types import Text
-from lora_distill.deployment.exported import CLASSIFIER, ONNX_FILES, Opened, open_onnx, read_about
-from lora_distill.deployment.folders import check_model
+from lora_distill.deployment.exported import Opened, open_onnx, read_about
+from lora_distill.deployment.forms import CLASSIFIER, ONNX_FILES
 from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
 
@@ -63,10 +63,12 @@ class Classifier:
             UserError: there is no such model, or it cannot be used.
         """
         folder = Path(folder).expanduser()
-        check_model(folder)
         about = read_about(folder) if (folder / CLASSIFIER).is_file() else None
         if about and about["form"] in ONNX_FILES:
             return cls(open_onnx(folder, about, threads or cores()))
+        from lora_distill.deployment.folders import check_model  # brings all settings, which none of the above asks for
+
+        check_model(folder)
         quiet()
         from lora_distill.deployment.through_torch import open_with_torch
 

@@ -13,8 +13,9 @@ from lora_distill.config import Role
 from lora_distill.data.reading import Reading
 from lora_distill.data.wording import listing
 from lora_distill.deployment.classifier import cores
-from lora_distill.deployment.exported import CLASSIFIER, MERGED, ONNX_FILES, Opened, about_model, open_onnx, read_about
+from lora_distill.deployment.exported import Opened, about_model, open_onnx, read_about
 from lora_distill.deployment.finished import FinishedModel, open_role
+from lora_distill.deployment.forms import CLASSIFIER, MERGED, ONNX_FILES
 from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
 from lora_distill.deployment.through_torch import open_with_torch

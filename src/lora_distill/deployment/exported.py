@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 from lora_distill.data.long_text import LongText
 from lora_distill.data.reading import Reading, Tokeniser
 from lora_distill.data.tokens import TYPES
+from lora_distill.deployment.forms import ADAPTER, CLASSIFIER, MERGED, ONNX_FILES
 from lora_distill.errors import UserError
 from lora_distill.store import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-CLASSIFIER = "classifier.json"
-ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}  # by form
-MERGED = "merged"
-ADAPTER: Final = "adapter"
 
 # A run of a graph costs as much as so many tokens before it reads any, with MiniLM in eight bits.
 MOST_PADDING = 16

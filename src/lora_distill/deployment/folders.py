@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from lora_distill.deployment.exported import CLASSIFIER
+from lora_distill.deployment.forms import CLASSIFIER
 from lora_distill.errors import UserError
 from lora_distill.model.base import ADAPTER_CONFIG
 from lora_distill.run_folder import ENVIRONMENT

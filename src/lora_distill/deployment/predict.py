@@ -15,7 +15,7 @@ from lora_distill.data.types import Text
 from lora_distill.data.windows import Reader, Source, Window, open_reader
 from lora_distill.data.wording import counted
 from lora_distill.deployment.classifier import Classifier
-from lora_distill.deployment.exported import ONNX_FILES
+from lora_distill.deployment.forms import ONNX_FILES
 from lora_distill.deployment.labelled import WRITERS, Added, Writer
 from lora_distill.deployment.unfinished import Unfinished
 from lora_distill.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lora_distill.config import Role
-from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, MERGED
+from lora_distill.deployment.forms import ADAPTER, CLASSIFIER, MERGED
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES
 from lora_distill.model.base import ADAPTER_FILES

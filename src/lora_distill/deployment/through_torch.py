@@ -14,8 +14,9 @@ from torch import nn
 from lora_distill.config import ROLES, Role
 from lora_distill.data.reading import Reading, Tokeniser
 from lora_distill.data.tokenising import most_tokens, tokeniser_of
-from lora_distill.deployment.exported import ADAPTER, CLASSIFIER, MERGED, Forward, Opened, about_model, damaged
+from lora_distill.deployment.exported import Forward, Opened, about_model, damaged
 from lora_distill.deployment.finished import open_role
+from lora_distill.deployment.forms import ADAPTER, CLASSIFIER, MERGED
 from lora_distill.errors import UserError
 from lora_distill.model.base import ADAPTER_CONFIG, encoder_files
 from lora_distill.model.given_teacher import FLAG, open_teacher
