@@ -210,7 +210,26 @@ def test_bad_rows_of_json_lines(tmp_path: Path) -> None:
     assert values(fixed) == [["one", "1.5"], ["three", ""]]
     assert fixed[-1].rows.table().to_pylist() == [{"text": "three", "n": None}]
     assert bad(fixed)[-1][0] == 11
-    assert "'more'" in bad(fixed)[-1][1]
+    told = "a column 'more' that none of the first rows has, for which this format has no place; --output FILE.jsonl "
+    assert bad(fixed)[-1][1] == f"{told}keeps it"
+
+
+def test_keys_of_json_lines_may_be_optional_in_all_rows_of_the_first_window(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"bad": 1},
+        {"text": "one"},
+        {"id": 1, "text": "two", "more": None},
+        {"more": "m", "text": "three"},
+        {"text": "four", "late": 1},
+        {"id": 5, "text": "five"},
+    ]
+    source = source_of(tmp_path / "rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    windows = read(source)
+    assert [window.state["columns"] for window in windows] == [["text", "id", "more"]] * 2
+    assert values(windows) == [["one", "", ""], ["two", "1", ""], ["three", "", "m"], ["five", "5", ""]]
+    assert windows[0].rows.table().to_pylist()[0] == {"text": "one", "id": None, "more": None}
+    assert [line for line, _ in bad(windows)] == [1, 5]
+    assert_goes_on_from_anywhere(source)
 
 
 def test_bad_rows_of_parquet_and_types_that_stay(tmp_path: Path) -> None:

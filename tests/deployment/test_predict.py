@@ -127,6 +127,26 @@ def test_stopped_after_any_window_it_goes_on_to_the_same_bytes(suffix: str, tmp_
     assert answered == sum(7 - windows for windows in range(1, 7))  # no window was answered twice
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_optional_keys_are_columns_also_after_a_kill(suffix: str, tmp_path: Path) -> None:
+    path, whole, out = (tmp_path / name for name in ("rows.jsonl", f"whole.{suffix}", f"out.{suffix}"))
+    keys: list[dict[str, Any]] = [{}, {"id": 1}, {}, {"note": "n"}]  # as many as a window has rows
+    rows = [{"text": text(number)} | keys[number % 4] for number in range(12)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    model, source = write_exported(tmp_path / "model"), Source(path, "jsonl", "text")
+    assert label(Labelling(Classifier.load(model, threads=1)), source, whole) == Counts(12, 0, 0)
+    stopping = StoppingClassifier.load(model, threads=1)
+    stopping.windows = 1
+    with pytest.raises(KeyboardInterrupt):
+        label(Labelling(stopping), source, out)
+    label(Labelling(Classifier.load(model, threads=1)), source, out)
+    assert out.read_bytes() == whole.read_bytes()
+    if suffix == "csv":
+        header, *lines = out.read_text().splitlines()
+        assert header.startswith("text,id,note,label,")
+        assert [line.split(",")[1:3] for line in lines] == [["", ""], ["1", ""], ["", ""], ["", "n"]] * 3
+
+
 @pytest.mark.parametrize("about", [{"pairs": True, "segments": True}, {"long_text": "chunk_mean"}])
 def test_of_pairs_and_chunks_too(about: dict[str, Any], tmp_path: Path) -> None:
     model, second = write_exported(tmp_path / "model", **about), "other" if "pairs" in about else None

@@ -65,8 +65,9 @@ class LinesReader(ABC):
                 self._lines.done()
             place = self._lines.place
             if texts or bad:
+                rows = self._rows(found)
                 state = {"place": asdict(place), "columns": self.columns}
-                yield Window(self._rows(found), texts, bad, place.bytes - begin, state)
+                yield Window(rows, texts, bad, place.bytes - begin, state)
             begin = place.bytes
 
     @abstractmethod
@@ -170,7 +171,7 @@ class PlainReader(LinesReader):
 
 
 class JsonReader(LinesReader):
-    """JSON lines. The first row that can be read says which columns there are."""
+    """JSON lines. Keys may be optional: those of all rows of the first window that can be read are the columns."""
 
     def _begin(self) -> None:
         """There is nothing before the rows."""
@@ -187,15 +188,17 @@ class JsonReader(LinesReader):
         self._source.check_names(names)
         if "\\ud" in line.lower() and not is_unicode(json.dumps(row, ensure_ascii=False)):
             raise RowError(HALF_A_PAIR)
-        if self.columns is None:
-            self.columns = names
-        if self._source.fixed and (other := [name for name in names if name not in self.columns]):
+        known = self.columns if self._source.fixed else None
+        if known is not None and (other := [name for name in names if name not in known]):
             raise RowError(
-                f"a column {other[0]!r} that the first row does not have, for which this format has no place"
+                f"a column {other[0]!r} that none of the first rows has, for which this format has no place;"
+                " --output FILE.jsonl keeps it"
             )
         return (line, row), [row[name] for name in wanted]
 
     def _rows(self, found: list[tuple[str, dict[str, object]]]) -> Rows:
+        if self.columns is None and found:
+            self.columns = list(dict.fromkeys(name for _, row in found for name in row))
         return JsonRows(self.columns or [], [line for line, _ in found], [row for _, row in found])
 
 

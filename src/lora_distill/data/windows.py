@@ -28,7 +28,7 @@ class Source:
         format: one of `formats.INPUT_FORMATS`.
         text_column: name of the column of the texts.
         added: names that no column may have.
-        fixed: whether all rows must have the first one's columns.
+        fixed: whether there are no columns but those of the first window.
         text_pair_column: name of the column of second texts; None: texts are single.
     """
 
