@@ -102,15 +102,16 @@ def push(arguments: argparse.Namespace) -> int:
     """A run's model to a hub, or what would be pushed into a folder."""
     from lora_distill.deployment.shared import push, write_shared
 
-    if arguments.dry_run != (arguments.output is not None):
-        raise UserError("--dry_run and --output DIR go together: DIR is where all that would be pushed is written.")
+    if arguments.output and not arguments.dry_run:
+        raise UserError(f"--output {arguments.output}: is where --dry_run writes. Give both, or neither to push.")
     run, repository = RunFolder(arguments.run), arguments.repository
     model = {"role": arguments.role, "form": arguments.form}
     try:
         with warnings.catch_warnings(action="ignore"):
             if arguments.dry_run:
-                write_shared(run, repository, arguments.output, **model)
-                print_lines(f"Nothing was pushed. What would be is in {arguments.output}")
+                folder = arguments.output or run.path / "to-push" / f"{arguments.role}-{arguments.form}"
+                write_shared(run, repository, folder, **model)
+                print_lines(f"Nothing was pushed. What would be is in {folder}")
                 return OK
             shared = push(run, repository, private=arguments.private, **model)
     except KeyboardInterrupt:

@@ -156,8 +156,10 @@ def _add_push(push: Parser) -> None:
         help="adapter: a few megabytes, on a base model of the hub; merged: a whole model (default: adapter)",
     )
     push.add_argument("--private", action="store_true", help="for its owner alone")
-    push.add_argument("--dry_run", action="store_true", help="push nothing, but write all that would be to --output")
-    push.add_argument("--output", metavar="DIR", type=Path, help="where --dry_run writes: a new folder")
+    push.add_argument("--dry_run", action="store_true", help="push nothing, but write all that would be")
+    push.add_argument(
+        "--output", metavar="DIR", type=Path, help="where --dry_run writes: a new folder; else RUN/to-push/ROLE-FORM"
+    )
     push.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,9 +133,24 @@ def test_a_run_on_local_files_is_shared_merged_and_tells_nothing_of_them(
     assert "texts_per_second" not in json.loads(files["verification.json"])
 
 
-@pytest.mark.parametrize("flags", [["--dry_run"], ["--output", "out"]])
-def test_a_dry_run_says_where_to(flags: list[str], call: Command, small_run: Path) -> None:
-    assert_refused(call("push", small_run, "me/mine", *flags), "--dry_run and --output DIR go together")
+def test_a_dry_run_writes_into_the_run_s_folder_where_no_other_is_given(
+    call: Command, small_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(small_run, tmp_path / "small")
+    flags = ["--form", "merged", "--dry_run"]
+    done = call("push", run, "me/mine", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Nothing was pushed. What would be is in {run / 'to-push' / 'student-merged'}\n"
+    before = files_of(run)
+    assert {"README.md", "model.safetensors"} <= set(files_of(run / "to-push" / "student-merged"))
+    assert_refused(
+        call("push", run, "me/mine", *flags), "exists, and is no empty folder. Move it away, or give another"
+    )
+    assert files_of(run) == before
+
+
+def test_where_to_is_said_for_a_dry_run_only(call: Command, small_run: Path) -> None:
+    assert_refused(call("push", small_run, "me/mine", "--output", "out"), "--output out: is where --dry_run writes.")
 
 
 def test_without_a_hub_it_is_refused_in_words(call: Command, small_run: Path) -> None:

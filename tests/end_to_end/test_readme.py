@@ -49,8 +49,7 @@ COMMANDS = {
     "python scripts/train_distillation.py --dataset mine.csv --base_model minilm --learning_rate 1e-3"
     " --teacher_checkpoint outputs/lora_distillation/mine": SMALL,
     ".venv/bin/lora-distill export outputs/lora_distillation/mine --to onnx-int8": "--force",  # of a model so untrained
-    ".venv/bin/lora-distill push outputs/lora_distillation/mine your-name/mine --form merged --dry_run"
-    " --output to-push": "",
+    ".venv/bin/lora-distill push outputs/lora_distillation/mine your-name/mine --form merged --dry_run": "",
     ".venv/bin/lora-distill predict outputs/lora_distillation/mine other.csv --output labelled.csv"
     " --prefix predicted_": "",
     "python scripts/train_distillation.py --resume --exp_name mine": "",

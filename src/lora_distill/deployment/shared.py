@@ -86,7 +86,7 @@ def write_shared(
     check_named(folder)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: exists, and is no empty folder. Give another.")
+            raise UserError(f"{folder}: exists, and is no empty folder. Move it away, or give another --output.")
         with whole_folder(folder) as beside:
             if form == MERGED:
                 _write_merged(run, repository, role, beside)
