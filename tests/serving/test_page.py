@@ -112,14 +112,14 @@ def test_it_tells_what_answers(opened: Page) -> None:
 
 def test_a_csv_comes_back_labelled(opened: Page) -> None:
     page = opened
-    texts = [f"text {number}" for number in range(40)] + ['with "quotes", commas', "two\r\nlines", NASTY, "", "=1+1"]
+    texts = [f"text {number}" for number in range(40)] + ['with "quotes", commas', "two\r\nlines", NASTY, "=1+1"]
     rows = [[str(number), text, "a, note" if number % 3 else ""] for number, text in enumerate(texts)]
     file = io.StringIO(newline="")
     csv.writer(file).writerows([["id", "Text", "label"], *rows])
     upload(page, "my rows.csv", b"\xef\xbb\xbf" + file.getvalue().encode())
     assert page.get_by_label("Column of the texts", exact=True).locator("option:checked").inner_text() == "Text"
     page.get_by_role("button", name="Label it").click()
-    status(page, "45 rows labelled.")
+    status(page, "44 rows labelled.")
     header, *labelled = saved(page)
     probabilities = [f"probability_{label}" for label in LABELS]
     assert header == ["id", "Text", "label", "label_predicted", "confidence", *probabilities, "problem"]
@@ -133,20 +133,21 @@ def test_a_csv_comes_back_labelled(opened: Page) -> None:
 
 def test_rows_that_cannot_be_labelled_keep_their_place_and_say_why(opened: Page) -> None:
     page = opened
-    upload(page, "rows.csv", f"text;n\ngood;1\n{'long ' * 20};2\none\n;4;5;6\n\nlast;7".encode())
+    upload(page, "rows.csv", f"text;n\ngood;1\n{'long ' * 20};2\none\n;4;5;6\n\n ;6\nlast;7".encode())
     page.get_by_role("button", name="Label it").click()
-    status(page, "2 rows labelled, 3 not, for the reason in the last column.")
+    status(page, "2 rows labelled, 4 not, for the reason in the last column.")
     with page.expect_download() as download:
         page.get_by_role("link", name="Save").click()
     lines = Path(download.value.path()).read_text().splitlines()
     (header, *rows) = [list(row) for row in csv.reader(lines, delimiter=";")]
     assert header[:3] == ["text", "n", "label"]
-    assert [row[2] for row in rows] == [label_of("good"), "", "", "", label_of("last")]
+    assert [row[2] for row in rows] == [label_of("good"), "", "", "", "", label_of("last")]
     assert [row[-1] for row in rows] == [
         "",
         "has more than 60 characters",
         "has 1 cells where the header has 2: one",
         "has 4 cells where the header has 2: ;4;5;6",
+        "has no text",
         "",
     ]
 
@@ -260,6 +261,40 @@ def test_a_busy_server_is_asked_again_and_a_stop_keeps_what_was_done(browser: Br
         status(page, "Ended early: 0 rows labelled.")
         classifier.go.set()
         assert [fault for fault in shown.faults if "429" not in fault and "503" not in fault] == []
+        page.close()
+
+
+def test_a_file_that_is_dropped_while_another_is_labelled_changes_nothing(browser: Browser) -> None:
+    def drop(name: str, content: str) -> None:
+        made = "([name, text]) => { const d = new DataTransfer(); d.items.add(new File([text], name)); return d; }"
+        page.dispatch_event("#drop", "drop", {"dataTransfer": page.evaluate_handle(made, [name, content])})
+
+    def comes_back_as(name: str) -> list[str]:
+        with page.expect_download() as download:
+            page.get_by_role("link", name=f"Save {name}").click()
+        assert download.value.suggested_filename == name
+        return Path(download.value.path()).read_text().splitlines()
+
+    classifier, settings = FakeClassifier(), ServeSettings(**LIMITS)
+    with served(create_app(classifier, settings), settings) as url:
+        shown = Opened(browser, url, 1440)
+        page = shown.page
+        page.goto(f"{url}/")
+        page.get_by_text("model mine").wait_for()
+        drop("first.rows.csv", "text,n\na,1\n")
+        classifier.go.clear()
+        page.get_by_role("button", name="Label it").click()
+        page.get_by_role("progressbar").wait_for()
+        drop("second.tsv", "n\ttext\n2\tb\n")
+        assert page.get_by_role("progressbar").is_visible()
+        classifier.go.set()
+        assert comes_back_as("first.rows-labelled.csv")[1].startswith(f"a,1,{label_of('a')},")
+
+        drop("second.tsv", "n\ttext\n2\tb\n")
+        status(page, "second.tsv: 2 columns.")
+        page.get_by_role("button", name="Label it").click()
+        assert comes_back_as("second-labelled.tsv")[1].startswith(f"2\tb\t{label_of('b')}\t")
+        assert shown.faults == []
         page.close()
 
 

@@ -37,6 +37,7 @@ export const labelFile = async ({ file, header, separator, columns, model, signa
     if (cells.length !== header.length) {
       return `has ${cells.length} cells where the header has ${header.length}: ${lineOf(cells, separator).trimEnd()}`;
     }
+    if (columns.some(column => !cells[column].trim())) return "has no text";
     return columns.some(column => [...cells[column]].length > max_characters) ? `has more than ${max_characters} characters` : "";
   };
   const textOf = cells => (columns.length > 1 ? { text: cells[columns[0]], text_pair: cells[columns[1]] } : cells[columns[0]]);

@@ -109,6 +109,7 @@ const choose = file => trying(async () => {
 
 let link = "";
 const label = () => trying(async () => {
+  const taken = chosen;
   if (!model) await open();
   if (!model) return;
   const columns = ["column", ...(model.pairs ? ["other-column"] : [])].map(id => Number($(id).value));
@@ -123,14 +124,14 @@ const label = () => trying(async () => {
     if (Date.now() - last > 2000) { say("file-status", `${counted(rows, "row")} labelled …`); last = Date.now(); }
   };
   const { parts, rows, problems, failed } =
-    await labelFile({ ...chosen, columns, model, signal: stopping.signal, told });
+    await labelFile({ ...taken, columns, model, signal: stopping.signal, told });
   $("stop").removeEventListener("click", stop);
   for (const id of ["work", "stop"]) $(id).hidden = true;
   $("start").disabled = $("file").disabled = false;
   URL.revokeObjectURL(link);
   link = URL.createObjectURL(new Blob(parts, { type: "text/csv" }));
-  const name = chosen.file.name.replace(/\.\w+$/, "");
-  Object.assign($("download"), { href: link, download: `${name}-labelled.csv`, textContent: `Save ${name}-labelled.csv` });
+  const [, stem, suffix = ".csv"] = /^(.*?)(\.\w+)?$/.exec(taken.file.name), name = `${stem}-labelled${suffix}`;
+  Object.assign($("download"), { href: link, download: name, textContent: `Save ${name}` });
   $("result").hidden = !rows;
   say("file-status", `${failed ? "Ended early: " : ""}${counted(rows - problems, "row")} labelled`
     + `${problems ? `, ${problems.toLocaleString("en")} not, for the reason in the last column` : ""}.`);
@@ -151,6 +152,6 @@ for (const kind of ["dragover", "dragleave", "drop"]) drop.addEventListener(kind
   event.preventDefault();
   drop.classList.toggle("over", kind === "dragover");
 });
-drop.addEventListener("drop", event => choose(event.dataTransfer.files[0]));
+drop.addEventListener("drop", event => { if (!$("file").disabled) choose(event.dataTransfer.files[0]); });  // not while one is labelled
 for (const kind of ["dragover", "drop"]) addEventListener(kind, event => event.preventDefault());  // beside it: not opened
 open();
