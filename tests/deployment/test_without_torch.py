@@ -7,10 +7,12 @@ import venv
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from lora_distill.program import install
 from tests.deployment.exported import write_exported
+from tests.serving.process import SERVE, process
 
 REPOSITORY = Path(__file__).parents[2]
 # Importing one of these fails, as where they are not installed.
@@ -133,18 +135,28 @@ def test_importing_the_package_loads_next_to_nothing(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_in_an_environment_that_holds_the_core_only(folder: Path) -> None:
+def test_in_an_environment_that_holds_no_more_than_the_core_and_then_the_server(folder: Path) -> None:
     venv.create(folder / "env", with_pip=True)
     program = str(folder / "env" / "bin" / "python")
-    install = [program, "-m", "pip", "install", "--quiet", "--retries", "0", "--timeout", "20"]
-    done = subprocess.run(
-        [*install, "-c", REPOSITORY / "constraints.txt", REPOSITORY], capture_output=True, text=True, check=False
-    )
-    if done.returncode and "No matching distribution" in done.stderr:
-        pytest.skip("no index of packages in reach")
-    assert done.returncode == 0, done.stderr
-    found = python("from importlib.metadata import distributions as d; print(*(x.name for x in d()))", folder, program)
-    assert not {"torch", "transformers", "peft", "scipy", "scikit-learn", "datasets"} & set(found.stdout.split())
+
+    def installed(what: str) -> set[str]:
+        command = [program, "-m", "pip", "install", "--quiet", "--retries", "0", "--timeout", "20"]
+        command += ["-c", str(REPOSITORY / "constraints.txt"), what]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode and "No matching distribution" in done.stderr:
+            pytest.skip("no index of packages in reach")
+        assert done.returncode == 0, done.stderr
+        names = "from importlib.metadata import distributions as d; print(*(x.name for x in d()))"
+        return set(python(names, folder, program).stdout.split())
+
+    there = installed(str(REPOSITORY))
     for code in (THREE_LINES, f"import sys\n{COMMAND}"):
         done = python(code, folder, program, PYTHONPATH="")
         assert done.returncode == 0, done.stderr
+    more = installed(f"{REPOSITORY}[serve]")
+    assert "fastapi" in more - there
+    assert not {"torch", "transformers", "peft", "scipy", "scikit-learn", "datasets"} & more
+    with process(*SERVE, folder / "model", log=folder / "log", python=program, PYTHONPATH="") as (_, url):
+        answered = httpx.post(f"{url}/v1/classify", json={"text": "a tulip"}).json()
+        assert [each["label"] for each in answered["results"]] == ["garden"]
+        assert "Classify texts" in httpx.get(url).text

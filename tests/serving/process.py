@@ -12,9 +12,11 @@ SERVE = ["lora_distill", "serve"]
 
 
 @contextmanager
-def process(*arguments: object, log: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(
+    *arguments: object, log: Path, python: str = sys.executable, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server process and its URL, once it answers."""
-    command = [sys.executable, "-m", *map(str, arguments), "--port", "0"]
+    command = [python, "-m", *map(str, arguments), "--port", "0"]
     with log.open("w") as errors:
         server = subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=errors, text=True
