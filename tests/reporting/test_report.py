@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lora_distill import run_folder
 from lora_distill.config import ROLES, Role, make_config
 from lora_distill.evaluation.comparison import compare_over_seeds
 from lora_distill.evaluation.metrics import classification_metrics
@@ -16,9 +17,10 @@ from lora_distill.evidence import Predictions, gather
 from lora_distill.reporting.figures import png
 from lora_distill.reporting.report import headline, write_report
 from lora_distill.reporting.sections import cost, differences, rows_to_read
+from lora_distill.reporting.sentences import FASTER, SPEED
 from lora_distill.reporting.summary import summarise
 from lora_distill.reporting.svg import HEIGHT, WIDTH, Axis, Point, curves, legend, scatter
-from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, SPEED, RunFolder
+from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, RunFolder
 from lora_distill.store import write_json, write_jsonl
 from tests.reporting.sample import LABELS, answer, sample_results
 
@@ -141,11 +143,22 @@ def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(
     assert first.startswith("What has not learnt cannot be compared: the control is no better")
 
 
+def test_that_merging_makes_no_student_faster_is_said_of_whom_it_holds(
+    groups: dict[str, list[RunFolder]], tmp_path: Path
+) -> None:
+    assert f"<li>{SPEED}</li>" in page_of(groups, tmp_path)
+    (run,) = groups["alone"]
+    write_json(run.path / METRICS, run.results() | {"same_backbone": False})
+    page = page_of(groups, tmp_path)
+    assert f"<li>base: {SPEED}</li>\n<li>{FASTER}</li>" in page
+    assert page.count(SPEED) == 1
+
+
 def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:
     runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
     assert "Accuracy against the time of an answer" not in page_of(runs, tmp_path)
     timing = {"batch": 32, "teacher": {"median": 0.064}, "student": {"median": 0.032}}
-    write_json(runs["one"][0].path / SPEED, {"timings": [{}, timing]})
+    write_json(runs["one"][0].path / run_folder.SPEED, {"timings": [{}, timing]})
     page = page_of(runs, tmp_path)
     assert "<h2>Accuracy against the time of an answer</h2>" in page
     assert re.search(r"student of one: [^<]*, 1\.00 ms a text", page)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lora_distill.evaluation.verdict import Verdict
 from lora_distill.evidence import Evidence
+from lora_distill.reporting.sentences import FASTER, SPEED
 from lora_distill.reporting.summary import Experiment
 from lora_distill.reporting.tables import class_table, explain, explain_evidence, results_table, role_table
 from tests.reporting.sample import sample_results
@@ -180,6 +181,19 @@ def test_each_data_set_is_explained_once() -> None:
 
 def test_nothing_is_said_of_speed_where_the_backbone_may_differ() -> None:
     assert not any("as fast as" in line for line in explain([given_teacher(sample_results())]))
+
+
+def test_of_speed_no_more_is_said_than_holds_of_each() -> None:
+    alike, smaller = suite()[:2]
+    lines = explain([alike, smaller | {"same_backbone": False}])
+    assert lines[-2:] == [f"quickstart-base: {SPEED}", FASTER]
+    experiments = [
+        Experiment(name, Evidence([], [0, 1], [], [], {}, {}, "", {"student": np.ones((445, 2), np.bool_)}), [], [each])
+        for name, each in (("alike", alike), ("cut\n", smaller | {"same_backbone": False}), ("too", alike))
+    ]
+    assert explain_evidence(experiments)[-2:] == [f"alike, too: {SPEED}", FASTER]
+    assert explain_evidence(experiments[:1])[-1] == SPEED
+    assert explain_evidence(experiments[1:2])[-1] == FASTER
 
 
 def test_substituted_defaults_come_first_and_once() -> None:

@@ -17,8 +17,8 @@ from lora_distill.reporting.ranking import rank_students, say_ranking
 from lora_distill.reporting.sections import cost, section, settings_of
 from lora_distill.reporting.sentences import (
     ONE_CLASS,
-    SPEED,
     about_data,
+    about_speed,
     has_one_class,
     no_better,
     one_line,
@@ -27,7 +27,6 @@ from lora_distill.reporting.sentences import (
     points,
     remedy,
     roles_in,
-    same_backbone,
     seeds_draw,
     unlearnt,
     warnings_of,
@@ -189,6 +188,5 @@ def _notes(experiments: list[Experiment]) -> list[str]:
     results = [result for each in experiments for result in each.results]
     lines = [*warnings_of(results), *about_data(results)]
     lines += seeds_draw({each.name: each.evidence for each in experiments})
-    if any(map(same_backbone, results)):
-        lines.append(SPEED)
+    lines += about_speed((each.name, each.results[0]) for each in experiments)
     return list(dict.fromkeys(lines))

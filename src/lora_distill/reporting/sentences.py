@@ -188,6 +188,19 @@ SPEED = (
 FASTER = "What makes a student faster is fewer layers or narrower ones, not fewer trained parameters."
 
 
+def about_speed(named: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What holds of the speed of students: each sentence once, and whose it is where it is not of all.
+
+    Args:
+        named: what metrics.json holds, by the name of its run or experiment.
+    """
+    every = list(named)
+    alike = [one_line(name) for name, results in every if same_backbone(results)]
+    if len(alike) == len(every):
+        return [SPEED]
+    return [*([f"{', '.join(alike)}: {SPEED}"] if alike else []), FASTER]
+
+
 def warnings_of(results: list[dict[str, Any]]) -> list[str]:
     """What was not as it was asked for, or cannot be trusted."""
     lines = [f"SUBSTITUTED: {one_line(fallback)}." for each in results for fallback in each["fallbacks"]]

@@ -12,16 +12,14 @@ from rich.text import Text
 from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.data.wording import byte_size
 from lora_distill.reporting.sentences import (
-    FASTER,
-    SPEED,
     about_data,
+    about_speed,
     differences_of_one_seed,
     interval,
     one_line,
     percent,
     points,
     roles_in,
-    same_backbone,
     seeds_draw,
     warnings_of,
 )
@@ -123,7 +121,7 @@ def explain_evidence(experiments: Sequence["Experiment"]) -> list[str]:
         " texts of this kind and other seeds.",
         *seeds_draw({each.name: each.evidence for each in experiments}),
         *about_data(results),
-        *([SPEED] if any(map(same_backbone, results)) else []),
+        *about_speed((each.name, each.results[0]) for each in experiments),
     ]
     return list(dict.fromkeys(lines))
 
@@ -143,9 +141,7 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
         " put in one class."
     )
     lines += [f"- {one_line(name)}: {line}" for name, said in compared.items() for line in said]
-    lines += about_data(results)
-    if any(map(same_backbone, results)):
-        lines.append(SPEED)
+    lines += [*about_data(results), *about_speed((each["exp_name"], each) for each in results)]
     return list(dict.fromkeys(lines))
 
 
@@ -308,4 +304,4 @@ def explain_speed(measured: dict[str, Any], results: dict[str, Any]) -> list[str
             f"{role.capitalize()}: {number} trained parameters of {size['total_parameters']:,} in all,"
             f" {size['multiply_adds'] / 1e6:,.1f} million multiply-adds a token, {byte_size(size['bytes'])}."
         )
-    return [*lines, *([SPEED] if same_backbone(results) else [FASTER])]
+    return [*lines, *about_speed([("", results)])]
