@@ -67,12 +67,30 @@ def test_what_is_needed_is_more_than_there_is(seeds: int) -> None:
         if verdict.finding == "no difference":
             assert verdict.detectable
             assert verdict.detectable > abs(of_recipe.difference)
-            told = re.search(r"about (?:(\d+) seeds)?(?: or )?(?:([\d,]+) test rows)?$", verdict.sentence.rstrip("."))
+            told = re.search(r"about (?:(\d+) seeds)?(?: or )?(?:([\d,]+) test rows)?[;.]", verdict.sentence)
             if told:
                 needed.append(told[1])
                 assert int(told[1] or 1000) > seeds
                 assert int((told[2] or "1,000").replace(",", "")) > 400
     assert len(needed) > 20
+
+
+@pytest.mark.parametrize(
+    ("seeds", "rows", "said"),
+    [
+        (12, 4321, "it would take about 12 seeds or 4,400 test rows."),
+        (12, None, "it would take about 12 seeds; no number of test rows alone would do."),
+        (None, 4321, "it would take about 4,400 test rows; no number of seeds alone would do."),
+        (None, None, "neither seeds nor rows alone would do."),
+    ],
+)
+def test_what_alone_would_show_no_such_difference_is_named(
+    seeds: int | None, rows: int | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RecipeDifference, "seeds_needed", lambda *_: seeds)
+    monkeypatch.setattr(RecipeDifference, "rows_needed", lambda *_: rows)
+    verdict = judge(found(World(0.9, 400, 5, seed_deviation=0.005)))
+    assert verdict.sentence.endswith(f"; for one as small as this {said}")
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,13 @@ def _needed(found: RecipeDifference, level: float, detectable: float | None) -> 
     shown = f"what {found.seeds} seeds and {found.rows:,} rows show in four of five cases is {least}"
     if not found.difference:  # nothing shows a difference of nothing
         return shown
+    this = f"{shown}; for one as small as this"
     seeds, rows = (needed(found.difference, level) for needed in (found.seeds_needed, found.rows_needed))
-    ways = [f"{seeds} seeds"] if seeds else []
-    ways += [f"{_rounded(rows):,} test rows"] if rows else []
-    if ways:
-        return f"{shown}; for one as small as this it would take about {' or '.join(ways)}"
-    return f"{shown}; for one as small as this neither seeds nor rows alone would do"
+    if not seeds and not rows:
+        return f"{this} neither seeds nor rows alone would do"
+    ways = {"seeds": f"{seeds} seeds" if seeds else "", "test rows": f"{_rounded(rows):,} test rows" if rows else ""}
+    useless = "".join(f"; no number of {what} alone would do" for what, way in ways.items() if not way)
+    return f"{this} it would take about {' or '.join(filter(None, ways.values()))}{useless}"
 
 
 def _rounded(number: float) -> int:
