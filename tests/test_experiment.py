@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from lora_distill import experiment
 from lora_distill.config import ROLES, Config, Role, make_config
 from lora_distill.data.sources import load_dataset
+from lora_distill.evaluate_run import evaluate_run
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.metrics import temperature_scaling
 from lora_distill.experiment import drawn_by_seed, run_experiment, train_role
@@ -175,6 +176,16 @@ def test_a_student_is_compared_with_one_that_taught_itself(with_unlabelled: tupl
     assert (run / "self-trained" / "adapter_model.safetensors").exists()
     columns = pq.read_schema(run / "predictions.parquet").names
     assert {"self-trained_logits", "self-trained_prediction"} <= set(columns)
+
+
+def test_what_the_control_differs_in_is_kept_with_what_it_is_compared_with(
+    with_unlabelled: tuple[Path, dict[str, Any]], rows: Path
+) -> None:
+    run, results = with_unlabelled
+    elsewhere, _ = evaluate_run(run, make_config({"dataset": str(rows), "device": "cpu"}, {}))
+    for each in (results, elsewhere):
+        assert each["student_minus_control"]["apart"] == "but for the number of epochs and the unlabelled texts"
+        assert each["student_minus_self-trained"]["apart"] == ""
 
 
 def test_the_self_trained_student_learns_from_the_control_and_the_student_from_the_teacher(

@@ -15,6 +15,7 @@ from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.preparation import known_texts
 from lora_distill.remembering import remembering
+from lora_distill.reporting.sentences import apart
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
@@ -79,7 +80,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
             "temperature_scaling": temperature_scaling(logits[role], labels, names, temperature),
             **facts,
         }
-    results |= compare_roles(logits, labels) | {"same_backbone": original["same_backbone"]}
+    results |= compare_roles(logits, labels, apart(trained.model_dump())) | {"same_backbone": original["same_backbone"]}
     results["data"] = {"name": config.dataset, "test_rows": len(labels), "label_names": names, "source": rows.source}
     results["data"]["notes"] = notes
     results["fallbacks"] = original["fallbacks"]

@@ -31,6 +31,7 @@ from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
+from lora_distill.reporting.sentences import apart
 from lora_distill.run_folder import (
     ENVIRONMENT,
     HISTORY,
@@ -260,7 +261,7 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
             "reused": config.exp_name not in outcome.runs,
         }
     test = {role: outcome.logits["test"] for role, outcome in outcomes.items()}
-    results |= compare_roles(test, labels)
+    results |= compare_roles(test, labels, apart(config.model_dump()))
     is_trained = not (prepared.given_teacher or prepared.answers)
     results["same_backbone"] = is_trained and prepared.base == prepared.student_base
     results["data"] = {

@@ -17,16 +17,19 @@ def test_roles_are_compared_on_the_same_rows() -> None:
         "student": eye[[0, 0, 1, 1, 0]],
         "control": eye[[0, 1, 0, 1, 1]],
     }
-    comparison = compare_roles(logits, labels)
+    logits["self-trained"] = logits["control"]
+    comparison = compare_roles(logits, labels, " but for the learning rate")
     rates = {name: each["rate"] for name, each in comparison["agreement"].items()}
-    assert rates == {"student_teacher": 0.8, "control_teacher": 0.6}
+    assert rates == {"student_teacher": 0.8, "control_teacher": 0.6, "self-trained_teacher": 0.6}
     difference = comparison["student_minus_control"]
     assert difference["accuracy"] == pytest.approx(0.2)
     assert (difference["only_student_right"], difference["only_control_right"], difference["rows"]) == (2, 1, 5)
     assert difference["interval"][0] < 0.2 < difference["interval"][1]
     assert difference["p_value"] == 1.0
+    assert difference["apart"] == "but for the learning rate"
+    assert comparison["student_minus_self-trained"]["apart"] == ""
     del logits["control"]
-    assert "student_minus_control" not in compare_roles(logits, labels)
+    assert "student_minus_control" not in compare_roles(logits, labels, "")
 
 
 def test_what_the_student_takes_over_from_its_teacher() -> None:

@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
+from lora_distill.evaluation.enough import LEAST_SEEDS
 from lora_distill.evaluation.over_seeds import (
-    LEAST_SEEDS,
     RecipeDifference,
     holm,
     recipe_difference,

@@ -96,7 +96,7 @@ def test_what_alone_would_show_no_such_difference_is_named(
 @pytest.mark.parametrize(
     ("world", "said"),
     [
-        (World(0.9, 5000, 2, gain=0.05), "3 seeds at least"),
+        (World(0.9, 5000, 2, gain=0.05), "; a verdict takes 3 seeds at least."),
         (World(0.99, 100, 5), "test rows, so that one is right and the other wrong on 10."),
     ],
 )

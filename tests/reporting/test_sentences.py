@@ -5,6 +5,7 @@ import pytest
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import (
     baseline,
+    differences_of_one_seed,
     doubts,
     interval,
     one_line,
@@ -25,6 +26,7 @@ def comparison(low: float, high: float, p_value: float, student: int, control: i
         "p_value": p_value,
         "only_student_right": student,
         "only_control_right": control,
+        "rows": 445,
     }
 
 
@@ -47,7 +49,8 @@ def test_one_line_drops_what_would_break_a_line_or_a_terminal() -> None:
 def test_an_interval_with_zero_in_it_is_chance() -> None:
     said = verdict(comparison(-0.01, 0.02, 0.51, 12, 9))
     assert said == (
-        "no difference beyond chance (p = 0.51; the student alone is right on 12 rows, the control alone on 9)."
+        "no difference beyond chance (p = 0.51; the student alone is right on 12 rows, the control alone on 9);"
+        " a verdict takes 3 seeds at least."
     )
 
 
@@ -69,6 +72,21 @@ def test_of_fewer_than_ten_rows_nothing_else_is_said(student: int, control: int,
     said = verdict(comparison(low, 0.11, 0.031, student, control))
     assert said.startswith("too few rows differ to tell (p = 0.031; ") == few
     assert ("chance" in said) != few
+
+
+def test_what_to_add_is_said_of_one_seed() -> None:
+    of_rows = "a verdict takes 3 seeds at least and about 500 test rows, so that one is right and the other wrong on 10"
+    assert verdict(comparison(-0.01, 0.11, 0.031, 5, 4)).endswith(f"the control alone on 4); {of_rows}.")
+
+
+def test_what_the_control_of_one_seed_differs_in_is_said() -> None:
+    found = comparison(-0.01, 0.02, 0.51, 12, 9) | {"accuracy": 0.01, "apart": "but for the number of epochs"}
+    apart, alike, older = found, found | {"apart": ""}, {key: found[key] for key in found if key != "apart"}
+    (said,) = differences_of_one_seed({"student_minus_control": apart})
+    assert said.startswith("student - control, the same but for the number of epochs, +1.00 points [-1.00, +2.00]: no")
+    for each in (alike, older):
+        (said,) = differences_of_one_seed({"student_minus_control": each})
+        assert said.startswith("student - control +1.00 points")
 
 
 def test_it_never_says_that_distillation_helped() -> None:

@@ -118,8 +118,8 @@ def test_names_are_shown_as_they_are() -> None:
 
 
 def test_explanation_of_a_suite() -> None:
-    chance = "no difference beyond chance (p = 0.71; the student alone is right on 16 rows, the control alone on 13)."
-    finding = f"student - control +0.67 points [-1.73, +3.07]: {chance}"
+    chance = "no difference beyond chance (p = 0.71; the student alone is right on 16 rows, the control alone on 13)"
+    finding = f"student - control +0.67 points [-1.73, +3.07]: {chance}; a verdict takes 3 seeds at least."
     assert explain(suite()) == [
         "",
         "Trainable: the student's parameters, of a budget of 1,000,000. Student - control: points, with a 95% interval "

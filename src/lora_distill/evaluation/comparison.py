@@ -17,12 +17,13 @@ Logits = NDArray[np.float32]
 LARGEST = {"accuracy": 1.0, "brier": 2.0}  # difference that a row can have; of a likelihood there is none
 
 
-def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict[str, Any]:
+def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64], apart: str) -> dict[str, Any]:
     """Agreement with the teacher, if it has answered, and student minus each control, of one seed.
 
     Args:
         logits: float32 [N, C] of each role on the same rows.
         labels: int64 [N].
+        apart: what the control differs in from the student beside the teacher, as a clause.
     """
     comparison: dict[str, Any] = {}
     if "teacher" in logits:
@@ -40,6 +41,7 @@ def compare_roles(logits: dict[Role, Logits], labels: NDArray[np.int64]) -> dict
             "only_student_right": difference.only_first_right,
             "only_control_right": difference.only_second_right,
             "rows": difference.rows,
+            "apart": apart.strip() if control == "control" else "",
         }
     return comparison
 

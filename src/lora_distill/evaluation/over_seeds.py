@@ -11,10 +11,9 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
-from lora_distill.evaluation import LEAST_DISCORDANT
+from lora_distill.evaluation.enough import LEAST_DISCORDANT, LEAST_SEEDS
 from lora_distill.evaluation.significance import share_interval
 
-LEAST_SEEDS = 3
 POWER = 0.8
 LEAST_TAIL = 1e-100  # p values below are said to be 0
 SHARES = (np.arange(200) + 0.5) / 200  # quantiles that stand for a whole distribution

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
-from lora_distill.evaluation import LEAST_DISCORDANT
+from lora_distill.evaluation.enough import LEAST_DISCORDANT
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """What the evidence allows to say: helped, hurt, or neither, and what would tell."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from lora_distill.config import TOLD, Role
-from lora_distill.evaluation import LEAST_DISCORDANT
-from lora_distill.evaluation.over_seeds import LEAST_SEEDS, RecipeDifference
+from lora_distill.evaluation.enough import missing, rounded
+from lora_distill.evaluation.over_seeds import RecipeDifference
 
 Finding = Literal["helped", "hurt", "no difference", "too little"]
 LEVEL = 0.05
@@ -54,7 +53,8 @@ def judge(
         f"{found.seeds} seeds, p {_p(p_value)}{f' corrected for {comparisons} comparisons' if comparisons > 1 else ''})"
     )
     if not found.can_decide:
-        return Verdict("too little", f"Too little to tell: {evidence}; {_missing(found)}.", p_value, None)
+        lacks = missing(found.seeds, found.rows, found.discordant)
+        return Verdict("too little", f"Too little to tell: {evidence}; {lacks}.", p_value, None)
     level = LEVEL / comparisons  # of the least p value of them all: what another needs is less
     shown = found.detectable(level)
     detectable = shown if shown <= 1 else None  # no two shares differ by more
@@ -71,18 +71,6 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"
 
 
-def _missing(found: RecipeDifference) -> str:
-    if not found.discordant:
-        return "the two are right on the same rows"
-    wanted = []
-    if found.seeds < LEAST_SEEDS:
-        wanted.append(f"{LEAST_SEEDS} seeds at least")
-    if found.discordant < LEAST_DISCORDANT:
-        more = _rounded(found.rows * LEAST_DISCORDANT / found.discordant)
-        wanted.append(f"about {more:,} test rows, so that one is right and the other wrong on {LEAST_DISCORDANT}")
-    return f"it takes {' and '.join(wanted)}"
-
-
 def _needed(found: RecipeDifference, level: float, detectable: float | None) -> str:
     """What would show a difference as large as the one that was seen, and what can be shown as it is."""
     least = "none, however large" if detectable is None else f"{100 * detectable:.2f} points"
@@ -93,12 +81,6 @@ def _needed(found: RecipeDifference, level: float, detectable: float | None) -> 
     seeds, rows = (needed(found.difference, level) for needed in (found.seeds_needed, found.rows_needed))
     if not seeds and not rows:
         return f"{this} neither seeds nor rows alone would do"
-    ways = {"seeds": f"{seeds} seeds" if seeds else "", "test rows": f"{_rounded(rows):,} test rows" if rows else ""}
+    ways = {"seeds": f"{seeds} seeds" if seeds else "", "test rows": f"{rounded(rows):,} test rows" if rows else ""}
     useless = "".join(f"; no number of {what} alone would do" for what, way in ways.items() if not way)
     return f"{this} it would take about {' or '.join(filter(None, ways.values()))}{useless}"
-
-
-def _rounded(number: float) -> int:
-    """Up, to two digits: it is an estimate, and fewer would not do."""
-    step: int = 10 ** max(len(str(math.ceil(number))) - 2, 0)
-    return math.ceil(number / step) * step

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.data.wording import counted
-from lora_distill.evaluation import LEAST_DISCORDANT
+from lora_distill.evaluation.enough import LEAST_DISCORDANT, missing
 
 if TYPE_CHECKING:
     from lora_distill.evidence import Evidence
@@ -60,13 +60,14 @@ def differences_of_one_seed(results: Mapping[str, Any]) -> list[str]:
     said = []
     for control in CONTROLS:
         if found := results.get(f"student_minus_{control}"):
+            apart = f", the same {found['apart']}," if found.get("apart") else ""
             lead = f"{points(found['accuracy'])} points {interval(*found['interval'])}"
-            said.append(f"student - {control} {lead}: {verdict(found)}")
+            said.append(f"student - {control}{apart} {lead}: {verdict(found)}")
     return said
 
 
 def verdict(comparison: dict[str, Any]) -> str:
-    """What student minus a control (`student_minus_control` of metrics.json) allows to say; no more."""
+    """What student minus a control (`student_minus_control` of metrics.json) allows, and what a verdict lacks."""
     low, high = comparison["interval"]
     p, student, control = comparison["p_value"], comparison["only_student_right"], comparison["only_control_right"]
     if student + control < LEAST_DISCORDANT:
@@ -78,7 +79,7 @@ def verdict(comparison: dict[str, Any]) -> str:
     else:
         finding = "at the edge of chance: the interval leaves zero out, the test does not"
     evidence = f"p = {p:.2g}; the student alone is right on {counted(student, 'row')}, the control alone on {control:,}"
-    return f"{finding} ({evidence})."
+    return f"{finding} ({evidence}); {missing(1, comparison['rows'], student + control)}."
 
 
 def standard_error(accuracy: float, rows: int) -> str:
