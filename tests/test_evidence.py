@@ -81,8 +81,12 @@ def test_a_student_that_learnt_more_is_said_to_have_been_helped(tmp_path: Path) 
         "method": "Holm",
         "comparisons": 2,
         "corrected": ["verdicts.*.p_value"],
-        "not_corrected": ["comparisons.*.recipe.*.p_value", "comparisons.*.same_rows.*.p_value"],
+        "not_corrected": [
+            *("comparisons.*.recipe.*.p_value", "comparisons.*.same_rows.*.p_value"),
+            "one_seed.*.p_value",
+        ],
     }
+    assert written["experiments"]["good"]["one_seed"] == {}
     assert written["experiments"]["good"]["runs"] == [f"s-good-seed-{seed}" for seed in range(4)]
 
 
@@ -143,10 +147,20 @@ def test_dropout_that_is_set_to_none_is_not_said_to_be_drawn(tmp_path: Path) -> 
 def test_one_seed_or_no_control_has_no_verdict(tmp_path: Path) -> None:
     one = suite_in(tmp_path / "a", 1, "one")
     finish(one, {"teacher": 0.9, "student": 0.9, "control": 0.85})
-    assert gather(one.groups())["one"].verdict is None
+    found = gather(one.groups())["one"]
+    assert found.verdict is None
+    written = json.loads(json.dumps(as_json({"one": found})))["experiments"]["one"]
+    difference = written["one_seed"]["control"]
+    student, control = (written["accuracy"][role][0] for role in ("student", "control"))
+    assert difference["difference"] == pytest.approx(student - control)
+    assert difference["low"] < difference["difference"] < difference["high"]
+    assert 0 < difference["p_value"] <= 1
+    assert difference["both_right"] + difference["only_first_right"] == np.sum(found.right["student"])
+    assert (written["comparisons"], written["verdicts"]) == ({}, {})
     without = suite_in(tmp_path / "b", 3, "one")
     finish(without, {"teacher": 0.9, "student": 0.9})
     assert gather(without.groups())["one"].verdict is None
+    assert gather(without.groups())["one"].one_seed == {}
     assert "control" not in gather(without.groups())["one"].accuracy
 
 

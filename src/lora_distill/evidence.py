@@ -58,6 +58,12 @@ class Evidence:
         """On whether distillation helped."""
         return self.verdicts.get("control")
 
+    @property
+    def one_seed(self) -> dict[Role, PairedDifference]:
+        """Student minus each control of these two models, where there is one seed and so nothing of the recipe."""
+        controls = [control for control in CONTROLS if control in self.right and len(self.seeds) == 1]
+        return {each: paired_difference(self.right["student"][:, 0], self.right[each][:, 0]) for each in controls}
+
     def right_with(self, role: Role, seeds: list[int]) -> NDArray[np.bool_]:
         """Whether a role is right, bool [n, S], by row and by these seeds, in their order."""
         return self.right[role][:, [self.seeds.index(seed) for seed in seeds]]
@@ -116,14 +122,19 @@ def _warn_of_versions(runs: list[RunFolder]) -> None:
 def as_json(evidence: dict[str, Evidence]) -> dict[str, Any]:
     """For a file: all but what is by row, and which p values are corrected for how many are asked."""
     each = {
-        name: {key: value for key, value in asdict(found).items() if key != "right"} | {"accuracy": found.accuracy}
+        name: {key: value for key, value in asdict(found).items() if key != "right"}
+        | {"accuracy": found.accuracy}
+        | {"one_seed": {control: asdict(difference) for control, difference in found.one_seed.items()}}
         for name, found in evidence.items()
     }
     correction = {
         "method": "Holm",
         "comparisons": sum(len(found.verdicts) for found in evidence.values()),
         "corrected": ["verdicts.*.p_value"],
-        "not_corrected": ["comparisons.*.recipe.*.p_value", "comparisons.*.same_rows.*.p_value"],
+        "not_corrected": [
+            *("comparisons.*.recipe.*.p_value", "comparisons.*.same_rows.*.p_value"),
+            "one_seed.*.p_value",  # McNemar's exact test
+        ],
     }
     return {"experiments": each, "correction": correction}
 
