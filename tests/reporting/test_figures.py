@@ -1,9 +1,16 @@
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
-from lora_distill.reporting.figures import effects, learning
+import numpy as np
+import pytest
+
+from lora_distill.evidence import Evidence
+from lora_distill.reporting.figures import Effect, effects, learning
+from lora_distill.reporting.summary import Experiment
 from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import write_jsonl
 
@@ -42,6 +49,36 @@ def test_a_grid_is_parted_by_what_else_it_varies() -> None:
 def test_values_of_any_kind_have_an_order() -> None:
     assert found({"rows": None}, {"rows": 200}, {"rows": 30}) == [("rows: 2, 1, 0", [30, 200, None])]
     assert found({"rows": 5}) == []
+
+
+def places(*values: object) -> tuple[list[float], list[str | None]]:
+    """Where the marks of a setting's values stand across, as shares of what lies between the outermost; its texts."""
+    results: dict[str, Any] = {}
+    right = {"student": np.eye(9, dtype=np.bool_)[:, :1]}
+    evidence = Evidence([], [0], [], [], {}, {}, "", right)  # type: ignore[arg-type]
+    (svg,) = Effect("k", list(values), [Experiment("e", evidence, [], [results]) for _ in values]).figures()
+    plot = ET.fromstring(svg)
+    at = [float(mark.get("d", "").split()[0][1:]) for mark in plot.iter("path") if mark.get("class") == "interval"]
+    texts = [text.text for text in plot.iter("text") if "%" not in str(text.text)]
+    return [(x - at[0]) / (at[-1] - at[0]) for x in at], texts
+
+
+def test_values_that_are_numbers_stand_where_they_are_and_by_their_logarithm_where_they_lie_far_apart() -> None:
+    at, texts = places(10, 25, 50, 125, 250)
+    assert at == pytest.approx([math.log(value / 10, 25) for value in (10, 25, 50, 125, 250)], abs=1e-3)
+    assert texts == ["10", "25", "50", "125", "250", "k, logarithmic", "Accuracy"]
+    at, texts = places(0.1, 0.5, 0.7)
+    assert at == pytest.approx([0, 2 / 3, 1], abs=1e-3)
+    assert texts == ["0.1", "0.5", "0.7", "k", "Accuracy"]
+    assert places(0, 1, 100)[0] == pytest.approx([0, 0.01, 1], abs=1e-3)  # nothing has no logarithm
+    assert places(1, 3, 10)[1][-2] == "k"
+
+
+def test_values_that_are_no_numbers_stand_evenly() -> None:
+    for values in (("first", "spread", "whole"), (1, 50, None), (1000, True, "x")):
+        at, texts = places(*values)
+        assert at == pytest.approx([0, 0.5, 1], abs=1e-3)
+        assert texts == [*map(str, values), "k", "Accuracy"]
 
 
 def test_several_teachers_are_one_curve_of_their_means(tmp_path: Path) -> None:

@@ -340,12 +340,19 @@ def test_roles_are_told_apart_without_their_colours() -> None:
 
 def test_marks_of_one_place_stand_side_by_side() -> None:
     points = [Point(x, y, y, y, "student", "s") for x, y in ((1, 0.5), (1, 0.4), (3, 0.6))]
-    plot = ET.fromstring(scatter(points, "x", "y", "t", categories=["a", "b", "c", "d"]))
+    plot = ET.fromstring(scatter(points, "x", "y", "t", names=dict(enumerate("abcd"))))
     marks = (mark.get("transform") for mark in plot.iter("path"))
     places = [float(mark.split()[0].removeprefix("translate(")) for mark in marks if mark]
     assert places[0] < places[1] < places[2]
     texts = [str(text.text) for text in plot.iter("text")]
     assert [text for text in texts if text in "abcd"] == ["a", "b", "c", "d"]
+
+
+def test_a_name_that_has_no_room_beside_the_one_before_is_left_out() -> None:
+    names = {0.0: "0.000", 0.01: "0.001", 1.0: "0.100"}
+    points = [Point(x, 0.5, 0.5, 0.5, "student", "s") for x in names]
+    plot = ET.fromstring(scatter(points, "x", "y", "t", names=names))
+    assert [text.text for text in plot.iter("text") if text.text in names.values()] == ["0.000", "0.100"]
 
 
 def test_rows_worth_reading_are_chosen_by_what_the_models_say() -> None:

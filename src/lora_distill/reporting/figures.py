@@ -1,5 +1,6 @@
 """The plots of a page: what is drawn of which numbers, and each as a file of its own."""
 
+import math
 import re
 import statistics
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from lora_distill.run_folder import HISTORY, SPEED, RunFolder
 from lora_distill.store import read_json, read_jsonl
 
 COVERAGES = np.arange(1, 11) / 10
+WIDE = 10  # times as large as the least: the values of a setting stand by their logarithm
 PLOT_STYLE, PAGE_STYLE = (Path(__file__).with_name(name) for name in ("plots.css", "colours.css"))
 
 
@@ -114,7 +116,7 @@ def by_length(predictions: Predictions, name: str) -> str:
             said = f"{role}, {names[-1]} words: {with_interval(found)}, {rows:,} rows"
             marks.append(Point(place, *found, role, said))
     title = f"{name}: accuracy by the length of the text, with 95% intervals"
-    return scatter(marks, "Words", "Accuracy", title, categories=names)
+    return scatter(marks, "Words", "Accuracy", title, names=dict(enumerate(names)))
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,11 @@ class Effect:
 
     def figures(self) -> Iterator[str]:
         """Accuracy of each role by the setting's value, and student minus control where there are controls."""
-        names = [one_line(str(value)) for value in self.values]
+        places, label = _places(self.values, self.setting)
+        said_of = [one_line(str(value)) for value in self.values]
+        names = dict(zip(places, said_of, strict=True))
         marks, differences = [], []
-        for place, (each, value) in enumerate(zip(self.experiments, names, strict=True)):
+        for each, place, value in zip(self.experiments, places, said_of, strict=True):
             for role in ROLES:
                 if found := each.accuracy(role):
                     said = f"{role}, {self.setting} {value}: {with_interval(found)}"
@@ -149,10 +153,19 @@ class Effect:
                 said = f"{self.setting} {value}: {with_interval(found, points)} points"
                 differences.append(Point(place, *found, "difference", said))
         title = f"Accuracy by {self.title}, with 95% intervals"
-        yield scatter(marks, self.setting, "Accuracy", title, categories=names)
+        yield scatter(marks, label, "Accuracy", title, names=names)
         if differences:
-            label, title = "Student − control, points", f"Student minus control by {self.title}, with 95% intervals"
-            yield scatter(differences, self.setting, label, title, categories=names, y_text=points_text, zero=True)
+            said, title = "Student − control, points", f"Student minus control by {self.title}, with 95% intervals"
+            yield scatter(differences, label, said, title, names=names, y_text=points_text, zero=True)
+
+
+def _places(values: Sequence[Any], setting: str) -> tuple[list[float], str]:
+    """Where a setting's values stand on an axis, and what the axis is called: numbers by their size, others evenly."""
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return list(range(len(values))), setting
+    if values[0] > 0 and values[-1] > WIDE * values[0]:
+        return [math.log(value) for value in values], f"{setting}, logarithmic"
+    return [float(value) for value in values], setting
 
 
 def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment]) -> list[Effect]:

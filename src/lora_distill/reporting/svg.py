@@ -1,15 +1,16 @@
 """Plots as SVG elements to be put into a page, whose style sheet colours them; each mark says what it is."""
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 Text = Callable[[float], str]
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 14, 46  # the widest of the texts left of the axis is such as 97.25%
-MARK_WIDTH, MOST_ASIDE = 14, 70
+MARK_WIDTH, MOST_ASIDE, LETTER_WIDTH = 14, 70, 7
 # Roles are told apart without their colours, too (WCAG 1.4.1): paths around 0, some 1 in all directions.
 CIRCLE = "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1 -1 0Z"
 SHAPES = {
@@ -71,6 +72,13 @@ class Axis:
         margin = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
         return cls(low - margin, high + margin, start, end)
 
+    @classmethod
+    def of(cls, values: Sequence[float], start: float, end: float) -> "Axis":
+        """Room around each of these values, in ascending order, for marks that stand side by side."""
+        gaps = [after - before for before, after in itertools.pairwise(values)] or [1]
+        margin = max(min(gaps) / 2, 0.06 * (values[-1] - values[0]))
+        return cls(values[0] - margin, values[-1] + margin, start, end)
+
     def at(self, value: float) -> float:
         """The pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
@@ -91,7 +99,7 @@ def scatter(
     y_label: str,
     title: str,
     *,
-    categories: Sequence[str] = (),
+    names: Mapping[float, str] | None = None,
     y_text: Text = percent_text,
     front: bool = False,
     zero: bool = False,
@@ -103,16 +111,16 @@ def scatter(
         x_label: below the plot.
         y_label: beside it.
         title: for those who cannot see the plot.
-        categories: what stands at 0, 1, 2 … of x; nothing: x is a number.
+        names: what is said of each x that there is, in ascending order; None: x is a number that says itself.
         y_text: how y is said.
         front: whether the Pareto front is drawn.
         zero: whether a line shows where y is 0.
     """
     x = Axis.over([point.x for point in points], LEFT, WIDTH - RIGHT)
-    x = Axis(-0.5, len(categories) - 0.5, LEFT, WIDTH - RIGHT) if categories else x
+    x = Axis.of(list(names), LEFT, WIDTH - RIGHT) if names else x
     ends = [end for point in points for end in (point.low, point.high)]
     y = Axis.over([*ends, 0] if zero else ends, HEIGHT - BOTTOM, TOP)
-    svg = _frame(x, y, x_label, y_label, title, x_text=count_text, y_text=y_text, categories=categories)
+    svg = _frame(x, y, x_label, y_label, title, x_text=count_text, y_text=y_text, names=names)
     if zero:
         _line(svg, [(LEFT, y.at(0)), (WIDTH - RIGHT, y.at(0))], "front")
     if front:
@@ -207,17 +215,19 @@ def _frame(
     *,
     x_text: Text,
     y_text: Text,
-    categories: Sequence[str] = (),
+    names: Mapping[float, str] | None = None,
 ) -> ET.Element:
     svg = ET.Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": title})
     for value in y.ticks():
         level = f"{y.at(value):.1f}"
         ET.SubElement(svg, "path", {"d": f"M{LEFT} {level}H{WIDTH - RIGHT}", "class": "grid"})
         _text(svg, LEFT - 8, y.at(value) + 4, y_text(value), "end")
-    marked = range(len(categories)) if categories else x.ticks(whole=x_text is count_text)
-    for value in marked:
-        name = categories[int(value)] if categories else x_text(value)
-        _text(svg, x.at(value), HEIGHT - BOTTOM + 18, name, "middle")
+    free = 0.0  # right of the names so far: one that has no room beside them is left out
+    for value, name in (names or {value: x_text(value) for value in x.ticks(whole=x_text is count_text)}).items():
+        reach = LETTER_WIDTH * len(name) / 2
+        if x.at(value) - reach >= free or not names:
+            _text(svg, x.at(value), HEIGHT - BOTTOM + 18, name, "middle")
+            free = x.at(value) + reach
     ET.SubElement(svg, "path", {"d": f"M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}", "class": "axis"})
     _text(svg, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle")
     label = _text(svg, 14, (TOP + HEIGHT - BOTTOM) / 2, y_label, "middle")
