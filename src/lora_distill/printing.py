@@ -47,9 +47,10 @@ def print_evidence(
     from lora_distill.reporting.tables import evidence_table, explain_evidence
 
     evidence = evidence or gather(groups)
+    experiments = summarise(evidence, groups)
     screen = console()
-    screen.print(evidence_table(evidence))
-    for line in explain_evidence(summarise(evidence, groups)):
+    screen.print(evidence_table(experiments))
+    for line in explain_evidence(experiments):
         screen.print(line, markup=False, highlight=False)
 
 

@@ -28,7 +28,7 @@ def test_merged_it_answers_as_before_and_has_no_adapter(small_run: Path) -> None
     # Three layers 32 wide with 64 between: query, key, value, output, and two of the feed-forward.
     assert found["multiply_adds"] == 3 * (4 * 32 * 32 + 2 * 32 * 64)
     assert found["total_parameters"] == metrics_of(small_run)["student"]["total_parameters"]
-    assert found["bytes"] == 4 * found["total_parameters"]
+    assert found["weight_bytes"] == 4 * found["total_parameters"]
 
 
 def test_the_command(call: Command, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

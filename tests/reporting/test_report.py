@@ -154,11 +154,47 @@ def test_that_merging_makes_no_student_faster_is_said_of_whom_it_holds(
     assert page.count(SPEED) == 1
 
 
+def time_it(run: RunFolder) -> None:
+    """As if its models had answered 32 texts in 64 and 32 milliseconds."""
+    timing = {"batch": 32, "teacher": {"median": 0.064}, "student": {"median": 0.032}}
+    model = {"total_parameters": 22_713_216, "multiply_adds": 10_616_832, "weight_bytes": 90_852_864}
+    write_json(run.path / run_folder.SPEED, {"models": {"student": model}, "timings": [{}, timing]})
+
+
+def test_speed_and_size_say_what_they_are_of(tmp_path: Path) -> None:
+    runs = {name: [finished_run(tmp_path, f"{name}-seed-{seed}", seed) for seed in (0, 1)] for name in ("one", "two")}
+    time_it(runs["one"][1])  # whichever of its seeds was timed
+    adapter = runs["one"][0].path / "student" / "adapter_model.safetensors"
+    adapter.parent.mkdir()
+    adapter.write_bytes(b"x" * 1500)
+    for form, size in (("merged", 7_000_000), ("onnx-int8", 3_000_000)):
+        verification = runs["one"][0].path / "exported" / f"student-{form}" / "verification.json"
+        verification.parent.mkdir(parents=True)
+        write_json(verification, {"form": form, "bytes": size})
+    page = page_of(runs, tmp_path)
+    headings = re.findall("<button>(.*?)</button>", page)
+    one, two = (
+        [" ".join(re.sub("<[^>]*>", " ", cell).split()) for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
+        for row in re.findall(r"<tr>.*?</tr>", page[page.index("<tbody>") :].partition("</tbody>")[0], re.DOTALL)
+    )
+    places = [headings.index(name) - 1 for name in ("Trainable", "Total", "Speed, texts/s", "Size")]
+    assert [one[place] for place in places] == [
+        "223,493 22.35% of budget",
+        "22,862,981 10.6M multiply- adds a token",
+        "1,000.0 answering 2.00× teacher",
+        "2 kB adapter 7 MB merged 3 MB onnx-int8",
+    ]
+    assert [two[place] for place in places[1:]] == ["22,862,981", "94.7 in training", "–"]
+    for file in runs["one"][0].path.glob("exported/*/*.json"):
+        file.unlink()
+    assert "<small>91 MB merged</small>" in page_of(runs, tmp_path)
+    assert page.count("<td>22,862,981</td>") == 2 * 3  # each role of each
+
+
 def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:
     runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
     assert "Accuracy against the time of an answer" not in page_of(runs, tmp_path)
-    timing = {"batch": 32, "teacher": {"median": 0.064}, "student": {"median": 0.032}}
-    write_json(runs["one"][0].path / run_folder.SPEED, {"timings": [{}, timing]})
+    time_it(runs["one"][0])
     page = page_of(runs, tmp_path)
     assert "<h2>Accuracy against the time of an answer</h2>" in page
     assert re.search(r"student of one: [^<]*, 1\.00 ms a text", page)

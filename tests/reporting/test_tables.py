@@ -13,7 +13,14 @@ from lora_distill.evaluation.verdict import Verdict
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import FASTER, SPEED
 from lora_distill.reporting.summary import Experiment
-from lora_distill.reporting.tables import class_table, explain, explain_evidence, results_table, role_table
+from lora_distill.reporting.tables import (
+    class_table,
+    evidence_table,
+    explain,
+    explain_evidence,
+    results_table,
+    role_table,
+)
 from tests.reporting.sample import sample_results
 
 
@@ -44,14 +51,18 @@ def test_results_as_a_piped_terminal_shows_them() -> None:
     assert [line.rstrip() for line in lines] == [
         "",
         "                               Accuracy on the test split",
-        "                         Trainable                              Student - Same as",
+        "                         Trainable",
+        "                          of total                              Student - Same as",
         "Experiment                (budget) Teacher Student Control        control teacher Seconds",
         "─" * 89,
         "quickstart-base            223,493  97.30%  97.08%  96.40%          +0.67  94.38%      71",
-        "                          (22.35%)                         [-1.73, +3.07]",
+        "                          of 22.9M                         [-1.73, +3.07]",
+        "                          (22.35%)",
         "quickstart-temperature-1   223,493  97.30%  97.08%  96.40%          +0.67  94.38%      71",
-        "                          (22.35%)                         [-1.73, +3.07]",
+        "                          of 22.9M                         [-1.73, +3.07]",
+        "                          (22.35%)",
         "quickstart-no-control      223,493  97.30%  97.08%       -              -  94.38%      71",
+        "                          of 22.9M",
         "                          (22.35%)",
     ]
 
@@ -75,17 +86,33 @@ def test_role_table() -> None:
         lines = [line.rstrip() for line in render(role_table(sample_results()), width).splitlines()]
         assert lines[1].strip() == "quickstart-base: bbc_news, 445 test rows"
         assert lines[2:] == [
-            "Role    Trainable    LoRA    Head Accuracy Macro F1    NLL    ECE  Brier Seconds",
+            "        Trainable",
+            "Role     of total    LoRA    Head Accuracy Macro F1    NLL    ECE  Brier Seconds",
             "─" * 80,
             "teacher   444,677 294,912 149,765   97.30%   97.31% 0.2311 0.1592 0.0860      31",
+            "         of 22.9M",
             "student   223,493  73,728 149,765   97.08%   97.08% 0.2493 0.1660 0.0914      19",
+            "         of 22.9M",
             "control   223,493  73,728 149,765   96.40%   96.41% 0.2793 0.1750 0.1095      18",
+            "         of 22.9M",
         ]
 
 
 def test_role_table_of_a_teacher_that_was_given() -> None:
-    line = render(role_table(given_teacher(sample_results())), 100).splitlines()[4]
+    given = given_teacher(sample_results())
+    line, size = render(role_table(given), 100).splitlines()[5:7]
     assert line.split() == ["teacher", "-", "-", "-", "97.30%", "97.31%", "0.2311", "0.1592", "0.0860", "31"]
+    assert size.split() == ["of", "22.9M"]
+    del given["teacher"]["total_parameters"]  # it is a file of answers
+    assert render(role_table(given), 100).splitlines()[6].startswith("student")
+
+
+def test_the_table_over_seeds_says_what_is_trained_of_how_much() -> None:
+    right = np.ones((445, 2), np.bool_)
+    evidence = Evidence([], [0, 1], [], [], {}, {}, "", {"student": right})
+    shown = render(evidence_table([Experiment("one", evidence, [], suite()[:1])]), 100).splitlines()
+    assert shown[5].split() == ["one", "223,493", "2", "-", "100.00%", "-", "-", "-"]
+    assert shown[6].split() == ["of", "22.9M", "±", "0.00"]
 
 
 def test_role_table_of_an_evaluation_on_other_texts() -> None:
@@ -122,8 +149,9 @@ def test_explanation_of_a_suite() -> None:
     finding = f"student - control +0.67 points [-1.73, +3.07]: {chance}; a verdict takes 3 seeds at least."
     assert explain(suite()) == [
         "",
-        "Trainable: the student's parameters, of a budget of 1,000,000. Student - control: points, with a 95% interval "
-        "for these models; one seed. Same as teacher: test rows that both put in one class.",
+        "Trainable: the student's parameters, of all that it has and of a budget of 1,000,000. Student - control: "
+        "points, with a 95% interval for these models; one seed. Same as teacher: test rows that both put in one "
+        "class.",
         f"- quickstart-base: {finding}",
         f"- quickstart-temperature-1: {finding}",
         "bbc_news: for the student of quickstart-base, an accuracy of 97.08% on 445 test rows has a standard error of "

@@ -15,7 +15,7 @@ from lora_distill.data.wording import listing
 from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import Opened, about_model, open_onnx, read_about
 from lora_distill.deployment.finished import FinishedModel, open_role
-from lora_distill.deployment.forms import CLASSIFIER, MERGED, ONNX_FILES
+from lora_distill.deployment.forms import CLASSIFIER, EXPORTED, MERGED, ONNX_FILES, VERIFICATION
 from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
 from lora_distill.deployment.through_torch import open_with_torch
@@ -32,7 +32,6 @@ from lora_distill.store import check_named, read_json, whole_folder, write_json
 
 Form = Literal["merged", "onnx", "onnx-int8"]
 FORMS: tuple[Form, ...] = get_args(Form)
-VERIFICATION = "verification.json"
 
 
 class UnfaithfulError(UserError):
@@ -42,7 +41,7 @@ class UnfaithfulError(UserError):
 def places(run: RunFolder, role: Role, forms: tuple[Form, ...], output: Path | None) -> dict[Form, Path]:
     """Where each form goes: what was asked for, with a folder for each of several forms, or a place in the run's."""
     if output is None:
-        return {form: run.path / "exported" / f"{role}-{form}" for form in forms}
+        return {form: run.path / EXPORTED / f"{role}-{form}" for form in forms}
     return {form: output / form if len(forms) > 1 else output for form in forms}
 
 

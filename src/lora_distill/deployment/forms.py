@@ -6,3 +6,4 @@ CLASSIFIER = "classifier.json"  # says of a folder which form it holds
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}  # by form
 MERGED = "merged"
 ADAPTER: Final = "adapter"
+EXPORTED, VERIFICATION = "exported", "verification.json"  # a run's folder for them; what was found out about one

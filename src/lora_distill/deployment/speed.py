@@ -43,8 +43,9 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
 
     Returns:
         `device` and `made_with`.
-        `models`: by role its `total_parameters`, `bytes` of its weights as one deploys them, and `multiply_adds` of a
-        token with the matrices of the layers; attention's own, which grow with the length, are not in it.
+        `models`: by role its `total_parameters`, `weight_bytes` of them merged and in fp32 (what a form that it was
+        exported in takes on disk stands in its verification.json), and `multiply_adds` of a token with the matrices of
+        the layers; attention's own, which grow with the length, are not in it.
         `timings`: for each number of `threads`, `batch` (texts) and kind of `texts`, by role: `tokens` of a batch on
         average, `median` and 95th percentile (`p95`) of the seconds from token ids to logits, and the `rounds` they
         are of.
@@ -92,7 +93,7 @@ def _size(models: list[PreTrainedModel]) -> dict[str, int]:
     return {
         "total_parameters": sum(weight.numel() for weight in weights),
         "multiply_adds": sum(map(_multiply_adds, models)),
-        "bytes": sum(weight.numel() * weight.element_size() for weight in weights),
+        "weight_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
     }
 
 

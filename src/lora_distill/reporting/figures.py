@@ -21,8 +21,8 @@ from lora_distill.evidence import Predictions
 from lora_distill.reporting.sentences import one_line, points, with_interval
 from lora_distill.reporting.summary import Experiment
 from lora_distill.reporting.svg import Point, curves, legend, percent_text, points_text, reliability, scatter
-from lora_distill.run_folder import HISTORY, SPEED, RunFolder
-from lora_distill.store import read_json, read_jsonl
+from lora_distill.run_folder import HISTORY, RunFolder
+from lora_distill.store import read_jsonl
 
 COVERAGES = np.arange(1, 11) / 10
 WIDE = 10  # times as large as the least: the values of a setting stand by their logarithm
@@ -49,11 +49,9 @@ def latency(experiments: Sequence[Experiment]) -> str:
     """Accuracy of teachers and students against what a text takes them, of runs that were timed; empty if none was."""
     marks = []
     for each in experiments:
-        file = each.runs[0].path / SPEED
-        timing = read_json(file)["timings"][-1] if file.is_file() else {}
-        for role in (role for role in ROLES if role in timing):
+        for role, seconds in each.seconds_a_text.items():
             if found := each.accuracy(role):
-                taken = 1000 * timing[role]["median"] / timing["batch"]
+                taken = 1000 * seconds
                 label = f"{role} of {one_line(each.name)}: {with_interval(found)}, {taken:.2f} ms a text"
                 marks.append(Point(taken, *found, role, label))
     if not marks:

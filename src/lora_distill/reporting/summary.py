@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.deployment.forms import ADAPTER, EXPORTED, MERGED, VERIFICATION
 from lora_distill.evaluation.over_seeds import share_over_seeds
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import differences_of_one_seed, one_line, percent, points, roles_in, with_interval
-from lora_distill.run_folder import RunFolder
+from lora_distill.run_folder import SPEED, RunFolder
+from lora_distill.store import read_json
 
 FIGURES = {
     "macro F1": ("test", "macro_f1"),
@@ -55,15 +57,40 @@ class Experiment:
         return int(self.results[0]["student"]["budget"])
 
     @property
+    def total(self) -> int:
+        """All of the student's parameters."""
+        return int(self.results[0]["student"]["total_parameters"])
+
+    @property
     def seconds(self) -> float:
         """What all its runs took."""
         return float(sum(each["seconds"] for each in self.results))
 
+    @functools.cached_property
+    def measured(self) -> dict[str, Any] | None:
+        """What `lora-distill speed` has measured of its first run that was timed; None: none was."""
+        files = [run.path / SPEED for run in self.runs]
+        return next((read_json(file) for file in files if file.is_file()), None)
+
     @property
-    def size(self) -> int | None:
-        """Bytes of the student's adapter on disk; None where it lies no longer."""
+    def seconds_a_text(self) -> dict[Role, float]:
+        """What a text of 32 long ones takes on all threads, by role; empty where no run was timed."""
+        timing = self.measured["timings"][-1] if self.measured else {}
+        return {role: timing[role]["median"] / timing["batch"] for role in ROLES if role in timing}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the student: its adapter on disk, and the whole of it, as it was timed and in each exported form."""
         file = self.runs[0].path / "student" / "adapter_model.safetensors"
-        return file.stat().st_size if file.is_file() else None
+        found = {ADAPTER: file.stat().st_size} if file.is_file() else {}
+        if self.measured:
+            found[MERGED] = self.measured["models"]["student"]["weight_bytes"]
+        exported = [
+            read_json(file)
+            for run in self.runs
+            for file in sorted(run.path.glob(f"{EXPORTED}/student-*/{VERIFICATION}"))
+        ]
+        return found | {each["form"]: each["bytes"] for each in exported}
 
     def mean(self, role: str, *keys: str) -> float | None:
         """The mean over seeds of a figure of a role, by its keys in metrics.json; None where a run has no such role."""
@@ -74,6 +101,7 @@ class Experiment:
     def figures(self) -> dict[str, str]:
         """What can be said in figures, means over seeds, by name."""
         said = {"seeds": str(len(self.evidence.seeds)), "trainable parameters": f"{self.trainable:,}"}
+        said["total parameters"] = f"{self.total:,}"
         for role in ROLES:
             if found := self.accuracy(role):
                 said[f"{role}: accuracy"] = with_interval(found)
@@ -157,14 +185,15 @@ def as_csv(experiments: list[Experiment]) -> str:
     names = [*ROLES, *(f"student_minus_{control}" for control in CONTROLS)]
     columns = [f"{name}{part}" for name in names for part in parts]
     writer = csv.writer(file)
-    writer.writerow(["experiment", "seeds", "trainable", "budget", *columns, "p_value", "test", "finding"])
+    writer.writerow(["experiment", "seeds", "trainable", "total", "budget", *columns, "p_value", "test", "finding"])
     for each in experiments:
         found = [*(each.accuracy(role) for role in ROLES), *(each.difference(control) for control in CONTROLS)]
         numbers = [number for triple in found for number in triple or ("", "", "")]
         budget = each.results[0]["student"]["budget"]
         test, p_value = each.test or ("", "")
         seeds = len(each.evidence.seeds)
-        writer.writerow([each.name, seeds, each.trainable, budget, *numbers, p_value, test, each.finding])
+        sizes = [each.trainable, each.total, budget]
+        writer.writerow([each.name, seeds, *sizes, *numbers, p_value, test, each.finding])
     return file.getvalue()
 
 
@@ -173,12 +202,13 @@ def as_markdown(experiments: list[Experiment]) -> str:
     roles = roles_in(results for each in experiments for results in each.results)
     controls = [control for control in CONTROLS if control in roles]
     figures = [*(role.capitalize() for role in roles), *(f"Student - {control}" for control in controls)]
-    headings = ["Experiment", "Seeds", "Trainable", *(f"{figure} [95%]" for figure in figures), "p", "Test"]
+    headings = ["Experiment", "Seeds", "Trainable", "Total", *(f"{figure} [95%]" for figure in figures), "p", "Test"]
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for each in experiments:
         accuracies = [with_interval(each.accuracy(role)) for role in roles]
         tested = (f"{each.test[1]:.2g}", each.test[0]) if each.test else ("", "")
         name = one_line(each.name).replace("|", "\\|")
         leads = [with_interval(each.difference(control), points) for control in controls]
-        lines.append([name, str(len(each.evidence.seeds)), f"{each.trainable:,}", *accuracies, *leads, *tested])
+        sizes = [f"{each.trainable:,}", f"{each.total:,}"]
+        lines.append([name, str(len(each.evidence.seeds)), *sizes, *accuracies, *leads, *tested])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

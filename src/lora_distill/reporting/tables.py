@@ -46,17 +46,17 @@ def results_table(results: list[dict[str, Any]]) -> Table:
     controls = [control for control in CONTROLS if control in roles]
     leads = (f"Student -\n{control}" for control in controls)
     headings = (
-        *("Trainable\n(budget)", *(role.capitalize() for role in roles), *leads),
+        *("Trainable\nof total\n(budget)", *(role.capitalize() for role in roles), *leads),
         *("Same as\nteacher", "Seconds"),
     )
     table = _table("Accuracy on the test split", "Experiment", *headings)
     for each in results:
         student = each["student"]
         compared = [each.get(f"student_minus_{control}") for control in controls]
-        trainable = student["trainable_parameters"]["total"]
+        share = percent(student["trainable_parameters"]["total"] / student["budget"])
         table.add_row(
             Text(one_line(each["exp_name"])),
-            f"{trainable:,}\n({percent(trainable / student['budget'])})",
+            f"{_size(student)}\n({share})",
             *(percent(each[role]["test"]["accuracy"]) if role in each else ABSENT for role in roles),
             *(f"{points(one['accuracy'])}\n{interval(*one['interval'])}" if one else ABSENT for one in compared),
             percent(each["agreement"]["student_teacher"]["rate"]) if "agreement" in each else ABSENT,
@@ -65,23 +65,29 @@ def results_table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
-def evidence_table(evidence: Mapping[str, "Evidence"]) -> Table:
-    """One row for each experiment: means over seeds, with their standard deviation where there are several.
+def _size(facts: Mapping[str, Any]) -> str:
+    """What is trained of a role's parameters, as far as something is, of how many in all."""
+    trained, total = facts["trainable_parameters"], facts.get("total_parameters")  # answers in a file have neither
+    said = f"{trained['total']:,}" if trained else ABSENT
+    return f"{said}\nof {total / 1e6:.3g}M" if total else said
 
-    Args:
-        evidence: by experiment.
-    """
-    roles = roles_in(each.accuracy for each in evidence.values())
+
+def evidence_table(experiments: Sequence["Experiment"]) -> Table:
+    """One row for each experiment: means over seeds, with their standard deviation where there are several."""
+    roles = roles_in(each.evidence.accuracy for each in experiments)
     controls = [control for control in CONTROLS if control in roles]
     leads = [heading for control in controls for heading in (f"Student -\n{control}", "p\n(Holm)")]
-    headings = ("Seeds", *(role.capitalize() for role in roles), *leads)
+    headings = ("Trainable\nof total", "Seeds", *(role.capitalize() for role in roles), *leads)
     table = _table("Accuracy on the test split, over seeds", "Experiment", *headings)
-    for name, each in evidence.items():
+    for experiment in experiments:
+        each = experiment.evidence
+        accuracy = each.accuracy
         cells = [cell for control in controls for cell in _compared(each, control)]
         table.add_row(
-            Text(one_line(name)),
+            Text(one_line(experiment.name)),
+            _size(experiment.results[0]["student"]),
             str(len(each.seeds)),
-            *(_over_seeds(each.accuracy[role]) if role in each.accuracy else ABSENT for role in roles),
+            *(_over_seeds(accuracy[role]) if role in accuracy else ABSENT for role in roles),
             *cells,
         )
     return table
@@ -137,8 +143,8 @@ def explain(results: list[dict[str, Any]]) -> list[str]:
     compared = {each["exp_name"]: said for each in results if (said := differences_of_one_seed(each))}
     column = " Student - control: points, with a 95% interval for these models; one seed." if compared else ""
     lines.append(
-        f"Trainable: the student's parameters, of a budget of {budgets}.{column} Same as teacher: test rows that both"
-        " put in one class."
+        f"Trainable: the student's parameters, of all that it has and of a budget of {budgets}.{column} Same as"
+        " teacher: test rows that both put in one class."
     )
     lines += [f"- {one_line(name)}: {line}" for name, said in compared.items() for line in said]
     lines += [*about_data(results), *about_speed((each["exp_name"], each) for each in results)]
@@ -153,7 +159,7 @@ def role_table(results: dict[str, Any]) -> Table:
     """
     data = results["data"]
     title = f"{one_line(results['exp_name'])}: {one_line(data['name'])}, {data['test_rows']:,} test rows"
-    headings = ["Trainable", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier"]
+    headings = ["Trainable\nof total", "LoRA", "Head", "Accuracy", "Macro F1", "NLL", "ECE", "Brier"]
     dropped = any("projector_parameters" in results.get(role, {}) for role in ROLES)
     if dropped:
         headings.insert(3, "Projector,\ndropped")
@@ -164,7 +170,8 @@ def role_table(results: dict[str, Any]) -> Table:
         parameters = facts["trainable_parameters"]
         table.add_row(
             role,
-            *(f"{parameters[part]:,}" if parameters else ABSENT for part in ("total", "lora", "head")),
+            _size(facts),
+            *(f"{parameters[part]:,}" if parameters else ABSENT for part in ("lora", "head")),
             *([f"{facts['projector_parameters']:,}" if "projector_parameters" in facts else ABSENT] if dropped else []),
             *(percent(test[metric]) for metric in ("accuracy", "macro_f1")),
             *(f"{test[metric]:.4f}" for metric in ("nll", "ece", "brier")),
@@ -302,6 +309,7 @@ def explain_speed(measured: dict[str, Any], results: dict[str, Any]) -> list[str
         number = f"{trained['total']:,}" if trained else "no"
         lines.append(
             f"{role.capitalize()}: {number} trained parameters of {size['total_parameters']:,} in all,"
-            f" {size['multiply_adds'] / 1e6:,.1f} million multiply-adds a token, {byte_size(size['bytes'])}."
+            f" {size['multiply_adds'] / 1e6:,.1f} million multiply-adds a token,"
+            f" {byte_size(size['weight_bytes'])} of weights in fp32."
         )
     return [*lines, *about_speed([("", results)])]
