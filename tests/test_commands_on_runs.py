@@ -9,7 +9,7 @@ from lora_distill.config import make_config
 from lora_distill.run_folder import METRICS, REPORT
 from lora_distill.store import write_json
 from tests.conftest import Run
-from tests.reporting.sample import sample_results
+from tests.reporting.sample import answer, sample_results
 from tests.reporting.test_report import finished_run
 from tests.test_cli import begin
 
@@ -25,6 +25,39 @@ def test_a_folder_of_runs_is_shown_as_one_table(run: Run, tmp_path: Path) -> Non
     assert (code, err) == (0, "")
     assert re.findall(r"^(?:one|two|begun|as) ", out, re.MULTILINE) == ["one ", "two "]
     assert out.endswith("\nNot finished: begun\n")
+
+
+def test_two_runs_are_compared_as_on_the_page_and_the_best_is_named(run: Run, tmp_path: Path) -> None:
+    for name, alpha, wrong in (("one", 0.1, 20), ("two", 0.2, 5), ("three", 0.3, 400)):
+        answer(finished_run(tmp_path / "o", name, 0, alpha=alpha), "student", wrong)
+    code, out, _ = run("compare", "o/one", "o/two")
+    assert code == 0
+    assert re.search(r"^ +What differs between two *\n +one +two *\n", out, re.MULTILINE)
+    assert re.search(r"^alpha +0.1 +0.2$", out, re.MULTILINE)
+    assert re.search(r"^student: macro F1 +0\.9\d+ +0\.9\d+$", out, re.MULTILINE)
+    assert "\nThe most accurate student is two, with " in out
+    out = run("compare", "o")[1]
+    assert re.search(r"^Experiment +Role +Macro F1 +NLL +ECE$", out, re.MULTILINE)
+    assert (
+        len(re.findall(r"^(?:one|two|three) +(?:teacher|student|control)(?: +\d\.\d{4}){3}$", out, re.MULTILINE)) == 9
+    )
+    assert "What differs" not in out
+    out = run("compare", "o/one")[1]
+    assert "Macro F1" not in out
+    assert "most accurate" not in out
+
+
+def test_of_experiments_over_seeds_the_best_is_named_once(run: Run, tmp_path: Path) -> None:
+    for name, alpha in (("one", 0.1), ("two", 0.2)):
+        for seed in (0, 1):
+            finished_run(tmp_path / "o", f"{name}-seed-{seed}", seed, alpha=alpha)
+    out = run("compare", "o")[1]
+    assert re.search(r"^alpha +0.1 +0.2$", out, re.MULTILINE)
+    assert out.count("The most accurate student is ") == 1
+    finished_run(tmp_path / "o", "alone", 0, alpha=0.3)
+    out = run("compare", "o")[1]
+    assert re.search(r"^- one: (?:Too little|Distillation|No difference) ", out, re.MULTILINE)
+    assert re.search(r"^- alone: One seed, so these models only: student - control ", out, re.MULTILINE)
 
 
 def test_a_run_is_shown_under_its_folder_s_name_also_from_within(

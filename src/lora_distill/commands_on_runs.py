@@ -11,7 +11,7 @@ from typing import Any
 from lora_distill.config import make_config
 from lora_distill.errors import UserError
 from lora_distill.flags import given
-from lora_distill.printing import console, print_evidence, print_lines, print_results, report_on
+from lora_distill.printing import console, print_comparison, print_evidence, print_lines, print_results, report_on
 from lora_distill.program import OK
 from lora_distill.run_folder import REPORT, SPEED, RunFolder, group_by_seed, runs_in
 from lora_distill.store import write_json
@@ -67,7 +67,7 @@ def show(arguments: argparse.Namespace) -> int:
     runs = [] if run.begun else runs_in(run.path)
     finished = [each for each in runs if each.finished]
     if finished:
-        _print_evidence(group_by_seed(finished))
+        print_evidence(group_by_seed(finished))
         if len(finished) < len(runs):
             print_lines(f"Not finished: {', '.join(each.path.name for each in runs if not each.finished)}")
         return OK
@@ -94,7 +94,7 @@ def compare(arguments: argparse.Namespace) -> int:
     """Finished runs side by side."""
     groups = group_by_seed(_finished_runs(arguments.runs))
     if arguments.format == "table":
-        _print_evidence(groups)
+        print_comparison(groups)
         return OK
     from lora_distill.evidence import as_json, gather
     from lora_distill.reporting.summary import as_csv, as_markdown, summarise
@@ -106,10 +106,6 @@ def compare(arguments: argparse.Namespace) -> int:
         formats = {"csv": as_csv, "markdown": as_markdown}
         sys.stdout.write(formats[arguments.format](summarise(evidence, groups)))
     return OK
-
-
-def _print_evidence(groups: dict[str, list[RunFolder]]) -> None:
-    print_evidence(groups, [run.results() for runs in groups.values() for run in runs])
 
 
 def _finished_runs(folders: list[Path]) -> list[RunFolder]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +67,12 @@ class Evidence:
     def right_with(self, role: Role, seeds: list[int]) -> NDArray[np.bool_]:
         """Whether a role is right, bool [n, S], by row and by these seeds, in their order."""
         return self.right[role][:, [self.seeds.index(seed) for seed in seeds]]
+
+    def of_seed(self, place: int) -> "Evidence":
+        """What one of its seeds shows alone."""
+        right = {role: each[:, [place]] for role, each in self.right.items()}
+        runs, seeds = [self.runs[place]], [self.seeds[place]]
+        return replace(self, runs=runs, seeds=seeds, comparisons={}, verdicts={}, right=right)
 
     def lead_over(self, other: "Evidence", seeds: list[int]) -> RecipeDifference | PairedDifference:
         """How much more often its student is right than another's.

@@ -9,6 +9,8 @@ from rich.console import Console
 from lora_distill.data.wording import counted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lora_distill.evidence import Evidence
     from lora_distill.run_folder import RunFolder
 
@@ -23,34 +25,65 @@ def print_results(results: list[dict[str, Any]]) -> None:
     """
     from lora_distill.reporting.tables import explain, results_table
 
-    screen = console()
-    screen.print(results_table(results))
-    for line in explain(results):
-        screen.print(line, markup=False, highlight=False)
+    _print_with(results_table(results), explain(results))
 
 
 def print_evidence(
-    groups: "dict[str, list[RunFolder]]", results: list[dict[str, Any]], evidence: "dict[str, Evidence] | None" = None
-) -> None:
+    groups: "dict[str, list[RunFolder]]",
+    results: list[dict[str, Any]] | None = None,
+    evidence: "dict[str, Evidence] | None" = None,
+) -> "dict[str, Evidence] | None":
     """Print every run, where each experiment has one seed; else what they show over seeds.
 
     Args:
         groups: runs that differ in nothing but the seed, by the experiment's name.
-        results: what the metrics.json of each holds.
+        results: what the metrics.json of each holds; read from there if None.
         evidence: where it has been gathered already.
+
+    Returns:
+        What they show over seeds, if it was printed.
     """
     if all(len(runs) == 1 for runs in groups.values()):
-        print_results(results)
-        return
+        print_results(results or [run.results() for runs in groups.values() for run in runs])
+        return None
     from lora_distill.evidence import gather
+    from lora_distill.reporting.evidence_tables import evidence_table, explain_evidence
     from lora_distill.reporting.summary import summarise
-    from lora_distill.reporting.tables import evidence_table, explain_evidence
 
     evidence = evidence or gather(groups)
     experiments = summarise(evidence, groups)
+    _print_with(evidence_table(experiments), explain_evidence(experiments))
+    return evidence
+
+
+def print_comparison(groups: "dict[str, list[RunFolder]]") -> None:
+    """Print runs as `print_evidence` does, and what else there is to say of several.
+
+    That is: of two, what differs between them; of others, the figures beside accuracy; and with one seed each which
+    student is best.
+
+    Args:
+        groups: runs that differ in nothing but the seed, by the experiment's name.
+    """
+    evidence = print_evidence(groups)
+    if not evidence and len(groups) == 1:
+        return
+    from lora_distill.evidence import gather
+    from lora_distill.reporting.evidence_tables import figures_table, pair_table
+    from lora_distill.reporting.pairs import pairs
+    from lora_distill.reporting.ranking import say_ranking
+    from lora_distill.reporting.summary import summarise
+
+    experiments = summarise(evidence or gather(groups), groups)
+    table = pair_table(pairs(experiments)[:2]) if len(experiments) == 2 else figures_table(experiments)
+    _print_with(table, [] if evidence else ["", *say_ranking(experiments)])
+
+
+def _print_with(table: "Table", lines: list[str]) -> None:
+    """A table, and what it means."""
     screen = console()
-    screen.print(evidence_table(experiments))
-    for line in explain_evidence(experiments):
+    screen.print(table)
+    for line in lines:
         screen.print(line, markup=False, highlight=False)
 
 

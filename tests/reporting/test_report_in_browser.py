@@ -94,6 +94,8 @@ def test_two_experiments_are_compared_by_keyboard(browser: Browser, report: Path
     assert "student: accuracy" in lines.locator("th[scope=row]").all_inner_texts()
     first.select_option("seeds")
     assert lines.count() == 0
+    second.select_option("seeds-seed-1")
+    assert lines.first.locator("th, td").all_inner_texts() == ["seeds", "0, 1, 2", "1"]
     assert opened.faults == []
     page.close()
 

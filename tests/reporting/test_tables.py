@@ -4,20 +4,14 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from lora_distill.evaluation.verdict import Verdict
-from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import FASTER, SPEED
-from lora_distill.reporting.summary import Experiment
 from lora_distill.reporting.tables import (
     class_table,
-    evidence_table,
     explain,
-    explain_evidence,
     results_table,
     role_table,
 )
@@ -107,14 +101,6 @@ def test_role_table_of_a_teacher_that_was_given() -> None:
     assert render(role_table(given), 100).splitlines()[6].startswith("student")
 
 
-def test_the_table_over_seeds_says_what_is_trained_of_how_much() -> None:
-    right = np.ones((445, 2), np.bool_)
-    evidence = Evidence([], [0, 1], [], [], {}, {}, "", {"student": right})
-    shown = render(evidence_table([Experiment("one", evidence, [], suite()[:1])]), 100).splitlines()
-    assert shown[5].split() == ["one", "223,493", "2", "-", "100.00%", "-", "-", "-"]
-    assert shown[6].split() == ["of", "22.9M", "±", "0.00"]
-
-
 def test_role_table_of_an_evaluation_on_other_texts() -> None:
     results = sample_results()
     for role in ("teacher", "student", "control"):
@@ -178,23 +164,6 @@ def test_what_speaks_against_the_numbers_comes_before_them() -> None:
     assert sum("hold texts" in line or "differ by case" in line for line in lines) == 2
 
 
-def test_what_speaks_against_verdicts_over_seeds_comes_before_them_and_the_best_after() -> None:
-    results = suite()[:1]
-    results[0]["teacher"]["test"] |= {"accuracy": 0.2, "confusion": [[89, 0, 0, 0, 0]] * 5}
-    verdict, right = Verdict("helped", "Distillation helped.", 0.01, None), np.ones((445, 2), np.bool_)
-    found = [
-        Evidence([], [0, 1], ["all"], [], {}, {"control": verdict}, "", {"student": each})
-        for each in (np.zeros_like(right), right)
-    ]
-    both = [Experiment(name, each, [], results) for name, each in zip(("one", "two"), found, strict=True)]
-    lines = explain_evidence(both)
-    assert lines[1].startswith("WARNING: quickstart-base: the teacher puts every test row into 'business'; the")
-    assert lines[2:4] == ["- one: Distillation helped.", "- two: Distillation helped."]
-    assert lines[4].startswith("The most accurate student is two, with ")
-    assert lines[5].startswith("Means over seeds")
-    assert not any("most accurate" in line for line in explain_evidence(both[:1]))
-
-
 def test_explanation_without_a_control_compares_nothing() -> None:
     assert not any("Student - control" in line or line.startswith("- ") for line in explain(suite()[2:]))
 
@@ -215,13 +184,6 @@ def test_of_speed_no_more_is_said_than_holds_of_each() -> None:
     alike, smaller = suite()[:2]
     lines = explain([alike, smaller | {"same_backbone": False}])
     assert lines[-2:] == [f"quickstart-base: {SPEED}", FASTER]
-    experiments = [
-        Experiment(name, Evidence([], [0, 1], [], [], {}, {}, "", {"student": np.ones((445, 2), np.bool_)}), [], [each])
-        for name, each in (("alike", alike), ("cut\n", smaller | {"same_backbone": False}), ("too", alike))
-    ]
-    assert explain_evidence(experiments)[-2:] == [f"alike, too: {SPEED}", FASTER]
-    assert explain_evidence(experiments[:1])[-1] == SPEED
-    assert explain_evidence(experiments[1:2])[-1] == FASTER
 
 
 def test_substituted_defaults_come_first_and_once() -> None:

@@ -13,8 +13,9 @@ from lora_distill.config import CONTROLS, role_noun
 from lora_distill.data.wording import byte_size, counted
 from lora_distill.evidence import Evidence, gather
 from lora_distill.reporting import figures
+from lora_distill.reporting.pairs import pairs, settings_of
 from lora_distill.reporting.ranking import rank_students, say_ranking
-from lora_distill.reporting.sections import cost, section, settings_of
+from lora_distill.reporting.sections import cost, section
 from lora_distill.reporting.sentences import (
     ONE_CLASS,
     about_data,
@@ -94,7 +95,7 @@ def write_report(
         effects=effects,
         sections=sections,
         cost=cost(each),
-        pairs=_pairs(each, settings),
+        pairs=pairs(each),
         notes=_notes(each),
         captions=CAPTIONS,
         version=__version__,
@@ -169,18 +170,6 @@ def _say_unlearnt(runs: list[dict[str, Any]]) -> list[str]:
         where = f"in {len(found)} of {len(runs)} runs, as in {one_line(results['exp_name'])}: "
     lead = "teach" if any("teacher" in roles for _, roles in found) else "be compared"
     return [f"What has not learnt cannot {lead}: {where}{said}.", f"{advice[0].upper()}{advice[1:]}."]
-
-
-def _pairs(experiments: list[Experiment], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the page's reader can compare of any two: settings that vary, and figures, as they are said."""
-    varied = [key for key in settings[0] if any(each[key] != settings[0][key] for each in settings)]
-    return [
-        {
-            "name": one_line(each.name),
-            "said": [*((key, one_line(str(own[key]))) for key in varied), *each.figures().items()],  # in this order
-        }
-        for each, own in zip(experiments, settings, strict=True)
-    ]
 
 
 def _notes(experiments: list[Experiment]) -> list[str]:

@@ -12,9 +12,9 @@ from lora_distill.evaluation.comparison import Comparison, learned_from_teacher
 from lora_distill.evaluation.rows import doubtful_labels
 from lora_distill.evidence import Predictions, read_predictions
 from lora_distill.reporting import figures
+from lora_distill.reporting.pairs import settings_of
 from lora_distill.reporting.sentences import one_line, percent, points
 from lora_distill.reporting.summary import Experiment
-from lora_distill.run_folder import DECIDES_NOTHING
 
 ROWS_TO_READ, MOST_LETTERS = 5, 400
 ABSENT = "–"
@@ -27,13 +27,6 @@ DIFFERENCES: dict[str, tuple[str, Callable[[float], str]]] = {
     "ece_equal_mass": ("ECE, equal mass", "{:+.4f}".format),
     "aurc": ("AURC", "{:+.4f}".format),
 }
-HIDDEN = (*DECIDES_NOTHING, "device")
-
-
-def settings_of(experiment: Experiment) -> dict[str, Any]:
-    """The settings that decide its results, but for the seed."""
-    settings: dict[str, Any] = experiment.runs[0].resolved().model_dump(mode="json", exclude={*HIDDEN, "seed"})
-    return settings
 
 
 def section(experiment: Experiment, first: Experiment) -> dict[str, Any]:

@@ -83,14 +83,22 @@ class Experiment:
         """Bytes of the student: its adapter on disk, and the whole of it, as it was timed and in each exported form."""
         file = self.runs[0].path / "student" / "adapter_model.safetensors"
         found = {ADAPTER: file.stat().st_size} if file.is_file() else {}
-        if self.measured:
-            found[MERGED] = self.measured["models"]["student"]["weight_bytes"]
+        model = self.measured["models"]["student"] if self.measured else {}
+        if "weight_bytes" in model:  # earlier versions did not call it so
+            found[MERGED] = model["weight_bytes"]
         exported = [
             read_json(file)
             for run in self.runs
             for file in sorted(run.path.glob(f"{EXPORTED}/student-*/{VERIFICATION}"))
         ]
         return found | {each["form"]: each["bytes"] for each in exported}
+
+    def of_each_seed(self) -> list["Experiment"]:
+        """Its runs, each as an experiment of one seed."""
+        return [
+            Experiment(run.path.name, self.evidence.of_seed(place), [run], [results])
+            for place, (run, results) in enumerate(zip(self.runs, self.results, strict=True))
+        ]
 
     def mean(self, role: str, *keys: str) -> float | None:
         """The mean over seeds of a figure of a role, by its keys in metrics.json; None where a run has no such role."""
@@ -100,7 +108,7 @@ class Experiment:
 
     def figures(self) -> dict[str, str]:
         """What can be said in figures, means over seeds, by name."""
-        said = {"seeds": str(len(self.evidence.seeds)), "trainable parameters": f"{self.trainable:,}"}
+        said = {"seeds": ", ".join(map(str, self.evidence.seeds)), "trainable parameters": f"{self.trainable:,}"}
         said["total parameters"] = f"{self.total:,}"
         for role in ROLES:
             if found := self.accuracy(role):

@@ -1,8 +1,7 @@
 """Results as tables for the terminal, and what they mean in words."""
 
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -20,16 +19,13 @@ from lora_distill.reporting.sentences import (
     percent,
     points,
     roles_in,
-    seeds_draw,
     warnings_of,
 )
 
 if TYPE_CHECKING:
     from lora_distill.cache import Entry
-    from lora_distill.evidence import Evidence
     from lora_distill.model.budget import Fit
     from lora_distill.planning import Plan
-    from lora_distill.reporting.summary import Experiment
     from lora_distill.tuning import TrialResult
 
 ABSENT = "-"
@@ -49,14 +45,14 @@ def results_table(results: list[dict[str, Any]]) -> Table:
         *("Trainable\nof total\n(budget)", *(role.capitalize() for role in roles), *leads),
         *("Same as\nteacher", "Seconds"),
     )
-    table = _table("Accuracy on the test split", "Experiment", *headings)
+    table = plain_table("Accuracy on the test split", "Experiment", *headings)
     for each in results:
         student = each["student"]
         compared = [each.get(f"student_minus_{control}") for control in controls]
         share = percent(student["trainable_parameters"]["total"] / student["budget"])
         table.add_row(
             Text(one_line(each["exp_name"])),
-            f"{_size(student)}\n({share})",
+            f"{size_of(student)}\n({share})",
             *(percent(each[role]["test"]["accuracy"]) if role in each else ABSENT for role in roles),
             *(f"{points(one['accuracy'])}\n{interval(*one['interval'])}" if one else ABSENT for one in compared),
             percent(each["agreement"]["student_teacher"]["rate"]) if "agreement" in each else ABSENT,
@@ -65,71 +61,11 @@ def results_table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _size(facts: Mapping[str, Any]) -> str:
+def size_of(facts: Mapping[str, Any]) -> str:
     """What is trained of a role's parameters, as far as something is, of how many in all."""
     trained, total = facts["trainable_parameters"], facts.get("total_parameters")  # answers in a file have neither
     said = f"{trained['total']:,}" if trained else ABSENT
     return f"{said}\nof {total / 1e6:.3g}M" if total else said
-
-
-def evidence_table(experiments: Sequence["Experiment"]) -> Table:
-    """One row for each experiment: means over seeds, with their standard deviation where there are several."""
-    roles = roles_in(each.evidence.accuracy for each in experiments)
-    controls = [control for control in CONTROLS if control in roles]
-    leads = [heading for control in controls for heading in (f"Student -\n{control}", "p\n(Holm)")]
-    headings = ("Trainable\nof total", "Seeds", *(role.capitalize() for role in roles), *leads)
-    table = _table("Accuracy on the test split, over seeds", "Experiment", *headings)
-    for experiment in experiments:
-        each = experiment.evidence
-        accuracy = each.accuracy
-        cells = [cell for control in controls for cell in _compared(each, control)]
-        table.add_row(
-            Text(one_line(experiment.name)),
-            _size(experiment.results[0]["student"]),
-            str(len(each.seeds)),
-            *(_over_seeds(accuracy[role]) if role in accuracy else ABSENT for role in roles),
-            *cells,
-        )
-    return table
-
-
-def _compared(evidence: "Evidence", control: Role) -> tuple[str, str]:
-    """The difference with its interval, and the corrected p value."""
-    if control not in evidence.comparisons:
-        return ABSENT, ABSENT
-    found = evidence.comparisons[control].recipe["accuracy"]
-    difference = f"{points(found.difference)}\n{interval(found.low, found.high)}"
-    return difference, f"{evidence.verdicts[control].p_value:.2g}"
-
-
-def _over_seeds(accuracies: list[float]) -> str:
-    if len(accuracies) == 1:
-        return percent(accuracies[0])
-    return f"{percent(statistics.mean(accuracies))}\n± {100 * statistics.stdev(accuracies):.2f}"
-
-
-def explain_evidence(experiments: Sequence["Experiment"]) -> list[str]:
-    """What the table of evidence means: a blank line, what speaks against it, the verdicts, which student is best."""
-    from lora_distill.reporting.ranking import say_ranking
-
-    results = [each for experiment in experiments for each in experiment.results]
-    said = [
-        f"- {one_line(each.name)}: {verdict.sentence}"
-        for each in experiments
-        for verdict in each.evidence.verdicts.values()
-    ]
-    lines = [
-        "",
-        *warnings_of(results),
-        *said,
-        *say_ranking(experiments),
-        "Means over seeds, ± their standard deviation. Student - control: points, with a 95% interval for other"
-        " texts of this kind and other seeds.",
-        *seeds_draw({each.name: each.evidence for each in experiments}),
-        *about_data(results),
-        *about_speed((each.name, each.results[0]) for each in experiments),
-    ]
-    return list(dict.fromkeys(lines))
 
 
 def explain(results: list[dict[str, Any]]) -> list[str]:
@@ -164,13 +100,13 @@ def role_table(results: dict[str, Any]) -> Table:
     if dropped:
         headings.insert(3, "Projector,\ndropped")
     timed = "seconds" in results["student"]  # an evaluation on other texts trains nothing
-    table = _table(title, "Role", *headings, *(["Seconds"] if timed else []))
+    table = plain_table(title, "Role", *headings, *(["Seconds"] if timed else []))
     for role in (role for role in ROLES if role in results):
         facts, test = results[role], results[role]["test"]
         parameters = facts["trainable_parameters"]
         table.add_row(
             role,
-            _size(facts),
+            size_of(facts),
             *(f"{parameters[part]:,}" if parameters else ABSENT for part in ("lora", "head")),
             *([f"{facts['projector_parameters']:,}" if "projector_parameters" in facts else ABSENT] if dropped else []),
             *(percent(test[metric]) for metric in ("accuracy", "macro_f1")),
@@ -188,7 +124,7 @@ def class_table(results: dict[str, Any]) -> Table:
     """
     roles = [role for role in ROLES if role in results]
     headings = (f"{role.capitalize()}\n prec   rec    F1" for role in roles)
-    table = _table("Each class, in percent", "Class", "Rows", *headings)
+    table = plain_table("Each class, in percent", "Class", "Rows", *headings)
     for name in results["data"]["label_names"]:
         scores = [results[role]["test"]["per_class"][name] for role in roles]
         cells = (" ".join(f"{100 * score[part]:5.1f}" for part in ("precision", "recall", "f1")) for score in scores)
@@ -199,7 +135,7 @@ def class_table(results: dict[str, Any]) -> Table:
 def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
     """One row for each way to adapt a student, the one that spends most of the budget first, then those over it."""
     title = f"Students of {one_line(base_model)} within {budget:,} trainable parameters"
-    table = _table(
+    table = plain_table(
         title, "--target_modules", "--student_\ntarget_layers", "--student_\nlora_r", "LoRA", "Head", "Total", "Spent"
     )
     for fit in fits:
@@ -215,7 +151,7 @@ def budget_table(fits: list["Fit"], base_model: str, budget: int) -> Table:
 def plan_table(plan: "Plan") -> Table:
     """One row for each run that is not finished: which of its roles it trains, and what it takes from others."""
     roles = roles_in(run.artefacts for run in plan.runs)
-    table = _table("What would run", "Run", *(role.capitalize() for role in roles), "Seconds")
+    table = plain_table("What would run", "Run", *(role.capitalize() for role in roles), "Seconds")
     for run in plan.runs:
         cells = ("trained" if role in run.trains else "shared" if run.artefacts.get(role) else ABSENT for role in roles)
         table.add_row(Text(one_line(run.name)), *cells, f"{run.seconds:,.0f}")
@@ -224,7 +160,7 @@ def plan_table(plan: "Plan") -> Table:
 
 def trials_table(results: list["TrialResult"], role: Role) -> Table:
     """One row for each trial of a search for a role."""
-    table = _table(
+    table = plain_table(
         f"Trials of the {role}, judged on validation", "Trial", *results[0].settings, "State", "Accuracy", "NLL"
     )
     for each in results:
@@ -240,7 +176,7 @@ def trials_table(results: list["TrialResult"], role: Role) -> Table:
 
 def cache_table(entries: list["Entry"]) -> Table:
     """One row for each entry of the cache, the one that was used longest ago first."""
-    table = _table("The cache, longest unused first", "Entry", "Last used", "Size")
+    table = plain_table("The cache, longest unused first", "Entry", "Last used", "Size")
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
         table.add_row(Text(one_line(entry.title)), used, byte_size(entry.size))
@@ -254,13 +190,13 @@ def profile_tables(profile: dict[str, Any]) -> list[Table]:
         profile: what profile.json holds.
     """
     total = profile["stages"]["total"]
-    stages = _table("Where the time went", "Stage", "Seconds", "Share")
+    stages = plain_table("Where the time went", "Stage", "Seconds", "Share")
     named = {name: seconds for name, seconds in profile["stages"].items() if name != "total"}
     for name, seconds in [*named.items(), ("other", total - sum(named.values())), ("total", total)]:
         stages.add_row(name, f"{seconds:,.1f}", percent(seconds / total))
     tables = [stages]
     for role, operators in profile["operators"].items():
-        table = _table(f"A training step of the {role}", "Operator", "Calls", "Milliseconds", "Share")
+        table = plain_table(f"A training step of the {role}", "Operator", "Calls", "Milliseconds", "Share")
         for each in operators[:OPERATORS_SHOWN]:
             table.add_row(
                 Text(each["name"]), f"{each['calls']:.0f}", f"{1000 * each['seconds']:,.2f}", percent(each["share"])
@@ -269,7 +205,7 @@ def profile_tables(profile: dict[str, Any]) -> list[Table]:
     return tables
 
 
-def _table(title: str, first: str, *others: str) -> Table:
+def plain_table(title: str, first: str, *others: str) -> Table:
     """Names on the left, which may fold, and numbers on the right, which may not."""
     table = Table(title=Text(f"\n{title}"), box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column(first, overflow="fold")
@@ -285,7 +221,7 @@ def speed_table(measured: dict[str, Any]) -> Table:
         measured: as `deployment.speed.measure_speed` has it.
     """
     title = f"Merged models in fp32 on {measured['device']}: milliseconds of a batch, median (95th percentile)"
-    table = _table(title, "Threads", "Texts", "Batch", "Tokens", "Teacher", "Student", "Teacher/student")
+    table = plain_table(title, "Threads", "Texts", "Batch", "Tokens", "Teacher", "Student", "Teacher/student")
     for timing in measured["timings"]:
         teacher, student = timing["teacher"], timing["student"]
         table.add_row(
