@@ -11,15 +11,13 @@ import pytest
 
 from lora_distill import run_folder
 from lora_distill.config import ROLES, Role, make_config
-from lora_distill.evaluation.comparison import compare_over_seeds
 from lora_distill.evaluation.metrics import classification_metrics
-from lora_distill.evidence import Predictions, gather
+from lora_distill.evidence import gather
 from lora_distill.reporting.figures import png
 from lora_distill.reporting.report import headline, write_report
-from lora_distill.reporting.sections import cost, differences, rows_to_read
 from lora_distill.reporting.sentences import FASTER, SPEED
 from lora_distill.reporting.summary import summarise
-from lora_distill.reporting.svg import HEIGHT, WIDTH, Axis, Point, curves, legend, scatter
+from lora_distill.reporting.svg import HEIGHT, WIDTH
 from lora_distill.run_folder import HISTORY, METRICS, PREDICTIONS, RunFolder
 from lora_distill.store import write_json, write_jsonl
 from tests.reporting.sample import LABELS, answer, sample_results
@@ -303,15 +301,6 @@ def test_every_row_of_every_table_says_what_it_is_of(groups: dict[str, list[RunF
     assert all(row.count('<th scope="row">') == 1 for row in rows)
 
 
-def test_seeds_that_all_give_the_same_have_no_interval_on_the_page() -> None:
-    logits = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    labels = np.arange(50) % 2
-    metrics = ([classification_metrics(each, labels, ["a", "b"])] * 3 for each in (logits, -logits))
-    alike = compare_over_seeds([logits] * 3, [-logits] * 3, labels, *metrics)
-    assert all(line["same_rows"] == line["same_rows_p"] == "–" for line in differences(alike))
-    assert any(line["difference"] != "+0.00" for line in differences(alike))
-
-
 def test_the_answers_of_every_role_are_shown(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
     page = page_of({"alone": groups["alone"]}, tmp_path)
     for role in ROLES[:3]:
@@ -346,85 +335,6 @@ def test_without_a_control_nothing_is_said_of_the_distillation(tmp_path: Path) -
     assert (mine.finding, other.finding) == ("no control", "one seed")
     said = "Whether distillation helped cannot be said: each experiment has one seed, or no control."
     assert headline([mine, other])[0] == said
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.93, 0.94), (5.0, 5.0), (0.0, 1e6), (-3.0, 7.0)])
-def test_ticks_are_round_and_within_the_axis(low: float, high: float) -> None:
-    axis = Axis.over([low, high], 0, 100)
-    ticks = axis.ticks()
-    assert 2 <= len(ticks) <= 8
-    assert all(0 <= axis.at(tick) <= 100 for tick in ticks)
-    assert axis.at(low) == pytest.approx(100 - axis.at(high)) or low == high
-
-
-def test_epochs_are_whole() -> None:
-    assert Axis.over([1, 2], 0, 100).ticks(whole=True) == [1, 2]
-
-
-def test_the_front_leaves_out_what_is_outdone() -> None:
-    points = [Point(x, y, y, y, "student", "s") for x, y in ((1, 0.5), (2, 0.4), (3, 0.6))]
-    plot = ET.fromstring(scatter(points, "x", "y", "t", front=True))
-    (front,) = [line for line in plot.iter("polyline") if "front" in str(line.get("class"))]
-    assert len(str(front.get("points")).split()) == 2
-
-
-def test_roles_are_told_apart_without_their_colours() -> None:
-    points = [Point(1, 0.5, 0.5, 0.5, role, role) for role in ROLES]
-    lines: dict[str, list[tuple[float, float]]] = {role: [(1.0, 0.5)] for role in ROLES}
-    for drawn in (scatter(points, "x", "y", "t"), curves(lines, "x", "y", "t"), legend(ROLES)):
-        shapes = [mark.get("d") for mark in ET.fromstring(drawn).iter("path") if mark.get("transform")]
-        assert len(set(shapes)) == len(shapes) == len(ROLES)
-
-
-def test_marks_of_one_place_stand_side_by_side() -> None:
-    points = [Point(x, y, y, y, "student", "s") for x, y in ((1, 0.5), (1, 0.4), (3, 0.6))]
-    plot = ET.fromstring(scatter(points, "x", "y", "t", names=dict(enumerate("abcd"))))
-    marks = (mark.get("transform") for mark in plot.iter("path"))
-    places = [float(mark.split()[0].removeprefix("translate(")) for mark in marks if mark]
-    assert places[0] < places[1] < places[2]
-    texts = [str(text.text) for text in plot.iter("text")]
-    assert [text for text in texts if text in "abcd"] == ["a", "b", "c", "d"]
-
-
-def test_a_name_that_has_no_room_beside_the_one_before_is_left_out() -> None:
-    names = {0.0: "0.000", 0.01: "0.001", 1.0: "0.100"}
-    points = [Point(x, 0.5, 0.5, 0.5, "student", "s") for x in names]
-    plot = ET.fromstring(scatter(points, "x", "y", "t", names=names))
-    assert [text.text for text in plot.iter("text") if text.text in names.values()] == ["0.000", "0.100"]
-
-
-def test_rows_worth_reading_are_chosen_by_what_the_models_say() -> None:
-    predictions = Predictions(
-        np.arange(5),
-        [("both ", "\nsure"), "sure", "against", "fine", "fine too"],
-        np.array([0, 0, 0, 0, 1]),
-        {
-            "teacher": np.array([[0, 9], [9, 0], [0, 9], [9, 0], [0, 9]], np.float32),
-            "student": np.array([[0, 9], [0, 9], [9, 0], [9, 0], [0, 9]], np.float32),
-            "control": np.array([[9, 0], [9, 0], [9, 0], [9, 0], [0, 9]], np.float32),
-        },
-    )
-    rows = rows_to_read(predictions, ["a", "b"])
-    assert [(row["texts"], row["kind"]) for row in rows] == [
-        (["both", "sure"], "the label may be wrong: teacher and student are sure of another"),
-        (["sure"], "wrong, and sure of it"),
-        (["against"], "against its teacher"),
-    ]
-    assert rows[1]["said"] == {"teacher": "a (99.99%)", "student": "b (99.99%)", "control": "a (99.99%)"}
-
-
-def test_seconds_add_up_and_what_was_shared_is_told(tmp_path: Path) -> None:
-    runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
-    results = runs["two"][0].results()
-    results["teacher"]["reused"] = True
-    write_json(runs["two"][0].path / METRICS, results)
-    found = cost(summarise(gather(runs), runs))
-    assert found["total"] == pytest.approx(2 * 71.3)
-    assert found["stages"]["training steps"] == {"teacher": 2 * 31.2, "student": 2 * 19.0}
-    assert sum(sum(row.values()) for row in found["stages"].values()) == pytest.approx(found["total"])
-    assert found["reused"] == {"teacher": (1, 2)}
-    assert found["saved"] == pytest.approx(31.2)
-    assert found["spared"] == pytest.approx(5 * 12.5)  # of the six that the two experiments ask for
 
 
 def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]], tmp_path: Path) -> None:
