@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from lora_distill import __version__, checking, commands, flags, parser, running
+from lora_distill import __version__, checking, commands, commands_on_suites, flags, parser, running
 from lora_distill.cli import main
 from lora_distill.config import Config, make_config
 from lora_distill.data.formats import INPUT_FORMATS, formats_of
@@ -37,7 +37,7 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     monkeypatch.setattr(running, "run_or_read", run_or_read)
     monkeypatch.setattr(checking, "misfits", lambda *_, **__: [])  # nor is there what they name
-    monkeypatch.setattr(commands, "_is_told", lambda *_: True)  # there are no runs to write of
+    monkeypatch.setattr(commands_on_suites, "_is_told", lambda *_: True)  # there are no runs to write of
     return asked
 
 

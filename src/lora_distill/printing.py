@@ -1,5 +1,6 @@
 """Finished runs on standard output and as a page; what needs heavy libraries is imported when it is called."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lora_distill.data.wording import counted
+from lora_distill.program import program
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +103,6 @@ def console() -> Console:
 def report_on(
     path: Path,
     groups: "dict[str, list[RunFolder]]",
-    evidence: "dict[str, Evidence] | None" = None,
     figures: Path | None = None,
 ) -> None:
     """Write the page of these runs, and its figures where they are wanted, and say where they are.
@@ -109,13 +110,12 @@ def report_on(
     Args:
         path: of the page.
         groups: runs that differ in nothing but the seed, by the experiment's name.
-        evidence: where it has been gathered already.
         figures: the folder for each figure of the page as a file.
     """
     from lora_distill.evidence import gather
     from lora_distill.reporting.report import write_report
 
-    written = write_report(path, evidence or gather(groups), groups, figures)
+    written = write_report(path, gather(groups), groups, figures)
     print_lines(report_line(path))
     if figures:
         print_lines(f"Figures: {figures}   ({counted(written, 'plot')}, each as SVG and PNG)")
@@ -124,6 +124,19 @@ def report_on(
 def report_line(path: Path) -> str:
     """Where a page is."""
     return f"Report: {path}   (open it in a browser)"
+
+
+def point_to(folder: Path, *, is_new: bool) -> None:
+    """Say where a finished run is, its page if it `is_new`, and what to do next."""
+    from lora_distill.run_folder import REPORT
+
+    if is_new:
+        print_lines(report_line(folder / REPORT))
+    print_lines(
+        f"Everything is in {folder}",
+        f"Next: {program()} show {shlex.quote(str(folder))}",
+        f"      {program()} evaluate {shlex.quote(str(folder))} --dataset FILE   (other labelled texts)",
+    )
 
 
 def say_error(message: str) -> None:
