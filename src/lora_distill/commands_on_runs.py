@@ -11,9 +11,10 @@ from typing import Any
 from lora_distill.config import make_config
 from lora_distill.errors import UserError
 from lora_distill.flags import given
+from lora_distill.grouping import group_by_seed
 from lora_distill.printing import console, print_comparison, print_evidence, print_lines, print_results, report_on
 from lora_distill.program import OK
-from lora_distill.run_folder import REPORT, SPEED, RunFolder, group_by_seed, runs_in
+from lora_distill.run_folder import REPORT, SPEED, RunFolder, runs_in
 from lora_distill.store import write_json
 
 

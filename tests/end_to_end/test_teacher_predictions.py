@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lora_distill.evidence import gather
+from lora_distill.grouping import group_by_seed
 from lora_distill.preparation import prepare
 from lora_distill.reporting.summary import summarise
-from lora_distill.run_folder import RunFolder, group_by_seed
+from lora_distill.run_folder import RunFolder
 from tests.end_to_end.conftest import WORDS, Command, flags_of, metrics_of, untaught_values
 
 OURS = sorted(WORDS)

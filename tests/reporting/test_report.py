@@ -213,6 +213,8 @@ def test_students_are_ranked_among_those_on_the_same_texts(tmp_path: Path) -> No
         "The most accurate student on data a is a2",
         "The most accurate student on data c is c1",
     ]
+    (apart,) = [said for said in headline(summarise(gather(runs), runs)) if "not to be compared" in said]
+    assert apart.endswith("compared: a1, a2 on rows of data a; b1 on rows of data b; c1, c2 on rows of data c.")
     page = page_of(runs, tmp_path)
     assert "dashed line: no model" not in page
     assert "front" not in page[page.index("<svg") : page.index("</svg>")]

@@ -191,6 +191,13 @@ def test_what_to_do_follows_from_how_it_was_trained(facts: dict[str, Any], said:
     assert remedy(results, ["teacher"]) == said
 
 
+def test_who_was_trained_least_is_named_where_others_took_more() -> None:
+    constant = [[0, 1], [0, 30]]
+    results = with_confusions(teacher=constant, student=constant)
+    results["teacher"] |= {"steps": 1}
+    assert remedy(results, ["teacher", "student"]).startswith("1 step of training of the teacher (1 epoch) is little")
+
+
 def test_of_several_teachers_the_steps_are_not_known() -> None:
     results = with_confusions(teacher=[[0, 2], [0, 2]], student=[[2, 0], [0, 2]])
     del results["teacher"]["steps"]

@@ -78,12 +78,16 @@ def rank_students(experiments: Sequence[Experiment]) -> dict[str, Ranking]:
 
 
 def say_ranking(experiments: Sequence[Experiment]) -> list[str]:
-    """What the ranking of each test split says; of which data, where there are several."""
+    """What the ranking of each test split says; of which data, and that they are several, where they are."""
     rankings = rank_students(experiments)
-    said = []
+    said, judged_on = [], []
     for test, ranking in rankings.items():
-        data = next(each.results[0]["data"]["name"] for each in experiments if each.evidence.test == test)
-        said += ranking.sentences(f" on {one_line(data)}" if len(rankings) > 1 else "")
+        judged = [each for each in experiments if each.evidence.test == test]
+        data = one_line(judged[0].results[0]["data"]["name"])
+        said += ranking.sentences(f" on {data}" if len(rankings) > 1 else "")
+        judged_on.append(f"{', '.join(one_line(each.name) for each in judged)} on rows of {data}")
+    if len(rankings) > 1:
+        said.append(f"Accuracies on different test rows are not to be compared: {'; '.join(judged_on)}.")
     return said
 
 

@@ -142,14 +142,16 @@ def no_better(results: dict[str, Any], roles: list[Role]) -> str:
 
 def remedy(results: dict[str, Any], roles: list[Role]) -> str:
     """What to do about roles that have learnt nothing, from what is known of their training, in a clause."""
-    trained = [results[role] for role in roles if results[role]["trainable_parameters"] is not None]
+    trained = {role: results[role] for role in roles if results[role]["trainable_parameters"] is not None}
     if not trained:
         return "it was not trained here: give another teacher"
-    known = [facts for facts in trained if "steps" in facts]
+    known = {role: facts for role, facts in trained.items() if "steps" in facts}
     if not known:  # several teachers
         return "give more --num_epochs, or a higher --learning_rate"
-    least = min(known, key=lambda facts: int(facts["steps"]))
-    took = f"{counted(least['steps'], 'step')} of training ({counted(least['epochs'], 'epoch')})"
+    role = min(known, key=lambda role: int(known[role]["steps"]))
+    least = known[role]
+    whose = f" of the {role}" if len({facts["steps"] for facts in known.values()}) > 1 else ""
+    took = f"{counted(least['steps'], 'step')} of training{whose} ({counted(least['epochs'], 'epoch')})"
     few, rate = least["steps"] < FEW_STEPS, f"--learning_rate than {least['learning_rate']:g}"
     if few or least["still_learning"]:
         lack = "is little" if few else "ended while validation still got better"
