@@ -82,7 +82,7 @@ def test_killed_between_two_draws_of_a_trial_a_search_goes_on_as_if_nothing_had_
     def killed_by(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning, "train_student", diverge)
+    monkeypatch.setattr(tuning, "train_role", diverge)
     searches = []
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

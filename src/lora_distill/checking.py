@@ -88,7 +88,10 @@ def _faults(config: Config, check: Callable[[], object], origins: Mapping[str, s
             continue
         named = config.model_dump(include=config.model_fields_set - {name, "exp_name"})
         if is_of_data:
-            named = {each: value for each, value in named.items() if each in WITHOUT_DATA} | STAND_IN
+            named = {each: value for each, value in named.items() if each in WITHOUT_DATA}
+            if named.keys() <= {"output_dir"}:  # nothing else was asked for, so that torch need not be loaded
+                return
+            named |= STAND_IN
         config = Config(**named)
         check = partial(_prepare, config)
 
