@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import ROLES, Config, Role
+from lora_distill.control import apart
 from lora_distill.data.labels import map_labels
 from lora_distill.data.sources import read_labelled
 from lora_distill.deployment.finished import open_models
@@ -15,7 +16,6 @@ from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
 from lora_distill.preparation import known_texts
 from lora_distill.remembering import remembering
-from lora_distill.reporting.sentences import apart
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits

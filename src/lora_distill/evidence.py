@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.control import apart
 from lora_distill.data.types import PARTS, Text, from_columns
 from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import Comparison, compare_over_seeds
@@ -17,7 +18,6 @@ from lora_distill.evaluation.over_seeds import RecipeDifference, holm, recipe_di
 from lora_distill.evaluation.significance import PairedDifference, paired_difference
 from lora_distill.evaluation.verdict import Verdict, judge
 from lora_distill.progress import ONCE
-from lora_distill.reporting.sentences import apart
 from lora_distill.run_folder import PREDICTIONS, RunFolder
 from lora_distill.store import fingerprint
 

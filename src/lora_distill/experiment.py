@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lora_distill.config import Config, Role
+from lora_distill.control import apart
 from lora_distill.data.types import Dataset, as_columns
 from lora_distill.deployment.exported import about_model
 from lora_distill.deployment.finished import tokeniser_for
@@ -31,7 +32,6 @@ from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
 from lora_distill.reporting.model_card import model_card
-from lora_distill.reporting.sentences import apart
 from lora_distill.run_folder import (
     ENVIRONMENT,
     HISTORY,

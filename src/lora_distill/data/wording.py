@@ -15,6 +15,11 @@ def listing(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(every[:limit]) + more
 
 
+def listed(things: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
+
+
 def byte_size(number: float) -> str:
     """`83 MB`, `1.5 GB`, in powers of ten."""
     for unit in ("bytes", "kB", "MB"):

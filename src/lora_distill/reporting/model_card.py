@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
+from lora_distill.control import apart
 from lora_distill.reporting.card_metadata import card_metadata
 from lora_distill.reporting.card_training import adapter, given, is_self_taught, several, training
 from lora_distill.reporting.loading import loading
 from lora_distill.reporting.reading_code import what_is_read
 from lora_distill.reporting.sentences import (
     SPEED,
-    apart,
     baseline,
     doubts,
     interval,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
-from lora_distill.data.wording import counted
+from lora_distill.data.wording import counted, listed
 from lora_distill.evaluation.enough import LEAST_DISCORDANT, missing
 
 if TYPE_CHECKING:
@@ -250,17 +250,3 @@ def seeds_draw(evidence: Mapping[str, "Evidence"]) -> list[str]:
     if len(said) < 2:
         return list(said)
     return [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]
-
-
-def listed(things: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
-
-
-def apart(config: dict[str, Any]) -> str:
-    """What a control differs in from its student beside the teacher, as a clause; empty where that is nothing."""
-    settings = {"learning_rate": "the learning rate", "num_epochs": "the number of epochs"}
-    said = [noun for name, noun in settings.items() if config.get(f"control_{name}") not in (None, config[name])]
-    if config["unlabelled"]:
-        said.append("the unlabelled texts")
-    return f" but for {listed(said)}" if said else ""
