@@ -45,9 +45,8 @@ def misfits(suite: Suite, faulty: Container[str] = (), *, overwrite: bool = Fals
     with remembering(), warnings_only(), warnings.catch_warnings(action="ignore"):
         for experiment, runs in suite.experiments.items():
             configs = [suite.runs[run] for run in runs]
-            check = partial(_check, configs, overwrite=overwrite)
-            if experiment in faulty:
-                check = partial(_prepare, configs[0])
+            is_whole = experiment not in faulty
+            check = partial(_check, configs, overwrite=overwrite) if is_whole else partial(_prepare, configs[0])
             faults += _faults(configs[0], check, suite.origins[experiment])
     return faults
 

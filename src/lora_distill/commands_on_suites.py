@@ -5,7 +5,6 @@ import shlex
 import warnings
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import Config, make_config
@@ -117,7 +116,7 @@ def suite(arguments: argparse.Namespace) -> int:
         if outcome.results:
             _show_suite(whole, outcome, write=is_through)
     if outcome.results:
-        results, first = outcome.results[0], _folder(suite)
+        results, first = outcome.results[0], suite.folder
         run = shlex.quote(str(first / results["exp_name"]))
         own = f"{program()} train --base_model minilm --learning_rate 1e-3 --dataset YOUR_FILE.csv"
         own += "   (columns text, label)"
@@ -158,19 +157,18 @@ def _show_suite(suite: "Suite", outcome: "SuiteResult", *, write: bool) -> None:
     said: list[str] = []
     if not is_told or any(len(runs) > 1 for runs in suite.experiments.values()):
         groups, evidence = _gather(suite, groups, outcome)
-        results = [
-            each for each in results if any(each["exp_name"] == run.path.name for run in chain(*groups.values()))
-        ]
+        left = {run.path.name for run in chain(*groups.values())}
+        results = [each for each in results if each["exp_name"] in left]
     if write and evidence:
         from lora_distill.evidence import as_json
 
-        write_json(_page(suite, ".json"), {"suite": suite.name} | as_json(evidence))
-        said.append(f"Written to {_page(suite, '.json')}")
+        write_json(suite.file(".json"), {"suite": suite.name} | as_json(evidence))
+        said.append(f"Written to {suite.file('.json')}")
         if not is_told:
             from lora_distill.reporting.report import write_report
 
-            write_report(_page(suite), evidence, groups)
-            said.append(report_line(_page(suite)))
+            write_report(suite.file(".html"), evidence, groups)
+            said.append(report_line(suite.file(".html")))
     if results:
         print_evidence(groups, results, evidence)
     print_lines(*said)
@@ -206,17 +204,9 @@ def _groups_of(suite: "Suite", results: list[dict[str, Any]]) -> dict[str, list[
     return {name: runs for name, runs in groups.items() if runs}
 
 
-def _folder(suite: "Suite") -> Path:
-    return Path(next(iter(suite.runs.values())).output_dir)
-
-
-def _page(suite: "Suite", suffix: str = ".html") -> Path:
-    return _folder(suite) / f"{suite.name}{suffix}"
-
-
 def _is_told(suite: "Suite", groups: dict[str, list[RunFolder]]) -> bool:
     """Whether the suite's files are there and of these very runs, none of which has finished since."""
-    files, runs = [_page(suite, ".json"), _page(suite)], [run for runs in groups.values() for run in runs]
+    files, runs = [suite.file(".json"), suite.file(".html")], [run for runs in groups.values() for run in runs]
     try:
         written = min(file.stat().st_mtime for file in files)
         told = [name for each in read_json(files[0])["experiments"].values() for name in each["runs"]]

@@ -32,21 +32,21 @@ def make_settings(kind: type[Settings], values: Mapping[str, Any], origins: Mapp
 
 def find_faults(kind: type[BaseModel], values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
     """One line for each fault of these values; empty when they make settings of that kind."""
-    try:
-        kind(**values)
-    except ValidationError as error:
-        return [_describe(dict(fault), origins, kind) for fault in error.errors()]
-    return []
+    return [_describe(fault, origins, kind) for fault in _errors(kind, values)]
 
 
 def sound(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     """These values without those that are at fault."""
+    faulty = {fault["loc"][0] for fault in _errors(kind, values)}
+    return {name: value for name, value in values.items() if name not in faulty}
+
+
+def _errors(kind: type[BaseModel], values: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         kind(**values)
     except ValidationError as error:
-        faulty = {fault["loc"][0] for fault in error.errors()}
-        return {name: value for name, value in values.items() if name not in faulty}
-    return dict(values)
+        return list(map(dict, error.errors()))
+    return []
 
 
 _REASONS = {

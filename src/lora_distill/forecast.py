@@ -2,8 +2,6 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from lora_distill.run_folder import RunFolder
 from lora_distill.store import Artefact
 from lora_distill.suite import Suite
 from lora_distill.training.activations import KIND, chunk_keys
+from lora_distill.training.plan import computing_with
 from lora_distill.training.role import RoleTraining
 from lora_distill.trainings import Model, models_of, splits_of, trainings
 
@@ -38,25 +37,14 @@ def plan_suite(suite: Suite, jobs: int = 1) -> Plan:
         suite: without faults.
         jobs: as for `running.run_suite`; threads are a part of what makes a model.
     """
-    with remembering(), tempfile.TemporaryDirectory() as folder, _as_one_of(jobs):
+    threads = threads_each(jobs) if jobs > 1 else torch.get_num_threads()
+    with remembering(), tempfile.TemporaryDirectory() as folder, computing_with(threads):
         forecast = _Forecast(Measurements(Path(folder)))
         for name, config in suite.runs.items():
             if not RunFolder.of(config).done:
                 forecast.add(name, config)
     cache = forecast.cache
     return Plan(forecast.runs, int(forecast.disk), cache.grown, cache.before, peak_memory(), jobs)
-
-
-@contextmanager
-def _as_one_of(jobs: int) -> Iterator[None]:
-    """With the threads that each of several processes has."""
-    before = torch.get_num_threads()
-    if jobs > 1:
-        torch.set_num_threads(threads_each(jobs))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Forecast:

@@ -58,7 +58,7 @@ class Plan:
 
 def plan_file(suite: Suite) -> Path:
     """Where a suite's plan is kept: beside its runs."""
-    return Path(next(iter(suite.runs.values())).output_dir) / f"{suite.name}.plan.json"
+    return suite.file(".plan.json")
 
 
 def keep_plan(plan: Plan, suite: Suite) -> None:

@@ -38,6 +38,15 @@ class Suite:
     experiments: dict[str, list[str]]
     origins: dict[str, dict[str, str]] = field(default_factory=dict)
 
+    @property
+    def folder(self) -> Path:
+        """Where its runs lie, and beside them what is written of all of them."""
+        return Path(next(iter(self.runs.values())).output_dir)
+
+    def file(self, suffix: str) -> Path:
+        """What is written of all its runs, by the end of its name, such as `.html`."""
+        return self.folder / f"{self.name}{suffix}"
+
     def groups(self) -> dict[str, list[RunFolder]]:
         """The runs' folders by experiment."""
         return {name: [RunFolder.of(self.runs[run]) for run in runs] for name, runs in self.experiments.items()}

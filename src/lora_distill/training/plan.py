@@ -48,15 +48,20 @@ class ExecutionPlan:
         device_type = self.device.partition(":")[0]
         return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    @contextmanager
-    def with_threads(self) -> Iterator[None]:
+    def with_threads(self) -> AbstractContextManager[None]:
         """Compute with the plan's threads, and leave the process as it was."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        return computing_with(self.threads)
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Let torch have so many threads, and leave the process as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_plan(device: str, precision: str) -> ExecutionPlan:
