@@ -43,6 +43,13 @@ def test_a_teacher_that_was_judged_with_some_seeds_only_has_no_mean(experiments:
     assert list(seeds.figures()) == told
 
 
+def test_the_divergence_from_the_teacher_is_the_mean_over_seeds(experiments: list[Experiment]) -> None:
+    seeds, _ = experiments
+    for divergence, results in zip((0.1, 0.2, 0.6), seeds.results, strict=True):
+        results["agreement"]["student_teacher"]["kl"] = divergence
+    assert seeds.figures()["KL(teacher ‖ student), nats"] == "0.3000"
+
+
 def test_csv_holds_numbers(experiments: list[Experiment]) -> None:
     seeds, alone = csv.DictReader(io.StringIO(as_csv(experiments)))
     assert (seeds["experiment"], seeds["seeds"], alone["seeds"]) == ("over|seeds", "3", "1")

@@ -119,6 +119,7 @@ class Experiment:
         agreed = self.mean("agreement", "student_teacher", "rate")
         if agreed is not None:
             said["same as teacher"] = percent(agreed)
+            said["KL(teacher ‖ student), nats"] = f"{self.mean('agreement', 'student_teacher', 'kl'):.4f}"
         for role in ROLES:
             for name, keys in FIGURES.items():
                 value = self.mean(role, *keys)
