@@ -99,6 +99,22 @@ def test_a_fault_hides_no_other_of_the_same_experiment(folder: Path) -> None:
     assert len(told) == len(expected), str(error.value)
 
 
+def test_data_that_lie_in_the_encoders_folder_are_told_at_their_own_line(folder: Path) -> None:
+    lines = ["base:", "  base_model: ./base", "  dataset: ./base/absent.csv", "experiments: {one: {}}"]
+    (folder / "suite.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"\Asuite\.yaml, line 3: dataset: base/absent\.csv: no such file[^\n]*\Z"):
+        read_suite(Path("suite.yaml"), {}, {}, check=misfits)
+
+
+def test_what_does_nothing_without_a_setting_that_is_at_fault_is_no_fault(folder: Path) -> None:
+    experiments = ["  fit: {teacher_fit: crosfit, teacher_folds: 3}", "  cut: {student_depth: 9, student_keep: spread}"]
+    (folder / "suite.yaml").write_text("\n".join([BASE, "experiments:", *experiments]))
+    with pytest.raises(UserError) as error:
+        read_suite(Path("suite.yaml"), {}, {}, check=misfits)
+    told = re.findall(r"^suite\.yaml, line (\d+): (\w+)", str(error.value), flags=re.MULTILINE)
+    assert told == [("3", "teacher_fit"), ("4", "student_depth")], str(error.value)
+
+
 def test_a_name_that_is_taken_hides_no_fault(folder: Path) -> None:
     begin("suite-a-seed-0", alpha=0.9)
     (folder / "suite.yaml").write_text(f"{BASE}\nexperiments:\n  a: {{teacher_lora_r: 64}}\n")

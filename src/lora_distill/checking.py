@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 
+from lora_distill.combinations import without
 from lora_distill.config import Config
 from lora_distill.errors import UserError
 from lora_distill.inputs import check_files, load_data
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
-from lora_distill.run_folder import PLACES, RunFolder, TakenError
+from lora_distill.run_folder import RunFolder, TakenError
 from lora_distill.running import RENAME
 from lora_distill.suite import Suite
 
@@ -72,20 +73,24 @@ def _prepare(config: Config) -> None:
 
 def _faults(config: Config, check: Callable[[], object], origins: Mapping[str, str]) -> Iterator[str]:
     """What `check` finds wrong with an experiment, and then what there is beside that."""
+    told: set[str] = set()
     while True:
         try:
             check()
             return
         except UserError as error:
-            name = _setting(error, config, origins)
+            name = _setting(error, origins)
             yield _told(error, name, origins)
+        if name in told:  # of encoders, which stay among the settings
+            return
+        told.add(name)
         is_of_data = name not in WITHOUT_DATA
         if name not in config.model_fields_set or (is_of_data and config.dataset == STAND_IN["dataset"]):
             return
         if name in ENCODERS:  # then only the data can be looked at
             check = partial(load_data, config)
             continue
-        named = config.model_dump(include=config.model_fields_set - {name, "exp_name"})
+        named = without(config.model_dump(include=config.model_fields_set), {name, "exp_name"})
         if is_of_data:
             named = {each: value for each, value in named.items() if each in WITHOUT_DATA}
             if named.keys() <= {"output_dir"}:  # nothing else was asked for, so that torch need not be loaded
@@ -95,16 +100,12 @@ def _faults(config: Config, check: Callable[[], object], origins: Mapping[str, s
         check = partial(_prepare, config)
 
 
-def _setting(error: UserError, config: Config, origins: Mapping[str, str]) -> str:
+def _setting(error: UserError, origins: Mapping[str, str]) -> str:
     """The setting of those that were given that a fault is about; `exp_name` where it is about none."""
     if isinstance(error, TakenError):  # it tells other settings, too
         return "exp_name"
-    message = str(error)
-    first = message.splitlines()[0]
-    named = [name for name in re.findall(r"--(\w+)", message) if name != "exp_name"]
-    # Messages on these begin with what was given.
-    named += [name for name in PLACES if str(getattr(config, name)) in first]
-    return next((name for name in named if name in origins), "exp_name")
+    named = [name for name in re.findall(r"--(\w+)", str(error)) if name != "exp_name"]
+    return next((name for name in (*named, error.setting) if name in origins), "exp_name")
 
 
 def _told(error: UserError, name: str, origins: Mapping[str, str]) -> str:

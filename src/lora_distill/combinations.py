@@ -1,8 +1,8 @@
 """Settings that exclude each other, or that would do nothing beside the others: refused before anything is read."""
 
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 from lora_distill.config import Config
 from lora_distill.errors import UserError
@@ -22,35 +22,54 @@ class Need(NamedTuple):
     """What a setting that does nothing alone needs.
 
     Attributes:
+        of: the setting that it does something with.
         is_met: whether a config has it.
         told: where it has not.
     """
 
+    of: str
     is_met: Callable[[Config], object]
     told: str
 
 
 _OF_THE_CONTROL = Need(
-    lambda config: not config.no_control, "is the control's, and --no_control trains none. Leave one of them out."
+    "no_control",
+    lambda config: not config.no_control,
+    "is the control's, and --no_control trains none. Leave one of them out.",
 )
 NEEDS = {
     "preset": Need(
+        "unlabelled",
         lambda config: config.preset != "few_labels" or config.unlabelled,
         "is for --unlabelled texts, of which the student learns most. Give those, too.",
     ),
     "student_keep": Need(
-        lambda config: config.student_depth, "says which layers --student_depth keeps. Give that, too."
+        "student_depth", lambda config: config.student_depth, "says which layers --student_depth keeps. Give that, too."
     ),
     "teacher_folds": Need(
-        lambda config: config.teacher_fit == "crossfit", "is for --teacher_fit crossfit. Give that, too."
+        "teacher_fit",
+        lambda config: config.teacher_fit == "crossfit",
+        "is for --teacher_fit crossfit. Give that, too.",
     ),
     "teacher_self_training": Need(
-        lambda config: config.unlabelled, "is a second training, with --unlabelled texts. Give those, too."
+        "unlabelled",
+        lambda config: config.unlabelled,
+        "is a second training, with --unlabelled texts. Give those, too.",
     ),
-    "labelled_per_batch": Need(lambda config: config.unlabelled, "is for --unlabelled texts. Give those, too."),
+    "labelled_per_batch": Need(
+        "unlabelled", lambda config: config.unlabelled, "is for --unlabelled texts. Give those, too."
+    ),
     "control_learning_rate": _OF_THE_CONTROL,
     "control_num_epochs": _OF_THE_CONTROL,
 }
+
+
+def without(settings: Mapping[str, Any], dropped: Collection[str]) -> dict[str, Any]:
+    """What is left of settings without some of them, and without those that would do nothing then."""
+    gone = {*dropped, *(name for name, need in NEEDS.items() if need.of in dropped)}
+    if gone & {"teacher_checkpoint", "teacher_predictions"}:
+        gone.add("teacher_label_map")
+    return {name: value for name, value in settings.items() if name not in gone}
 
 
 def check_combinations(config: Config) -> None:

@@ -272,17 +272,17 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
         "source": dataset.source,
         "unlabelled_source": dataset.unlabelled_source,
         "notes": dataset.notes,
-        "drawn_by_seed": drawn_by_seed(config, dataset),
+        "drawn_by_seed": drawn_by_seed(dataset),
     }
     results["fallbacks"] = fallbacks
     return results
 
 
-def drawn_by_seed(config: Config, dataset: Dataset) -> list[str]:
+def drawn_by_seed(dataset: Dataset) -> list[str]:
     """The splits of which another seed gives other rows."""
     if "validation" in dataset.carved:  # what it takes, train lacks
         return ["train", "validation"]
-    return ["train"] if config.labels_per_class or len(dataset.train) == config.max_train_rows else []
+    return ["train"] if dataset.is_sample else []
 
 
 def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from lora_distill.data.tokenising import keep_tokens, most_tokens
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import JUDGED, Dataset, Text
 from lora_distill.data.wording import counted
-from lora_distill.errors import UserError
+from lora_distill.errors import UserError, about
 from lora_distill.hub import Unavailable
 from lora_distill.inputs import load_data
 from lora_distill.model.adapter import (
@@ -126,7 +126,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         student_base = base if others == begun["base_model"] else resolve_again(others)
     else:
         config, base = _base_model(config, fallbacks)
-        student_base = _resolve(config.student_base_model) if config.student_base_model else base
+        student_base = _resolve(config, "student_base_model") if config.student_base_model else base
     if config.preset == "small_student" and base == student_base and not config.student_depth:
         logger.warning("--preset small_student: teacher and student are on one encoder, which hardly helps", extra=ONCE)
     config, dataset = _dataset(config, fallbacks)
@@ -166,14 +166,16 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
 
 def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:
     try:
-        return config, _resolve(config.base_model)
+        return config, _resolve(config, "base_model")
     except Unavailable as error:
         config = _fall_back(config, "base_model", error, fallbacks)
-        return config, _resolve(config.base_model)
+        return config, _resolve(config, "base_model")
 
 
-def _resolve(name: str) -> BaseModel:
-    return once(("base", name), lambda: resolve_base_model(name))
+def _resolve(config: Config, setting: str) -> BaseModel:
+    name = getattr(config, setting)
+    with about(setting):
+        return once(("base", name), lambda: resolve_base_model(name))
 
 
 def _dataset(config: Config, fallbacks: list[str]) -> tuple[Config, Dataset]:

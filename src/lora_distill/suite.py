@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lora_distill.combinations import without
 from lora_distill.config import ROLES, Config
 from lora_distill.errors import UserError
 from lora_distill.faults import find_faults, sound
@@ -119,7 +120,7 @@ def read_suite(
         faults += [fault for fault in here if fault not in faults]
         if here:
             faulty.add(experiment)
-            plain = sound(Config, plain)
+            plain = without(plain, plain.keys() - sound(Config, plain).keys())
         if {"exp_name", *settings.keys() & set(PLACES)} <= plain.keys():  # else other data or models would be asked
             found[experiment], origins_of[experiment] = Config(**plain), places
     suite = replace(_with_seeds(name, found, seeds), origins=origins_of)

@@ -6,7 +6,7 @@ from typing import Any
 from lora_distill.config import Config
 from lora_distill.data.answers import Answers, read_answers
 from lora_distill.data.types import Dataset
-from lora_distill.errors import UserError
+from lora_distill.errors import UserError, about
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder, changed_since
@@ -30,7 +30,8 @@ def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | No
         name: getattr(config, name) for name in ("text_column", "text_pair_column", "label_column")
     }
     key = ("answers", location, dataset.fingerprint, *columns.values(), *config.teacher_label_map.items())
-    answers = once(key, lambda: read_answers(location, dataset, label_map=config.teacher_label_map, **columns))
+    with about("teacher_predictions"):
+        answers = once(key, lambda: read_answers(location, dataset, label_map=config.teacher_label_map, **columns))
     if config.teacher_calibrate and "validation" not in answers.logits:
         raise UserError(
             f"--teacher_calibrate: fits a temperature to a teacher's answers to validation, and {location} lacks some."
@@ -47,4 +48,5 @@ def open_given_teacher(config: Config, dataset: Dataset, begun: Mapping[str, Any
         return None
     if begun:
         return open_again(begun["given_teacher"], dataset.label_names, config.teacher_label_map)
-    return open_teacher(config.teacher_checkpoint, dataset.label_names, config.teacher_label_map)
+    with about("teacher_checkpoint"):
+        return open_teacher(config.teacher_checkpoint, dataset.label_names, config.teacher_label_map)

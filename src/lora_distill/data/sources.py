@@ -23,7 +23,7 @@ from lora_distill.data.splits import (
 from lora_distill.data.tables import Table
 from lora_distill.data.types import JUDGED, UNLABELLED, Dataset, Rows, Text
 from lora_distill.data.wording import counted
-from lora_distill.errors import UserError
+from lora_distill.errors import UserError, about
 from lora_distill.remembering import once
 
 
@@ -65,25 +65,29 @@ def load_dataset(
         UserError: the data cannot be read, or cannot be split.
     """
     columns = Columns(text_column, label_column, text_pair_column)
-    source = once(("source", name, *columns), lambda: open_source(name, columns))
-    label_names = _label_names(source)
-    splits: dict[str, Rows] = {split: _index(table, label_names) for split, table in source.tables.items()}
-    carved = tuple(split for split in JUDGED if split not in splits)
-    where = source.train().where
-    notes = source.notes + alike_labels(label_names) + _carve_test(splits, test_fraction, label_names, where)
-    if len(splits["test"]) < 2:  # one that is carved has a row of each class
-        raise UserError(f"{source.tables['test'].where}: a single row. Models are compared on two or more: add some.")
-    if "validation" in carved:
-        notes += _carve_validation(splits, validation_fraction, seed)
-    notes += _drop_shared(splits, label_names, where)
+    with about("dataset"):
+        source = once(("source", name, *columns), lambda: open_source(name, columns))
+        label_names = _label_names(source)
+        splits: dict[str, Rows] = {split: _index(table, label_names) for split, table in source.tables.items()}
+        carved = tuple(split for split in JUDGED if split not in splits)
+        where = source.train().where
+        notes = source.notes + alike_labels(label_names) + _carve_test(splits, test_fraction, label_names, where)
+        if len(splits["test"]) < 2:  # one that is carved has a row of each class
+            where = source.tables["test"].where
+            raise UserError(f"{where}: a single row. Models are compared on two or more: add some.")
+        if "validation" in carved:
+            notes += _carve_validation(splits, validation_fraction, seed)
+        notes += _drop_shared(splits, label_names, where)
     available = len(splits["train"])
     notes += _limit(splits, max_train_rows, labels_per_class, seed, label_names)
-    if "validation" in carved and len(splits["train"]) < available:
+    is_sample = len(splits["train"]) < available
+    if "validation" in carved and is_sample:
         notes += _limit_validation(splits, validation_fraction, seed)
     notes += _describe_repeats(splits["train"])
     unlabelled_source = None
     if unlabelled is not None:
-        unlabelled_source, found = _add_unlabelled(splits, unlabelled, columns._replace(label=None))
+        with about("unlabelled"):
+            unlabelled_source, found = _add_unlabelled(splits, unlabelled, columns._replace(label=None))
         notes += found
     return Dataset(
         name=name,
@@ -97,6 +101,7 @@ def load_dataset(
         unlabelled=splits.get("unlabelled"),
         unlabelled_source=unlabelled_source,
         carved=carved,
+        is_sample=is_sample,
     )
 
 

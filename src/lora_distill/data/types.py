@@ -77,6 +77,7 @@ class Dataset:
         unlabelled_source: the same of the rows without labels.
         notes: sentences on what was done to the rows.
         carved: splits that the source lacked, drawn from its train.
+        is_sample: whether train lacks rows that there were, for the seed drew which are kept.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Dataset:
     unlabelled: Rows | None = None
     unlabelled_source: dict[str, str] | None = None
     carved: tuple[str, ...] = ()
+    is_sample: bool = False
 
     def splits(self) -> dict[str, Rows]:
         """The rows of each split that there is, by its name."""
