@@ -74,7 +74,8 @@ def test_what_a_suite_shows_is_of_all_its_runs_and_of_none_that_was_refused(
     code, out, err = run("suite", "s.yaml")
     assert code == 1
     assert "error: y-seed-0: y.csv: has changed" in err
-    assert "error: s.json: o/s-x-seed-1: is no other seed of o/s-x-seed-0, for the two differ in: base model" in err
+    assert "error: x: o/s-x-seed-1: is no other seed of o/s-x-seed-0, for the two differ in: base model" in err
+    assert shown() == {"y": [1]}  # what cannot be told of one hides no other
 
 
 def test_a_run_whose_answers_are_damaged_hides_no_other(

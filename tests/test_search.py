@@ -95,7 +95,7 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
         ("", "varies nothing"),
         ("search: 5\n", "line 1: search: must hold"),
         ("base: {exp_name: a}\nsearch: {alpha: {low: 0, high: 1}}\n", "names its winner's run itself"),
-        ("name: a/b\nsearch: {alpha: {low: 0, high: 1}}\n", "mine.yaml: name: 'a/b' must name one folder"),
+        ("name: a/b\nsearch: {alpha: {low: 0, high: 1}}\n", "mine.yaml, line 1: name: 'a/b' must name one folder"),
     ],
 )
 def test_what_is_no_search(tmp_path: Path, text: str, said: str) -> None:
@@ -138,6 +138,8 @@ def test_the_control_is_searched_between_its_own_bounds_or_the_student_s(tmp_pat
     assert own.of_control(values, "its").space["control_num_epochs"] == Choices((10, 30))
     fixed = read_search(write(tmp_path, space), given, {"control_learning_rate": "--control_learning_rate"})
     assert set(fixed.of_control(values, "its").space) == {"control_num_epochs"}
+    few = "base: {preset: few_labels, unlabelled: texts.txt}\nsearch:\n  num_epochs: {low: 1, high: 4}\n"
+    assert not read_search(write(tmp_path, few), {}, {}).of_control({"num_epochs": 2}, "its").space  # it is given 30
     chosen = read_search(write(tmp_path, "search:\n  num_epochs: {choices: [2, 4, 8]}\n"), {}, {})
     assert chosen.of_control({"num_epochs": 4}, "its").space == {"control_num_epochs": Choices((2, 4))}
 

@@ -55,6 +55,18 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_lines(tmp_path: Path
     )
 
 
+def test_a_name_that_names_no_folder_is_told_once(tmp_path: Path) -> None:
+    file = write(tmp_path, "name: a/b\nexperiments: {one: {}, two: {alpha: 2}}\n")
+    with pytest.raises(UserError) as error:
+        read_suite(file, {}, {})
+    assert_each_told_once(error.value, ((1, "'a/b' must name one folder"), (2, "alpha")))
+
+
+def test_a_mapping_in_the_wrong_place_is_shown_as_it_stands(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 1: alpha: .* not \{'low': 0\.1, 'high': 0\.9\}\."):
+        read_suite(write(tmp_path, "grid: {alpha: {low: 0.1, high: 0.9}}\n"), {}, {})
+
+
 def test_a_file_without_experiments_is_refused_before_anything_is_looked_up(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no experiments"):
         read_suite(write(tmp_path, "base: {}\n"), {}, {}, check=lambda *_: pytest.fail("something was looked up"))

@@ -1,13 +1,17 @@
 """Trials for real, on a tiny model: pruned, over the budget, failed. The command: tests/end_to_end/test_tune.py."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import yaml
 
 from lora_distill import tuning
+from lora_distill.config import Config
 from lora_distill.errors import UserError
 from lora_distill.search import Search, read_search
 from lora_distill.tuning import misfits, run_trials, storage_of, winner
@@ -93,6 +97,59 @@ def test_killed_between_two_draws_of_a_trial_a_search_goes_on_as_if_nothing_had_
         run_trials(killed)
     assert [list(each.params) for each in trials_of(killed)] == [["student_lora_r"]]
     assert [each.settings for each in run_trials(killed)] == [each.settings for each in run_trials(whole)]
+
+
+def test_so_it_does_when_it_draws_by_what_the_trials_before_showed(
+    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(config: Config, *_: object) -> SimpleNamespace:
+        line = {"event": "validation", "epoch": 1, "accuracy": 1 - (config.alpha - 0.3) ** 2, "nll": 0.1}
+        return SimpleNamespace(history=[line], facts={"kept_epoch": 1})
+
+    def killed_by(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "train_role", learn)
+    searches = []
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        searches.append(read_search(write(tmp_path / name, base, trials=14), {}, {}))
+    whole, killed = searches
+    run_trials(replace(killed, trials=12))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Trial, "suggest_float", killed_by)
+        run_trials(killed)
+    assert list(trials_of(killed)[-1].params) == ["student_lora_r"]
+    assert [each.settings for each in run_trials(killed)] == [each.settings for each in run_trials(whole)]
+
+
+def test_the_order_of_choices_does_not_decide_whether_a_search_fits_its_budget(
+    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise UserError("student: the loss is nan")
+
+    monkeypatch.setattr(tuning, "train_role", diverge)
+    space = {"target_modules": {"choices": ["all-linear", "attention"]}, "student_lora_r": {"choices": [8, 1]}}
+    with pytest.raises(UserError) as error:
+        read_search(write(tmp_path, base | {"student_budget": 10}, search=space), {}, {}, misfits)
+    least = int(re.findall(r"the student has ([\d,]+) trainable", str(error.value))[0].replace(",", ""))
+    search = read_search(write(tmp_path, base | {"student_budget": least}, trials=1, search=space), {}, {}, misfits)
+    assert len(run_trials(search)) == 1
+
+
+def test_an_encoder_that_is_over_the_budget_stops_no_trial_of_the_others(
+    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise UserError("student: the loss is nan")
+
+    monkeypatch.setattr(tuning, "train_role", diverge)
+    wide = tiny_model("roberta", tmp_path / "wide", hidden=64)
+    space = {"student_base_model": {"choices": [str(wide), str(base["base_model"])]}}
+    fitting = base | {"student_budget": 2500, "student_lora_r": 1}
+    search = read_search(write(tmp_path, fitting, trials=2, search=space), {}, {}, misfits)
+    assert len(run_trials(search)) == 2
 
 
 def test_trials_of_another_encoder_are_not_compared(

@@ -2,6 +2,7 @@ import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -50,7 +51,11 @@ def drawn(table: SuiteTable, height: int) -> list[list[str]]:
     return [line.split(maxsplit=1) for line in capture.get().splitlines() if line.strip(" ─")]
 
 
-def test_each_run_has_its_state_and_when_it_is_done_its_accuracies(suite: Suite, outcome: SuiteResult) -> None:
+def test_each_run_has_its_state_and_when_it_is_done_its_accuracies(
+    suite: Suite, outcome: SuiteResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, *[30.0] * 9])  # it is made, and after half a minute drawn
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=clock.__next__))
     header, *rows, caption = drawn(SuiteTable(suite, outcome), height=30)
     assert [word for part in header for word in part.split()] == ["Run", "State", "Teacher", "Student", "Control"]
     results = sample_results()
@@ -63,7 +68,7 @@ def test_each_run_has_its_state_and_when_it_is_done_its_accuracies(suite: Suite,
         ("later", "waiting"),
     ]
     assert rows[0][1].split()[1:] == accuracies
-    assert " ".join(caption).startswith("1 of 5 done, about 0:00:0")
+    assert " ".join(caption).startswith("1 of 5 done, about 0:01:30 left")
 
 
 def test_on_a_low_terminal_those_that_run_are_shown_before_those_that_wait(suite: Suite, outcome: SuiteResult) -> None:

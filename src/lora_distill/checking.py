@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 
 from lora_distill.combinations import without
-from lora_distill.config import Config
+from lora_distill.config import WITHOUT_BUDGET, Config
 from lora_distill.errors import UserError
 from lora_distill.inputs import check_files, load_data
 from lora_distill.progress import warnings_only
@@ -26,7 +26,7 @@ WITHOUT_DATA = {
     ),
     *("target_modules", "max_length", "pooled_weight", "exp_name"),
 }
-STAND_IN = {"dataset": "bbc_news", "student_budget": 10**12}  # packaged; with other labels a student has another size
+STAND_IN = {"dataset": "bbc_news"} | WITHOUT_BUDGET  # packaged; with other labels a student has another size
 
 
 def misfits(suite: Suite, faulty: Container[str] = (), *, overwrite: bool = False) -> list[str]:

@@ -177,24 +177,34 @@ def _show_suite(suite: "Suite", outcome: "SuiteResult", *, write: bool) -> None:
 def _gather(
     suite: "Suite", groups: dict[str, list[RunFolder]], outcome: "SuiteResult"
 ) -> "tuple[dict[str, list[RunFolder]], dict[str, Evidence]]":
-    """The runs whose answers are there, and what they show; that others' are not is their failure."""
-    from lora_distill.evidence import gather, read_predictions
+    """The runs of which something can be told, and what they show; that it cannot of others is their failure."""
+    from lora_distill.evidence import gather
 
     try:
         return groups, gather(groups)
+    except UserError:
+        left = {name: _tellable(name, runs, suite, outcome) for name, runs in groups.items()}
+        left = {name: runs for name, runs in left.items() if runs}
+        return left, gather(left)
+
+
+def _tellable(name: str, runs: list[RunFolder], suite: "Suite", outcome: "SuiteResult") -> list[RunFolder]:
+    """The runs of an experiment whose answers are there; none where they do not belong together."""
+    from lora_distill.evidence import gather, read_predictions
+
+    left = []
+    for run in runs:
+        try:
+            read_predictions(run)
+            left.append(run)
+        except UserError as error:
+            outcome.failures[run.path.name.removeprefix(f"{suite.name}-")] = str(error)
+    try:
+        gather({name: left})
     except UserError as error:
-        whole: dict[str, list[RunFolder]] = {}
-        for name, runs in groups.items():
-            for run in runs:
-                try:
-                    read_predictions(run)
-                    whole.setdefault(name, []).append(run)
-                except UserError as fault:
-                    outcome.failures[run.path.name.removeprefix(f"{suite.name}-")] = str(fault)
-        if sum(map(len, whole.values())) < sum(map(len, groups.values())):
-            return _gather(suite, whole, outcome)
-        outcome.failures[f"{suite.name}.json"] = str(error)
-        return {}, {}
+        outcome.failures[name] = str(error)
+        return []
+    return left
 
 
 def _groups_of(suite: "Suite", results: list[dict[str, Any]]) -> dict[str, list[RunFolder]]:
@@ -223,7 +233,8 @@ def plan(arguments: argparse.Namespace) -> int:
     if arguments.file and arguments.classes is not None:
         raise UserError(f"--classes: the data of {arguments.file} say how many; it is for plan without a suite.")
     if not arguments.file:
-        if others := [origin for name, origin in origins.items() if name not in OF_THE_BUDGET]:
+        others = [origin for name, origin in origins.items() if name not in OF_THE_BUDGET]
+        if others := [*others, *(["--jobs"] if arguments.jobs > 1 else [])]:
             only = ", ".join(f"--{name}" for name in ("classes", *OF_THE_BUDGET))
             raise UserError(f"{others[0]}: is for a suite; give its FILE. Without one, plan takes {only}.")
         return _plan_budget(make_config(values, origins), 4 if arguments.classes is None else arguments.classes)

@@ -24,6 +24,7 @@ Role = Literal["teacher", "student", "control", "self-trained"]
 Keep = Literal["first", "spread", "last"]
 ALL_LINEAR = "all-linear"  # PEFT's name for every linear module of a layer
 ATTENTION = "attention"  # query, key, value and the output projection
+WITHOUT_BUDGET = {"student_budget": 10**12}  # a setting that is as good as none
 ROLES: tuple[Role, ...] = get_args(Role)
 CONTROLS: tuple[Role, ...] = ("control", "self-trained")  # what a student is compared with
 # What is at work where a student differs from a control, and what that control is.

@@ -1,5 +1,6 @@
 """What a suite would train, and what that would take; and afterwards, how far off that was."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,11 +102,15 @@ def compare_plan(suite: Suite) -> list[str]:
     seconds = sum(each["seconds"] for each in results)
     memory = max(each["cost"].get("peak_memory", 0) for each in results)  # an earlier version's runs do not say it
     disk = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
-    entries = [entry for entry in Cache(cache_folder()).entries() if entry.name in plan.cache_entries]
-    cache = sum(entry.size for entry in entries) - sum(plan.cache_entries.values())
+    sizes: Counter[str] = Counter()
+    for entry in Cache(cache_folder()).entries():
+        sizes[entry.name] += entry.size
+    grown = [sizes[name] - before for name, before in plan.cache_entries.items()]
+    # Where one has not grown, some of the cache has been cleared since, and what it took cannot be told.
+    planned_cache, cache = (plan.cache, sum(grown)) if min(grown, default=0) > 0 else (0, 0)
     compared = [
         (duration, "", plan.seconds, seconds if plan.jobs == 1 else 0),
-        (byte_size, " of disk", plan.disk + plan.cache, disk + cache),
+        (byte_size, " of disk", plan.disk + planned_cache, disk + cache),
         (byte_size, " of memory", plan.memory, memory),
     ]
     told = "; ".join(

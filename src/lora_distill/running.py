@@ -184,12 +184,13 @@ def read_others(suite: Suite, outcome: SuiteResult) -> list[dict[str, Any]]:
     """
     called_for = {*outcome.failures, *(results["exp_name"] for results in outcome.results)}
     found = []
-    for name, config in suite.runs.items():
-        if called_for.isdisjoint((name, config.exp_name)) and RunFolder.of(config).finished:
-            try:
-                found.append(_read(config))
-            except UserError as error:
-                logger.warning("%s is left out of what the suite shows: %s", name, str(error).splitlines()[0])
+    with remembering():
+        for name, config in suite.runs.items():
+            if called_for.isdisjoint((name, config.exp_name)) and RunFolder.of(config).finished:
+                try:
+                    found.append(_read(config))
+                except UserError as error:
+                    logger.warning("%s is left out of what the suite shows: %s", name, str(error).splitlines()[0])
     return found
 
 

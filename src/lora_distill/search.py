@@ -8,7 +8,7 @@ from typing import Any
 from lora_distill.config import Config
 from lora_distill.errors import UserError
 from lora_distill.faults import find_faults, suggest
-from lora_distill.yaml_file import YamlMapping, read_yaml
+from lora_distill.yaml_file import YamlMapping, plain, read_yaml
 
 KEYS = ("name", "base", "search", "trials", "seed")
 TRIALS = 20
@@ -98,18 +98,20 @@ class Search:
         """What is searched for the control of the student with these values.
 
         That is its learning rate and epochs: between bounds of their own where they have some, else where they are
-        searched for the student, too, between the same, and with no more epochs than the student has.
+        searched for the student, too, between the same, and with no more epochs than the student has. What the base or
+        its preset gives the control stays.
 
         Args:
             values: of what was searched for the student.
             name: of this search.
         """
         space: dict[str, Range | Choices] = {}
+        given = self.config(values).model_fields_set
         for own in OF_THE_CONTROL:
             shared = own.removeprefix("control_")
             if own in self.space:
                 space[own] = self.space[own]
-            elif shared in self.space and own not in self.base:
+            elif shared in self.space and own not in given:
                 is_epochs = shared == "num_epochs"
                 space[own] = self.space[shared].up_to(int(values[shared])) if is_epochs else self.space[shared]
         return replace(self, name=name, base=self.base | dict(values), space=space)
@@ -138,7 +140,8 @@ def read_search(
     file = read_yaml(path)
     faults = file.strange_keys("a search", KEYS)
     base, varied = (
-        file.section(key, f"`setting: ...` lines, not {file.values.get(key)!r}.", faults) for key in ("base", "search")
+        file.section(key, f"`setting: ...` lines, not {plain(file.values.get(key))!r}.", faults)
+        for key in ("base", "search")
     )
     if not varied.values and not faults:
         faults.append(f"{path}: varies nothing. Add `search:` with a line such as `alpha: {{low: 0.1, high: 0.9}}`.")
@@ -147,7 +150,7 @@ def read_search(
     if "exp_name" in settings:
         faults.append(f"{origins['exp_name']}: a search names its winner's run itself, after its `name`.")
     name = file.own_name()
-    here = find_faults(Config, settings | {"exp_name": name}, origins | {"exp_name": f"{path}: name"})
+    here = find_faults(Config, settings | {"exp_name": name}, origins | {"exp_name": file.place("name")})
     space: dict[str, Range | Choices] = {}
     for key, spec in varied.values.items():
         found = _faults_of(key, spec, varied, settings, origins)
@@ -168,7 +171,7 @@ def _whole(file: YamlMapping, key: str, least: int, faults: list[str]) -> int | 
     value = file.values.get(key)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
         return value
-    faults.append(f"{file.origin(key)}: must be a whole number, at least {least}; not {value!r}.")
+    faults.append(f"{file.origin(key)}: must be a whole number, at least {least}; not {plain(value)!r}.")
     return None
 
 
@@ -186,15 +189,11 @@ def _faults_of(
     if not isinstance(spec, YamlMapping) or not (
         keys == {"choices"} or {"low", "high"} <= keys <= {"low", "high", "log"}
     ):
-        shown = spec.plain() if isinstance(spec, YamlMapping) else spec
-        return [
-            *faults,
-            f"{where}: must be {shape}; not {shown!r}.",
-        ]
+        return [*faults, f"{where}: must be {shape}; not {plain(spec)!r}."]
     if "choices" in keys:
         choices = spec.values["choices"]
         if not isinstance(choices, list) or not choices:
-            return [*faults, f"{where}: choices must be a list of values, not {choices!r}."]
+            return [*faults, f"{where}: choices must be a list of values, not {plain(choices)!r}."]
         return faults + [fault for value in choices for fault in find_faults(Config, {key: value}, {key: where})]
     return faults + _faults_of_bounds(key, spec, where)
 
@@ -210,7 +209,7 @@ def _faults_of_bounds(key: str, spec: YamlMapping, where: str) -> list[str]:
     if low >= high:
         faults.append(f"{where}: low {low} must be less than high {high}.")
     if not isinstance(log, bool):
-        faults.append(f"{where}: log must be true or false, not {log!r}.")
+        faults.append(f"{where}: log must be true or false, not {plain(log)!r}.")
     elif log and low <= 0:
         faults.append(f"{where}: with log, low must be more than 0, not {low}.")
     return faults

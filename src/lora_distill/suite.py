@@ -16,7 +16,7 @@ from lora_distill.errors import UserError
 from lora_distill.faults import find_faults, sound
 from lora_distill.program import program
 from lora_distill.run_folder import PLACES, RunFolder
-from lora_distill.yaml_file import YamlMapping, read_yaml
+from lora_distill.yaml_file import YamlMapping, plain, read_yaml
 
 KEYS = ("name", "base", "experiments", "grid", "seeds", "roles")
 SEEDS = 5  # what chance does to a training is seen in no fewer
@@ -100,6 +100,9 @@ def read_suite(
     seeds, roles = _seeds(file, faults), _roles(file, faults)
     faults += _said_twice(file, base, grid, flag_origins)
     name = file.own_name()
+    if bad_name := find_faults(Config, {"exp_name": name}, {"exp_name": file.place("name")}):
+        faults += bad_name
+        name = "suite"  # so that each experiment is not told of it
     if not experiments.values and not grid.values and not faults:
         raise UserError(f"{path}: has no experiments. Add `experiments:` with a line for each, such as `base: {{}}`.")
     found: dict[str, Config] = {}
@@ -114,15 +117,14 @@ def read_suite(
         if "no_control" in settings and "roles" in file.values:
             faults.append(f"{places['no_control']}: the suite says it: {file.origin('roles')}.")
         settings |= roles
-        plain = {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in settings.items()}
-        plain["exp_name"] = f"{name}-{experiment}"
-        here = find_faults(Config, plain, places)
+        given = {key: plain(value) for key, value in settings.items()} | {"exp_name": f"{name}-{experiment}"}
+        here = find_faults(Config, given, places)
         faults += [fault for fault in here if fault not in faults]
         if here:
             faulty.add(experiment)
-            plain = without(plain, plain.keys() - sound(Config, plain).keys())
-        if {"exp_name", *settings.keys() & set(PLACES)} <= plain.keys():  # else other data or models would be asked
-            found[experiment], origins_of[experiment] = Config(**plain), places
+            given = without(given, given.keys() - sound(Config, given).keys())
+        if {"exp_name", *settings.keys() & set(PLACES)} <= given.keys():  # else other data or models would be asked
+            found[experiment], origins_of[experiment] = Config(**given), places
     suite = replace(_with_seeds(name, found, seeds), origins=origins_of)
     faults += _name_clashes(suite)
     if only and not faults:
@@ -178,7 +180,7 @@ def _expand(
         if isinstance(values, list) and values:
             axes.append([(key, value) for value in values])
         else:
-            faults.append(f"{grid.origin(key)}: must hold a list of values, such as [0.3, 0.7], not {values!r}.")
+            faults.append(f"{grid.origin(key)}: must hold a list of values, such as [0.3, 0.7], not {plain(values)!r}.")
     taken: set[str] = set()
     for experiment in experiments.values or [""]:
         overrides = _section(experiments, experiment, faults)
@@ -214,7 +216,7 @@ def _seeds(file: YamlMapping, faults: list[str]) -> list[int]:
     if not listed or not whole or len(set(listed)) < len(listed):
         faults.append(
             f"{file.origin('seeds')}: must say how many seeds, {MOST_SEEDS} at most, such as 5, or which, such as"
-            f" [0, 1, 2], each once; not {str(given)[:80]}."
+            f" [0, 1, 2], each once; not {str(plain(given))[:80]}."
         )
         return [0]
     return listed
@@ -231,8 +233,8 @@ def _roles(file: YamlMapping, faults: list[str]) -> dict[str, bool]:
             return {"no_control": roles != trained_on_labels}
     faults.append(
         f"{file.origin('roles')}: must be [teacher, student, control], or [teacher, student] where nothing is asked"
-        f" of a control, not {given!r}. A suite is about students, a student needs a teacher, and a control is that"
-        " student without it."
+        f" of a control, not {plain(given)!r}. A suite is about students, a student needs a teacher, and a control is"
+        " that student without it."
     )
     return {}
 
@@ -243,5 +245,5 @@ def _section(parent: YamlMapping, key: str, faults: list[str]) -> YamlMapping:
     elif key == "grid":
         wanted = "a list of values for each setting, such as\ngrid:\n  alpha: [0.3, 0.7]"
     else:
-        wanted = f"`setting: value` lines, not {parent.values.get(key)!r}."
+        wanted = f"`setting: value` lines, not {plain(parent.values.get(key))!r}."
     return parent.section(key, wanted, faults)

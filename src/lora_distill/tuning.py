@@ -1,6 +1,7 @@
 """Trials of a search, by Optuna: resumable, pruned and judged on validation only."""
 
 import logging
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lora_distill.config import Config, Role
+from lora_distill.config import WITHOUT_BUDGET, Config, Role
 from lora_distill.errors import UserError
 from lora_distill.experiment import train_role
 from lora_distill.model.budget import OverBudgetError
@@ -57,10 +58,7 @@ def misfits(search: Search) -> list[str]:
 
     Where even the least of the space is over the budget, or the base is at fault, that is said alone.
     """
-    least: dict[str, Scalar] = {
-        name: dimension.values[0] if isinstance(dimension, Choices) else dimension.low
-        for name, dimension in search.space.items()
-    }
+    least = _least(search)
     try:
         _prepare_quietly(search.config(least))
     except UserError as error:
@@ -76,6 +74,28 @@ def misfits(search: Search) -> list[str]:
                 except UserError as error:
                     faults.append(_located(error, search))
     return faults
+
+
+def _least(search: Search) -> dict[str, Scalar]:
+    """The values of the space with the smallest student; of choices, which have no order, found one after the other."""
+    least: dict[str, Scalar] = {name: dimension.extremes[0] for name, dimension in search.space.items()}
+    if _excess(search, least):
+        for name, dimension in search.space.items():
+            if isinstance(dimension, Choices):
+                excess = {value: _excess(search, least | {name: value}) for value in dimension.values}
+                least[name] = min(excess, key=excess.__getitem__)
+    return least
+
+
+def _excess(search: Search, values: dict[str, Scalar]) -> float:
+    """By how many parameters a student is over its budget; what cannot be had at all is over any."""
+    try:
+        _prepare_quietly(search.config(values))
+    except OverBudgetError as error:
+        return error.excess
+    except UserError:
+        return math.inf
+    return 0
 
 
 def _located(error: UserError, search: Search) -> str:
@@ -143,7 +163,8 @@ def _inputs(search: Search) -> dict[str, Any]:
     """The fingerprints of the rows, and of all models that trials are made of."""
     first = {name: dimension.extremes[0] for name, dimension in search.space.items()}
     places = [{name: value} for name in PLACES if name in search.space for value in search.space[name].extremes]
-    prepared = [_prepare_quietly(search.config(first | place)) for place in places or [{}]]
+    # Without a budget: what is over it is a trial that is not trained, of a model all the same.
+    prepared = [_prepare_quietly(search.config(first | place | WITHOUT_BUDGET)) for place in places or [{}]]
     given = [each.given_teacher or each.answers for each in prepared]
     return {
         "data": prepared[0].dataset.fingerprint,
@@ -157,8 +178,9 @@ def _next_trial(search: Search, study: optuna.Study, number: int) -> Trial:
     stopped = next((each for each in study.trials if not each.state.is_finished()), None)
     trial = Trial(study, stopped._trial_id) if stopped else study.ask()
     for name, dimension in search.space.items():
-        # What was drawn before a kill is read, and draws nothing from a sampler of several.
-        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(search.seed, f"trial {name}", number) % 2**32)
+        # What was drawn before a kill is read and draws nothing, so no setting may be drawn together with another.
+        seed = derive_seed(search.seed, f"trial {name}", number) % 2**32
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         if isinstance(dimension, Choices):
             trial.suggest_categorical(name, dimension.values)
         elif isinstance(dimension.low, int) and isinstance(dimension.high, int):

@@ -29,9 +29,13 @@ class YamlMapping:
         """Where a key stands, for messages."""
         return f"{self.path}, line {self.lines[key]}: {key}"
 
+    def place(self, key: str) -> str:
+        """The same of a key that may be left out."""
+        return self.origin(key) if key in self.lines else f"{self.path}: {key}"
+
     def plain(self) -> dict[str, Any]:
         """The values as ordinary dicts."""
-        return {key: value.plain() if isinstance(value, YamlMapping) else value for key, value in self.values.items()}
+        return {key: plain(value) for key, value in self.values.items()}
 
     def origins(self) -> dict[str, str]:
         """Every key's origin."""
@@ -65,6 +69,11 @@ class YamlMapping:
         if value is not None:
             faults.append(f"{self.origin(key)}: must hold {wanted}")
         return YamlMapping(self.path, {}, {})
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - what YAML gives
+    """A value as safe_load gives it."""
+    return value.plain() if isinstance(value, YamlMapping) else value
 
 
 def read_yaml(path: Path) -> YamlMapping:

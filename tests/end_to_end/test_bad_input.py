@@ -22,6 +22,7 @@ FLAGS: list[tuple[list[str], list[str]]] = [
     (["suite"], ["FILE"]),
     (["suite", "one.yaml", "two.yaml"], ["two.yaml", "one argument too many"]),
     (["suite", "absent.yaml", "--jobs", "0"], ["--jobs 0: one experiment at least runs at a time."]),
+    (["plan", "--jobs", "4"], ["--jobs: is for a suite; give its FILE."]),
     (["suite", "x.yaml", "--fail_fast", "--keep_going"], ["--keep_going", "not allowed with", "--fail_fast"]),
     (["suite", "absent.yaml"], ["absent.yaml: no such file. Give the path of a YAML file."]),
     (["suite", "absent.yaml", "--exp_name", "x"], ["--exp_name: no such flag."]),

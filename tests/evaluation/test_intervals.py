@@ -45,7 +45,9 @@ def test_a_calibrated_model_s_error_may_be_zero_and_a_sharp_one_s_may_not() -> N
     assert min(sharp["ece"][0], sharp["ece_equal_mass"][0]) > 0.05
 
 
-def test_rows_that_are_all_alike_leave_no_doubt() -> None:
-    logits = np.array([[5, 0]] * 20, np.float32)
-    for low, high in bootstrap_intervals(logits, np.zeros(20, np.int64), np.random.default_rng(0)).values():
-        assert low == pytest.approx(high)
+def test_what_is_the_same_in_every_draw_has_no_interval() -> None:
+    alike = np.array([[5, 0]] * 20, np.float32)
+    assert bootstrap_intervals(alike, np.zeros(20, np.int64), np.random.default_rng(0)) == {}
+    all_right = np.array([[1 + row, 0] for row in range(20)], np.float32)
+    found = bootstrap_intervals(all_right, np.zeros(20, np.int64), np.random.default_rng(0))
+    assert found.keys() == {"nll", "brier", "ece", "ece_equal_mass"}

@@ -36,6 +36,11 @@ def test_only_experiments_that_differ_in_nothing_else_are_compared() -> None:
     ]
 
 
+def test_experiments_with_the_same_value_show_no_effect_of_it() -> None:
+    base: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0}
+    assert found(base, dict(base), {"alpha": 0.7, "temperature": 1.0}) == []
+
+
 def test_a_grid_is_parted_by_what_else_it_varies() -> None:
     grid = [{"alpha": alpha, "temperature": t} for alpha in (0.9, 0.1) for t in (1.0, 4.0)]
     assert found(*grid) == [

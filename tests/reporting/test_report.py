@@ -344,7 +344,7 @@ def test_figures_are_files_that_need_no_page(groups: dict[str, list[RunFolder]],
     files = sorted((tmp_path / "figures").glob("*.svg"))
     assert len(files) == written == 1 + 2 + 4 * len(groups)
     assert len(list((tmp_path / "figures").iterdir())) == 2 * written
-    assert {"accuracy.svg", "1-accuracy-by-alpha.svg", "1-difference-by-alpha.svg", "base-calibration.svg"} <= {
+    assert {"accuracy.svg", "1-accuracy-by-alpha.svg", "1-difference-by-alpha.svg", "1-base-calibration.svg"} <= {
         file.name for file in files
     }
     for file in files:

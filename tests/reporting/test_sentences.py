@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from lora_distill.data.wording import points
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.sentences import (
     baseline,
@@ -10,7 +11,6 @@ from lora_distill.reporting.sentences import (
     interval,
     one_line,
     percent,
-    points,
     remedy,
     seeds_draw,
     standard_error,
@@ -32,9 +32,6 @@ def comparison(low: float, high: float, p_value: float, student: int, control: i
 
 def test_numbers() -> None:
     assert percent(0.970787) == "97.08%"
-    assert points(0.0023) == "+0.23"
-    assert points(-0.0023) == "-0.23"
-    assert points(-0.00001) == "+0.00"
     assert interval(-0.0069, 0.0114) == "[-0.69, +1.14]"
     assert with_interval((0.970787, 0.95, 0.985)) == "97.08% [95.00%, 98.50%]"
     assert with_interval((0.0023, -0.0069, 0.0114), points) == "+0.23 [-0.69, +1.14]"

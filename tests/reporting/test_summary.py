@@ -14,7 +14,7 @@ from tests.reporting.test_report import finished_run
 @pytest.fixture
 def experiments(tmp_path: Path) -> list[Experiment]:
     groups = {
-        "over|seeds": [finished_run(tmp_path, f"s-seed-{seed}", seed) for seed in range(3)],
+        "over|<b>": [finished_run(tmp_path, f"s-seed-{seed}", seed) for seed in range(3)],
         "alone": [finished_run(tmp_path, "alone", 0)],
     }
     return summarise(gather(groups), groups)
@@ -52,7 +52,7 @@ def test_the_divergence_from_the_teacher_is_the_mean_over_seeds(experiments: lis
 
 def test_csv_holds_numbers(experiments: list[Experiment]) -> None:
     seeds, alone = csv.DictReader(io.StringIO(as_csv(experiments)))
-    assert (seeds["experiment"], seeds["seeds"], alone["seeds"]) == ("over|seeds", "3", "1")
+    assert (seeds["experiment"], seeds["seeds"], alone["seeds"]) == ("over|<b>", "3", "1")
     for row in (seeds, alone):
         assert (row["trainable"], row["total"], row["budget"]) == ("223493", "22862981", "1000000")
         low, middle, high = (float(row[f"student_minus_control{part}"]) for part in ("_low", "", "_high"))
@@ -67,6 +67,6 @@ def test_markdown_is_a_table(experiments: list[Experiment]) -> None:
     lines = as_markdown(experiments).splitlines()
     assert len(lines) == 4
     assert "| Student [95%] | Control [95%] | Student - control [95%] |" in lines[0]
-    assert lines[2].startswith("| over\\|seeds | 3 | 223,493 | 22,862,981 | ")
+    assert lines[2].startswith("| over\\|\\<b\\> | 3 | 223,493 | 22,862,981 | ")
     assert {line.replace("\\|", "").count("|") for line in lines} == {11}
     assert lines[3].endswith(" | McNemar, one seed, not corrected |")

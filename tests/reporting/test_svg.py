@@ -19,6 +19,12 @@ def test_epochs_are_whole() -> None:
     assert Axis.over([1, 2], 0, 100).ticks(whole=True) == [1, 2]
 
 
+def test_an_axis_of_small_numbers_has_numbers() -> None:
+    points = [Point(x, 0.5, 0.5, 0.5, "student", "s") for x in (0.2, 0.4)]
+    plot = ET.fromstring(scatter(points, "x", "y", "t", x_text="{:.4g}".format))
+    assert {"0.2", "0.4"} <= {str(text.text) for text in plot.iter("text")}
+
+
 def test_the_front_leaves_out_what_is_outdone() -> None:
     points = [Point(x, y, y, y, "student", "s") for x, y in ((1, 0.5), (2, 0.4), (3, 0.6))]
     plot = ET.fromstring(scatter(points, "x", "y", "t", front=True))

@@ -14,7 +14,9 @@ from lora_distill.reporting.tables import (
     explain,
     results_table,
     role_table,
+    trials_table,
 )
+from lora_distill.tuning import TrialResult
 from tests.reporting.sample import sample_results
 
 
@@ -31,6 +33,12 @@ def suite() -> list[dict[str, Any]]:
         each["exp_name"] = name
     del results[2]["control"], results[2]["student_minus_control"], results[2]["agreement"]["control_teacher"]
     return results
+
+
+def test_values_that_were_searched_are_shown_as_they_are() -> None:
+    trial = TrialResult(0, {"base_model": "enc[v2][/x]", "alpha": 0.123456}, "finished", 0.9, 0.3, "")
+    assert "enc[v2][/x]" in (shown := render(trials_table([trial], "student"), 100))
+    assert "0.1235" in shown
 
 
 def given_teacher(results: dict[str, Any]) -> dict[str, Any]:

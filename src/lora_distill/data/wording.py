@@ -20,6 +20,11 @@ def listed(things: list[str]) -> str:
     return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
 
 
+def points(difference: float) -> str:
+    """`+0.23`, in percentage points."""
+    return f"{round(100 * difference, 2) + 0.0:+.2f}"  # the sum turns -0.0 into 0.0
+
+
 def byte_size(number: float) -> str:
     """`83 MB`, `1.5 GB`, in powers of ten."""
     for unit in ("bytes", "kB", "MB"):

@@ -7,6 +7,7 @@ from lora_distill.evaluation.calibration import CALIBRATION_BINS, calibration_bi
 from lora_distill.evaluation.metrics import macro_f1, scores_by_row
 
 RESAMPLES = 1000
+ROUNDING = 1e-12  # by which sums of the same numbers differ
 
 
 def bootstrap_intervals(
@@ -24,7 +25,8 @@ def bootstrap_intervals(
     the 2.5% quantile of the sums drawn is below their mean. Both are cautious; the bins stay those of the rows as they
     are.
 
-    It speaks of this model; what training with another seed would give it cannot know.
+    It speaks of this model; what training with another seed would give it cannot know. A figure that is the same in
+    every draw, such as the macro F1 of rows that are all right, has none: nothing shows how far it would differ.
 
     Args:
         logits: float32 [N, C].
@@ -33,7 +35,7 @@ def bootstrap_intervals(
         confidence: of the intervals, between 0 and 1.
 
     Returns:
-        `[low, high]` by figure, in its unit.
+        `[low, high]` by figure, in its unit; of those that differ between draws.
     """
     rows, classes = logits.shape
     answers, sure = logits.argmax(axis=1), confidence_of(logits)
@@ -57,9 +59,15 @@ def bootstrap_intervals(
     tails = (1 - confidence) / 2, (1 + confidence) / 2
     lowest, highest = np.quantile(figures, tails, axis=0)
     ends = np.clip([2 * found[0] - highest, 2 * found[0] - lowest], 0, [1.0, np.inf, 2.0])
-    intervals = {name: ends[:, place].tolist() for place, name in enumerate(("macro_f1", "nll", "brier"))}
+    intervals = {
+        name: ends[:, place].tolist()
+        for place, name in enumerate(("macro_f1", "nll", "brier"))
+        if np.ptp(figures[:, place]) > ROUNDING
+    }
     for name, gap, drawn in zip(bins, found[1:], gaps, strict=True):
         error, errors = np.abs(gap).sum(), np.abs(drawn).sum(axis=1)
+        if np.ptp(errors) <= ROUNDING:
+            continue
         off = np.quantile(np.abs(drawn - gap).sum(axis=1), tails[1])
         below = errors.mean() - np.quantile(errors, tails[0])
         intervals[name] = [float(max(error - off, 0.0)), float(min(error + below, 1.0))]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lora_distill.config import TOLD, Role
+from lora_distill.data.wording import points
 from lora_distill.evaluation.enough import missing, rounded
 from lora_distill.evaluation.over_seeds import RecipeDifference
 
@@ -48,8 +49,8 @@ def judge(
     cause, other = TOLD[control]
     p_value = found.p_value if p_value is None else p_value
     evidence = (
-        f"{100 * found.difference:+.2f} points over {other}{apart} "
-        f"({found.confidence:.0%} interval {100 * found.low:+.2f} to {100 * found.high:+.2f}, "
+        f"{points(found.difference)} points over {other}{apart} "
+        f"({found.confidence:.0%} interval {points(found.low)} to {points(found.high)}, "
         f"{found.seeds} seeds, p {_p(p_value)}{f' corrected for {comparisons} comparisons' if comparisons > 1 else ''})"
     )
     if not found.can_decide:

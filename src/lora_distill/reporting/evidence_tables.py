@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.data.wording import points
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.ranking import say_ranking
 from lora_distill.reporting.sentences import (
@@ -16,7 +17,6 @@ from lora_distill.reporting.sentences import (
     interval,
     one_line,
     percent,
-    points,
     roles_in,
     seeds_draw,
     warnings_of,

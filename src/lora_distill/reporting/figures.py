@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,24 @@ import numpy as np
 import resvg_py
 
 from lora_distill.config import ROLES, Role
+from lora_distill.data.wording import points
 from lora_distill.evaluation.calibration import reliability_bins
 from lora_distill.evaluation.rows import length_groups
 from lora_distill.evaluation.selective import selective_risk
 from lora_distill.evaluation.significance import share_interval
 from lora_distill.evidence import Predictions
-from lora_distill.reporting.sentences import one_line, points, with_interval
+from lora_distill.reporting.sentences import one_line, with_interval
 from lora_distill.reporting.summary import Experiment
-from lora_distill.reporting.svg import Point, curves, legend, percent_text, points_text, reliability, scatter
+from lora_distill.reporting.svg import (
+    Point,
+    count_text,
+    curves,
+    legend,
+    percent_text,
+    points_text,
+    reliability,
+    scatter,
+)
 from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import read_jsonl
 
@@ -42,7 +52,7 @@ def overview(experiments: Sequence[Experiment]) -> str:
         for (role, total, found), of in names.items()
     ]
     title = "Accuracy against trainable parameters, with 95% intervals"
-    return _accuracies(marks, "Trainable parameters", title, experiments)
+    return _accuracies(marks, "Trainable parameters", title, experiments, count_text)
 
 
 def latency(experiments: Sequence[Experiment]) -> str:
@@ -58,13 +68,15 @@ def latency(experiments: Sequence[Experiment]) -> str:
         return ""
     title = "Accuracy against the time of an answer, with 95% intervals"
     x_label = "Milliseconds a text: 32 long ones at once, on all threads"
-    return _accuracies(marks, x_label, title, experiments)
+    return _accuracies(marks, x_label, title, experiments, "{:.4g}".format)
 
 
-def _accuracies(marks: list[Point], x_label: str, title: str, experiments: Sequence[Experiment]) -> str:
+def _accuracies(
+    marks: list[Point], x_label: str, title: str, experiments: Sequence[Experiment], x_text: Callable[[float], str]
+) -> str:
     """With the Pareto front, but where they were judged on different rows, for then none outdoes another."""
     one_test = len({each.evidence.test for each in experiments}) == 1
-    return scatter(marks, x_label, "Accuracy on the test split", title, front=one_test)
+    return scatter(marks, x_label, "Accuracy on the test split", title, x_text=x_text, front=one_test)
 
 
 def learning(run: RunFolder, name: str) -> str:
@@ -181,7 +193,7 @@ def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment
             others = str([each[name] for name in varied if name != key])
             alike.setdefault(others, []).append((each[key], experiment))
         for group in alike.values():
-            if len(group) > 1:
+            if len({str(value) for value, _ in group}) > 1:
                 group.sort(key=lambda one: (0, one[0], "") if isinstance(one[0], int | float) else (1, 0, str(one[0])))
                 found.append(Effect(key, [value for value, _ in group], [experiment for _, experiment in group]))
     return found

@@ -7,6 +7,7 @@ import yaml
 
 from lora_distill.config import ALL_LINEAR, ATTENTION, CONTROLS, TOLD
 from lora_distill.control import apart
+from lora_distill.data.wording import points
 from lora_distill.reporting.card_metadata import card_metadata
 from lora_distill.reporting.card_training import adapter, given, is_self_taught, several, training
 from lora_distill.reporting.loading import loading
@@ -18,7 +19,6 @@ from lora_distill.reporting.sentences import (
     interval,
     literal,
     percent,
-    points,
     same_backbone,
     standard_error,
     verdict,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_distill.data.wording import counted
+from lora_distill.data.wording import counted, points
 from lora_distill.evaluation.over_seeds import RecipeDifference
 from lora_distill.evaluation.significance import PairedDifference
-from lora_distill.reporting.sentences import one_line, percent, points
+from lora_distill.reporting.sentences import one_line, percent
 from lora_distill.reporting.summary import Experiment
 
 

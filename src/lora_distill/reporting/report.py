@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from lora_distill import __version__
 from lora_distill.config import CONTROLS, role_noun
-from lora_distill.data.wording import byte_size, counted
+from lora_distill.data.wording import byte_size, counted, points
 from lora_distill.evidence import Evidence, gather
 from lora_distill.reporting import figures
 from lora_distill.reporting.pairs import pairs, settings_of
@@ -25,7 +25,6 @@ from lora_distill.reporting.sentences import (
     one_line,
     only_answer,
     percent,
-    points,
     remedy,
     roles_in,
     seeds_draw,
@@ -107,8 +106,8 @@ def write_report(
     for number, (effect, drawn) in enumerate(effects, start=1):
         names = (f"{number} {kind} by {effect.setting}" for kind in ("accuracy", "difference"))
         plots |= dict(zip(names, drawn, strict=False))
-    for one in sections:
-        plots |= {f"{one['experiment'].name} {kind}": svg for kind, svg in one["plots"].items() if svg}
+    for number, one in enumerate(sections, start=1):  # two names may be one when they name files
+        plots |= {f"{number} {one['experiment'].name} {kind}": svg for kind, svg in one["plots"].items() if svg}
     for name, svg in plots.items():
         stem = re.sub(r"[^\w.+-]+", "-", name)
         alone = figures.standalone(svg)

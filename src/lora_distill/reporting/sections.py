@@ -8,12 +8,13 @@ from scipy.special import softmax
 
 from lora_distill.config import ROLES
 from lora_distill.data.types import parts
+from lora_distill.data.wording import points
 from lora_distill.evaluation.comparison import Comparison, learned_from_teacher
 from lora_distill.evaluation.rows import doubtful_labels
 from lora_distill.evidence import Predictions, read_predictions
 from lora_distill.reporting import figures
 from lora_distill.reporting.pairs import settings_of
-from lora_distill.reporting.sentences import one_line, percent, points
+from lora_distill.reporting.sentences import one_line, percent
 from lora_distill.reporting.summary import Experiment
 
 ROWS_TO_READ, MOST_LETTERS = 5, 400

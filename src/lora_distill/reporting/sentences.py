@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
-from lora_distill.data.wording import counted, listed
+from lora_distill.data.wording import counted, listed, points
 from lora_distill.evaluation.enough import LEAST_DISCORDANT, missing
 
 if TYPE_CHECKING:
@@ -28,11 +28,6 @@ def literal(text: str) -> str:
 def percent(share: float) -> str:
     """`97.08%`."""
     return f"{100 * share:.2f}%"
-
-
-def points(difference: float) -> str:
-    """`+0.23`, in percentage points."""
-    return f"{round(100 * difference, 2) + 0.0:+.2f}"  # the sum turns -0.0 into 0.0
 
 
 def interval(low: float, high: float, said: Callable[[float], str] = points) -> str:

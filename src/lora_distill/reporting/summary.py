@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.data.wording import points
 from lora_distill.deployment.forms import ADAPTER, EXPORTED, MERGED, VERIFICATION
 from lora_distill.evaluation.over_seeds import share_over_seeds
 from lora_distill.evidence import Evidence
-from lora_distill.reporting.sentences import differences_of_one_seed, one_line, percent, points, roles_in, with_interval
+from lora_distill.reporting.sentences import differences_of_one_seed, literal, percent, roles_in, with_interval
 from lora_distill.run_folder import SPEED, RunFolder
 from lora_distill.store import read_json
 
@@ -216,8 +217,7 @@ def as_markdown(experiments: list[Experiment]) -> str:
     for each in experiments:
         accuracies = [with_interval(each.accuracy(role)) for role in roles]
         tested = (f"{each.test[1]:.2g}", each.test[0]) if each.test else ("", "")
-        name = one_line(each.name).replace("|", "\\|")
         leads = [with_interval(each.difference(control), points) for control in controls]
         sizes = [f"{each.trainable:,}", f"{each.total:,}"]
-        lines.append([name, str(len(each.evidence.seeds)), *sizes, *accuracies, *leads, *tested])
+        lines.append([literal(each.name), str(len(each.evidence.seeds)), *sizes, *accuracies, *leads, *tested])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -100,6 +100,7 @@ def scatter(
     title: str,
     *,
     names: Mapping[float, str] | None = None,
+    x_text: Text = count_text,
     y_text: Text = percent_text,
     front: bool = False,
     zero: bool = False,
@@ -112,6 +113,7 @@ def scatter(
         y_label: beside it.
         title: for those who cannot see the plot.
         names: what is said of each x that there is, in ascending order; None: x is a number that says itself.
+        x_text: how x is said.
         y_text: how y is said.
         front: whether the Pareto front is drawn.
         zero: whether a line shows where y is 0.
@@ -120,7 +122,7 @@ def scatter(
     x = Axis.of(list(names), LEFT, WIDTH - RIGHT) if names else x
     ends = [end for point in points for end in (point.low, point.high)]
     y = Axis.over([*ends, 0] if zero else ends, HEIGHT - BOTTOM, TOP)
-    svg = _frame(x, y, x_label, y_label, title, x_text=count_text, y_text=y_text, names=names)
+    svg = _frame(x, y, x_label, y_label, title, x_text=x_text, y_text=y_text, names=names)
     if zero:
         _line(svg, [(LEFT, y.at(0)), (WIDTH - RIGHT, y.at(0))], "front")
     if front:

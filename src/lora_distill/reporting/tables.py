@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_distill.config import CONTROLS, ROLES, Role
-from lora_distill.data.wording import byte_size
+from lora_distill.data.wording import byte_size, points
 from lora_distill.reporting.sentences import (
     about_data,
     about_speed,
@@ -17,7 +17,6 @@ from lora_distill.reporting.sentences import (
     interval,
     one_line,
     percent,
-    points,
     roles_in,
     warnings_of,
 )
@@ -166,7 +165,7 @@ def trials_table(results: list["TrialResult"], role: Role) -> Table:
     for each in results:
         table.add_row(
             str(each.number + 1),
-            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in each.settings.values()),
+            *(Text(f"{value:.4g}" if isinstance(value, float) else str(value)) for value in each.settings.values()),
             f"{each.state}\n{each.message}" if each.state == "over budget" else each.state,
             ABSENT if each.accuracy is None else percent(each.accuracy),
             ABSENT if each.nll is None else f"{each.nll:.4f}",
