@@ -19,6 +19,7 @@ from lora_distill.seeding import derive_seed
 VOCABULARY = 600
 POSITIONS = 512
 FAMILIES = ("roberta", "bert", "distilbert", "mpnet", "deberta-v2", "electra", "modernbert", "albert")
+RARE = ("deberta", "deberta-v2 with convolution", "longformer")
 
 # Plain English that every Python carries.
 TEXTS = [text for _, text in sorted(topics.items())][:40]
@@ -30,7 +31,7 @@ def tiny_model(
     """Write a tiny random encoder of a family and its tokenizer.
 
     Args:
-        family: one of FAMILIES.
+        family: one of FAMILIES or RARE.
         folder: where to write; made if need be.
         layers: number of layers.
         hidden: width; a multiple of 4.
@@ -91,6 +92,13 @@ def _architecture(family: str, sizes: dict[str, int], pooler: bool) -> tuple[Any
         "mpnet": (t.MPNetConfig, sizes | offset, t.MPNetForMaskedLM),
         "deberta-v2": (t.DebertaV2Config, sizes | disentangled, t.DebertaV2ForMaskedLM),
         "electra": (t.ElectraConfig, sizes | narrow, t.ElectraForPreTraining),
+        "deberta": (t.DebertaConfig, sizes | disentangled, t.DebertaForMaskedLM),
+        "deberta-v2 with convolution": (
+            t.DebertaV2Config,
+            sizes | disentangled | {"conv_kernel_size": 3, "conv_act": "gelu"},
+            t.DebertaV2ForMaskedLM,
+        ),
+        "longformer": (t.LongformerConfig, sizes | offset | {"attention_window": 16}, t.LongformerForMaskedLM),
         "modernbert": (t.ModernBertConfig, sizes | {"local_attention": 16}, t.ModernBertForMaskedLM),
         "albert": (t.AlbertConfig, sizes | narrow, t.AlbertForPreTraining),
     }
@@ -101,7 +109,7 @@ def _architecture(family: str, sizes: dict[str, int], pooler: bool) -> tuple[Any
 def _tokenizer(family: str) -> PreTrainedTokenizerBase:
     t = transformers
     match family:
-        case "roberta":
+        case "roberta" | "longformer":
             model = json.loads(_byte_pairs(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]).to_str())["model"]
             merges = [tuple(pair) for pair in model["merges"]]
             tokenizer = t.RobertaTokenizer(vocab=model["vocab"], merges=merges)
@@ -112,7 +120,7 @@ def _tokenizer(family: str) -> PreTrainedTokenizerBase:
         case "mpnet":
             specials = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"]
             tokenizer = t.MPNetTokenizer(vocab=_word_pieces(specials))
-        case "deberta-v2":
+        case "deberta-v2" | "deberta-v2 with convolution":
             tokenizer = t.DebertaV2Tokenizer(vocab=_unigrams(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]))
         case "albert":
             tokenizer = t.AlbertTokenizer(vocab=_unigrams(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]))

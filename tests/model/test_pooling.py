@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedModel, XLNetConfig
 
 from lora_distill.data.batches import Batch
 from lora_distill.errors import UserError
-from lora_distill.model.pooling import FAMILIES as KNOWN
+from lora_distill.model.layers import FAMILIES as KNOWN
 from lora_distill.model.pooling import check_pools
 from lora_distill.training.logits import plain_pooled
 from tests.model.test_split import LEAN, assert_close, batch_of, settings, split

@@ -21,9 +21,10 @@ from lora_distill.model import frozen
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import resolve_base_model
 from lora_distill.model.dropout import Dropout
+from lora_distill.model.layers import FAMILIES as KNOWN
 from lora_distill.model.lean import attend_by_products, attend_fused
 from lora_distill.model.split import SplitClassifier, is_plain_lora
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, RARE
 
 Tiny = Callable[[str], Path]
 TEXTS = [
@@ -33,6 +34,7 @@ TEXTS = [
     "Three words more.",
 ]
 LEAN = {"bert", "roberta", "distilbert", "mpnet", "electra"}
+WHOLE = {"albert", "deberta-v2 with convolution", "longformer"}
 
 
 def settings(placement: str = "last", modules: tuple[str, ...] = ()) -> AdapterSettings:
@@ -44,6 +46,8 @@ def split(folder: Path, adapter: AdapterSettings, dtype: torch.dtype = torch.flo
     layers = classifier.model.config.num_hidden_layers
     if classifier.model.config.model_type == "albert":
         adapter = replace(adapter, target_layers=1, placement="last")
+    if classifier.model.config.model_type == "deberta":  # whose query, key and value are one module
+        adapter = replace(adapter, target_modules=("in_proj",))
     model = attach_adapter(classifier, adapter, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # at zero, A would have no gradient
@@ -66,7 +70,7 @@ def assert_close(one: torch.Tensor, other: torch.Tensor, relative: float = 1e-5)
 
 
 @pytest.mark.parametrize("placement", ["last", "first"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *RARE])
 def test_the_same_logits_and_gradients_as_the_plain_model_s(family: str, placement: str, tiny: Tiny) -> None:
     folder = tiny(family)
     batch = batch_of(folder)
@@ -78,7 +82,7 @@ def test_the_same_logits_and_gradients_as_the_plain_model_s(family: str, placeme
         network = split(folder, settings(placement), lean=lean)
         network.eval()
         assert network.lean == (lean and family in LEAN)
-        assert network.depth == (1 if placement == "last" and family != "albert" else 0)
+        assert network.depth == (1 if placement == "last" and family not in WHOLE else 0)
         kept = replace(batch, hidden=network.prefix(batch)) if network.depth or network.lean else batch
         for logits in (network.logits(kept), network.logits(batch)):
             assert_close(logits, expected)
@@ -86,6 +90,21 @@ def test_the_same_logits_and_gradients_as_the_plain_model_s(family: str, placeme
             assert found.keys() == wanted.keys()
             for name, gradient in found.items():
                 assert_close(gradient, wanted[name])
+
+
+@pytest.mark.parametrize("family", ["camembert", "xlm-roberta"])
+def test_what_is_a_roberta_by_another_name_is_split_as_one(family: str, tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("roberta"), tmp_path / family))
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": family}))
+    network = split(folder, settings(), lean=False)
+    network.eval()
+    assert (network.classifier.config.model_type, network.depth) == (family, 1)
+    assert_close(network.logits(batch_of(folder)), network.model(**batch_of(folder).inputs()).logits)
+
+
+def test_every_family_that_is_split_is_held_against_transformers() -> None:
+    assert {*KNOWN} == ({*FAMILIES, *RARE} - (WHOLE - {"albert"})) | {"camembert", "xlm-roberta"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -186,7 +205,7 @@ def test_what_is_dropped_before_dora_is_missing_from_the_weights_part_too(family
         assert_close(gradient, wanted[name])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "longformer"])
 def test_dropout_is_on_from_the_first_adapted_layer_upwards_only(family: str, tiny: Tiny) -> None:
     network = split(tiny(family), AdapterSettings(4, 8, 1, (), 0.1, "last"), lean=True)
     network.train(seed=0)

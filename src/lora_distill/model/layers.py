@@ -8,6 +8,13 @@ from transformers import PreTrainedModel
 from lora_distill.config import ALL_LINEAR, ATTENTION
 from lora_distill.errors import UserError
 
+# Those whose layers, one after the other and each told no more than the first, are the whole of the encoder, as tests
+# hold against transformers' own; and whose heads read what `pooling` says. Others pad what comes to the first layer
+# (Longformer, BigBird), or ask a layer's number for its parts (XLM).
+FAMILIES = (
+    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"),
+    *("roberta", "xlm-roberta"),
+)
 # What the families call their attention's query, key and value: BERT, RoBERTa, ELECTRA and ALBERT; DeBERTa;
 # DistilBERT; MPNet; most others; ModernBERT (fused). The first that the encoder's layers hold is taken.
 ATTENTION_PROJECTIONS = (

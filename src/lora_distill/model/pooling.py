@@ -9,12 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lora_distill.errors import UserError
-
-# Their heads read the first token, but for ModernBERT's where its config says the mean.
-FAMILIES = (
-    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"),
-    *("roberta", "xlm-roberta"),
-)
+from lora_distill.model.layers import FAMILIES
 
 
 def check_pools(config: PreTrainedConfig) -> None:
@@ -31,7 +26,7 @@ def check_pools(config: PreTrainedConfig) -> None:
 
 
 def pool(config: PreTrainedConfig, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The pooled vectors, float32 [B, H].
+    """The pooled vectors, float32 [B, H]: the first token's, but for ModernBERT's where its config says the mean.
 
     Args:
         config: of the classifier.

@@ -17,7 +17,7 @@ from torch import nn
 from lora_distill.data.batches import Batch
 from lora_distill.memory import give_back_memory
 from lora_distill.model.dropout import Dropout
-from lora_distill.model.layers import layers_path
+from lora_distill.model.layers import FAMILIES, layers_path
 from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
 from lora_distill.model.packing import Packing
 from lora_distill.model.pooling import last_hidden, pool
@@ -44,7 +44,8 @@ class SplitClassifier:
     Attributes:
         model: with its adapter; its parameters are trained in place.
         dtype: float32 or bfloat16, of activations and matrix products.
-        depth: layers of the prefix; with 0 there is nothing to keep.
+        depth: layers of the prefix; with 0, as where a family is not known to be what its layers are, there is nothing
+            to keep, and all of the model runs each time.
         lean: whether layers are run lean.
     """
 
@@ -53,17 +54,22 @@ class SplitClassifier:
         self.classifier = model.get_base_model()
         self._path = layers_path(self.classifier)
         self._layers: list[nn.Module] = list(self.classifier.get_submodule(self._path))
-        self.depth = self._frozen_depth()
+        self._first_adapted = self._find_first_adapted()
+        self.depth = self._first_adapted if self._can_be_split() else 0
         self._names = find_layer_names(self.classifier) if lean and is_plain_lora(model) else None
         self.lean = self._names is not None
         self._lean_layers: dict[int, LeanLayer] = {}
         self._dropout = Dropout()
 
-    def _frozen_depth(self) -> int:
-        shared = len(self._layers) < self.classifier.config.num_hidden_layers  # ALBERT: the same weights everywhere
-        convolves = getattr(self.classifier.base_model, "conv", None)  # the large DeBERTa: past layers, beside them
-        if shared or convolves:
-            return 0
+    def _can_be_split(self) -> bool:
+        """Whether the layers are all that comes after the embeddings, and each of them comes once."""
+        config = self.classifier.config
+        shared = len(self._layers) < config.num_hidden_layers  # ALBERT: the same weights everywhere
+        encoder = getattr(self.classifier.base_model, "encoder", None)
+        convolves = getattr(encoder, "conv", None) is not None  # the large DeBERTa: beside its first layer
+        return config.model_type in FAMILIES and not shared and not convolves
+
+    def _find_first_adapted(self) -> int:
         trained = [any(p.requires_grad for p in layer.parameters()) for layer in self._layers]
         # A loaded adapter is frozen as a whole, and shows by its modules where it sits.
         adapted = [any("lora_" in name for name, _ in layer.named_parameters()) for layer in self._layers]
@@ -83,7 +89,7 @@ class SplitClassifier:
         """Dropout on, from the first adapted layer upwards, drawn from the seed."""
         torch.manual_seed(seed)
         self.model.eval()
-        for layer in self._layers[self.depth :]:
+        for layer in self._layers[self._first_adapted :]:
             layer.train()
         for name, module in self.classifier.named_children():
             if name != self.classifier.base_model_prefix:
