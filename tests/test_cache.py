@@ -44,6 +44,29 @@ def test_parts_of_one_recipe_are_found_together(cache: Cache) -> None:
     assert [len(entry.array("data")) for entry in cache.find("kind", RECIPE)] == [3, 100]
 
 
+def test_what_is_not_wanted_is_neither_read_nor_kept_from_making_room(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(cache, "a")
+    add(cache, "b", array=ARRAY[:3])
+    for about in cache.folder.glob("*/entry.json"):
+        os.utime(about, (1, 1))
+    monkeypatch.setattr(cache_module, "_READ", set())
+    read, digest = list[Path](), cache_module._sha256
+
+    def see(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(cache_module, "_sha256", see)
+    fresh = Cache(cache.folder, limit=sum(each.size for each in cache.entries()))
+    (found,) = fresh.find("kind", RECIPE, lambda entry: len(entry.array("data")) == 3)
+    assert read == [found.folder / "data.npy"]
+    assert [each.last_used > 1 for each in fresh.entries()] == [False, True]
+    assert fresh.make_room(ARRAY.nbytes) >= ARRAY.nbytes
+    assert [each.folder for each in fresh.entries()] == [found.folder]
+
+
 def entry_of(cache: Cache) -> Path:
     (folder,) = cache.folder.glob("kind-*")
     return folder

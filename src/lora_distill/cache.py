@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,14 +118,23 @@ class Cache:
         entries = [_read(path.parent) for path in sorted(abouts, key=_last_used)]
         return [entry for entry in entries if entry]
 
-    def find(self, kind: str, recipe: Mapping[str, Any]) -> list[Entry]:
-        """The entries that were made by this recipe. They count as used now; damaged ones are removed."""
+    def find(
+        self, kind: str, recipe: Mapping[str, Any], is_wanted: Callable[[Entry], bool] = lambda _: True
+    ) -> list[Entry]:
+        """The entries that were made by this recipe. They count as used now; damaged ones are removed.
+
+        Args:
+            kind: of entry.
+            recipe: all that the arrays depend on.
+            is_wanted: asked of each before it is read whole, and so before it is known to be undamaged; what is not
+                wanted is left as it is, and may be removed to make room.
+        """
         found: list[Entry] = []
         if self._limit == 0:
             return found
         for folder in self.folder.glob(f"{entry_name(kind, recipe)}-*"):
             entry = _read(folder)
-            if entry and self._is_whole(entry):
+            if entry and is_wanted(entry) and self._is_whole(entry):
                 found.append(entry)
         return sorted(found, key=lambda entry: entry.folder.name)
 

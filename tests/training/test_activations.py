@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lora_distill import cache as cache_module
 from lora_distill.cache import Cache
 from lora_distill.data.tokenising import tokenise
 from lora_distill.data.tokens import Tokens
@@ -162,6 +163,32 @@ def test_without_room_for_all_the_shortest_rows_are_kept(
     assert caplog.text == ""
 
 
+def test_other_texts_of_the_same_encoder_are_not_read_and_give_way(
+    tiny: Tiny, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of(tiny("bert"))
+    others = [f"Other texts: {text}" for text in texts(30)]
+    first, second = (tokenise(each, tiny("bert"), 32) for each in (texts(30), others))
+    assert keep(network, first, cache).at_hand
+    (entry,) = cache.entries()
+    monkeypatch.setattr(cache_module, "_READ", set())
+    monkeypatch.setattr(cache_module, "_sha256", lambda path: pytest.fail(f"{path} read"))
+    assert keep(network, second, Cache(cache.folder, entry.size * 3 // 2)).at_hand
+    assert entry.folder not in [each.folder for each in cache.entries()]
+
+
+@pytest.mark.parametrize("damaged", ["keys", "data"])
+def test_an_entry_that_is_damaged_where_its_texts_are_named_is_made_again(
+    damaged: str, tiny: Tiny, cache: Cache
+) -> None:
+    network = network_of(tiny("bert"))
+    tokens = tokenise(texts(5), tiny("bert"), 32)
+    before = hidden_of(keep(network, tokens, cache), [0, 1])
+    (file,) = cache.folder.glob(f"*/{damaged}.npy")
+    file.write_bytes(b"")
+    assert torch.equal(hidden_of(keep(network, tokens, Cache(cache.folder, 10**9)), [0, 1]), before)
+
+
 def test_a_damaged_entry_is_made_again(tiny: Tiny, cache: Cache) -> None:
     network = network_of(tiny("roberta"))
     tokens = tokenise(texts(10), tiny("roberta"), 32)
@@ -174,7 +201,7 @@ def test_a_damaged_entry_is_made_again(tiny: Tiny, cache: Cache) -> None:
 
 
 def test_where_nothing_is_frozen_below_nothing_is_kept(tiny: Tiny, cache: Cache) -> None:
-    for family, layers in (("albert", 1), ("bert", 3)):
+    for family, layers in (("albert", 1), ("bert", 3), ("longformer", 2)):
         network = network_of(tiny(family), layers)
         activations = keep(network, tokenise(texts(5), tiny(family), 32), cache)
         assert activations.at_hand

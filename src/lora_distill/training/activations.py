@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,14 +124,14 @@ def keep_activations(
     keys = chunk_keys(tokens)
     recipes = [dict(recipe) | {"depth": depth} for depth in range(network.depth + 1)]
     with cache.lock(KIND, recipes[network.depth]):
-        entries = cache.find(KIND, recipes[network.depth])
+        entries = cache.find(KIND, recipes[network.depth], _holds(keys))
         kept = _locate(network, tokens, keys, entries)
         _, first = np.unique(keys, return_index=True)
         missing = first[kept.kept_in[first] < 0]
         if missing.size:
             source, start = kept, 0
             for depth in range(network.depth - 1, 0, -1):
-                shallower = _locate(network, tokens, keys, cache.find(KIND, recipes[depth]))
+                shallower = _locate(network, tokens, keys, cache.find(KIND, recipes[depth], _holds(keys[missing])))
                 if (shallower.kept_in[missing] >= 0).all():
                     source, start = shallower, depth
                     break
@@ -150,6 +150,19 @@ def chunk_keys(tokens: Tokens) -> NDArray[np.bytes_]:
             key = hashlib.blake2b(key.digest() + tokens.segments[start:end].tobytes(), digest_size=16)
         keys.append(key.hexdigest())
     return np.array(keys, dtype="S32")
+
+
+def _holds(keys: NDArray[np.bytes_]) -> Callable[[Entry], bool]:
+    """Whether an entry holds any of these chunks: those of other texts may take gigabytes, and need not be read."""
+    wanted = frozenset(keys.tolist())
+
+    def holds(entry: Entry) -> bool:
+        try:
+            return not wanted.isdisjoint(entry.array("keys").tolist())
+        except (OSError, ValueError, EOFError):  # damaged, which the cache finds out when it reads it whole
+            return True
+
+    return holds
 
 
 def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], entries: list[Entry]) -> Activations:
