@@ -68,6 +68,21 @@ def test_the_seed_decides_and_no_draw_repeats(source: Source) -> None:
     assert not torch.equal(first, Dropout(source(2))(x, 0.5))
 
 
+def test_beside_the_processor_bits_are_asked_for_as_every_device_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all numbers of a dtype, from the lowest to the highest, mps gives none: a range is named, and a small one."""
+    draw, asked = torch.Tensor.random_, list[tuple[int, int]]()
+
+    def random_(tensor: torch.Tensor, low: int, high: int, *, generator: torch.Generator) -> torch.Tensor:
+        asked.append((low, high))
+        return draw(tensor, low, high, generator=generator)
+
+    monkeypatch.setattr(torch.Tensor, "random_", random_)
+    words = words_by_torch(0, CPU)(100_000)
+    assert asked == [(-32768, 32768)]
+    assert (words.dtype, words.shape) == (torch.int16, (400_000,))
+    assert (int(words.min()), int(words.max())) == (-32768, 32767)
+
+
 def test_gradients_pass_through_what_is_kept() -> None:
     x = torch.ones(1000, requires_grad=True)
     out = Dropout.of(0, CPU)(x, 0.25)

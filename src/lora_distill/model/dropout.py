@@ -51,7 +51,7 @@ def words_by_torch(seed: int, device: torch.device) -> Words:
     generator = torch.Generator(device).manual_seed(seed)
 
     def words(count: int) -> torch.Tensor:
-        drawn = torch.empty(count, dtype=torch.int64, device=device)
-        return drawn.random_(-(2**63), None, generator=generator).view(torch.int16)  # from 0 it leaves out the sign
+        drawn = torch.empty(4 * count, dtype=torch.int16, device=device)
+        return drawn.random_(-32768, 32768, generator=generator)  # whole words of 64 bits are not to be had on mps
 
     return words
