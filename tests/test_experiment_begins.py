@@ -288,6 +288,30 @@ def test_what_others_use_is_there_until_its_successor_is_whole(tiny: Tiny, rows:
     assert again["teacher"]["test"] == first["teacher"]["test"]
 
 
+def test_one_that_is_trained_again_goes_on_with_that(tiny: Tiny, rows: Path, tmp_path: Path) -> None:
+    """What was there before is finished, and is neither taken for the new nor the end of its checkpoints."""
+    config = config_of(tiny("roberta"), rows, tmp_path, exp_name="run", num_epochs=3)
+    first, begun = run_experiment(config), time.time()
+
+    def stop(line: dict[str, Any]) -> None:
+        if (line["role"], line["event"], line["epoch"]) == ("student", "validation", 3):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.Tracking, "follow", lambda _, _role, training, _keep: training(stop))
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(config, overwrite=True)
+    again = run_experiment(config, resume=True)
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "student: goes on after epoch 2" in log
+    assert log.count("teacher: already trained") == 1
+    assert again["student"]["test"] == first["student"]["test"]
+    for role in ("teacher", "student"):
+        (recipe,) = tmp_path.glob(f".artefacts/{role}-*/recipe.json")
+        assert recipe.stat().st_mtime > begun
+    assert not list(tmp_path.glob(".artefacts/*.unfinished"))
+
+
 def test_a_device_without_room_is_told_in_words(
     tiny: Tiny, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,13 @@ def test_an_artefact_is_named_by_what_made_it_and_finished_only_when_filled(tmp_
     assert not artefact.work.exists()
     assert read_json(artefact.folder / "recipe.json") == {"seed": 0}
     artefact.work.mkdir()
+    finished = (artefact.folder / "recipe.json").stat().st_mtime
+    for seconds, is_left in ((1, True), (-1, False)):  # of a training that began since, and what made this
+        artefact.work.mkdir(exist_ok=True)
+        os.utime(artefact.work, (finished + seconds, finished + seconds))
+        with artefact.lock():
+            assert artefact.work.exists() == is_left
+    artefact.work.mkdir()
     artefact.forget_checkpoints(before=artefact.work.stat().st_mtime)
     assert artefact.work.exists()
     artefact.forget_checkpoints()

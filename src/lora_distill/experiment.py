@@ -81,13 +81,14 @@ def run_experiment(
     started, since = working_seconds(), (since or time.time()) if overwrite else 0.0
     with run_log() as log_into, stages() as spent:
         with stage("prepare"):
-            prepared, begun = prepare_run(config, resume=resume, overwrite=overwrite)
+            prepared, begun = prepare_run(config, resume=resume, overwrite=overwrite, since=since)
         run = RunFolder.of(prepared.config)
         with run.lock(), run.resumable(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
             if run.finished and not overwrite:  # by another process, while this one waited for it
                 run.admit(config, resume=resume, overwrite=False)
                 return run.results()
-            environment = _begin(run, config, prepared, begun, overwrite=overwrite)
+            environment = _begin(run, config, prepared, begun, overwrite=overwrite, since=since)
+            since = environment.get("since", 0.0)  # what trains everything again does so when it goes on, too
             log_into(run.path / LOG)
             what = "goes on" if resume else "begun"
             logger.info("%s: %s; if it is stopped, go on with: %s", run.path, what, run.resume_command())
@@ -107,7 +108,9 @@ def run_experiment(
     return results
 
 
-def prepare_run(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepared, dict[str, Any] | None]:
+def prepare_run(
+    config: Config, *, resume: bool, overwrite: bool, since: float = 0.0
+) -> tuple[Prepared, dict[str, Any] | None]:
     """Check everything before anything is written; of a run that has a folder, also the environment it began in."""
     run = RunFolder.of(config)
     if not config.exp_name:
@@ -115,7 +118,7 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepa
         prepared = prepare(config)
         with lock(Path(config.output_dir) / ARTEFACTS, "names"):  # so that no two processes take one
             prepared = prepared.named(automatic_name(prepared.config))
-            environment = _environment(config, prepared)
+            environment = _environment(config, prepared, since)
             RunFolder.of(prepared.config).begin(prepared.config, environment)
         return prepared, environment
     if run.begun and not (run.finished or resume or overwrite) and run.in_training:
@@ -134,7 +137,13 @@ def prepare_run(config: Config, *, resume: bool, overwrite: bool) -> tuple[Prepa
 
 
 def _begin(
-    run: RunFolder, config: Config, prepared: Prepared, begun: dict[str, Any] | None, *, overwrite: bool
+    run: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    begun: dict[str, Any] | None,
+    *,
+    overwrite: bool,
+    since: float = 0.0,
 ) -> dict[str, Any]:
     """Make the run's folder, or go on in it under the plan that it was begun with; what environment.json says.
 
@@ -150,7 +159,7 @@ def _begin(
     run.admit(config, resume=False, overwrite=overwrite)
     if overwrite:
         run.remove()
-    environment = _environment(config, prepared)
+    environment = _environment(config, prepared, since)
     run.begin(prepared.config, environment)
     return environment
 
@@ -217,11 +226,12 @@ def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
         return run_training(prepared, wanted[role], 0.0, observe, judged=False)
 
 
-def _environment(config: Config, prepared: Prepared) -> dict[str, Any]:
+def _environment(config: Config, prepared: Prepared, since: float) -> dict[str, Any]:
     dataset = prepared.dataset
     return {
         "requested": {"config": config.model_dump(mode="json"), "named": sorted(config.model_fields_set)},
         "plan": prepared.plan.as_dict(),
+        "since": since,
         "fallbacks": prepared.fallbacks,
         **made_with(),
         "data": {

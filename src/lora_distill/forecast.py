@@ -62,7 +62,8 @@ class _Forecast:
         run = RunFolder.of(config)
         since = run.outdated_since
         with warnings_only():
-            prepared, _ = prepare_run(config, resume=run.begun, overwrite=bool(since))
+            prepared, begun = prepare_run(config, resume=run.begun, overwrite=bool(since))
+        since = since or (begun or {}).get("since", 0.0)
         wanted = trainings(prepared)
         own = self._measurements.run(prepared)
         self.disk += own.run_bytes

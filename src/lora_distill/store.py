@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from lora_distill.errors import UserError
 
 logger = logging.getLogger(__name__)
-ARTEFACTS = ".artefacts"
+ARTEFACTS, RECIPE = ".artefacts", "recipe.json"  # an artefact is finished when its recipe is there
 
 
 def fingerprint(value: object) -> str:
@@ -230,18 +230,18 @@ class Artefact:
     @property
     def finished(self) -> bool:
         """Whether everything is there."""
-        return (self.folder / "recipe.json").is_file()
+        return (self.folder / RECIPE).is_file()
 
     def finished_since(self, moment: float) -> bool:
         """Whether everything is there, and was not before that moment, in seconds since the epoch."""
-        return self.finished and (self.folder / "recipe.json").stat().st_mtime >= moment
+        return self.finished and (self.folder / RECIPE).stat().st_mtime >= moment
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold off other processes that want the same artefact."""
         with lock(self.folder.parent, self.key):
-            if self.finished:  # killed after the last rename, before the checkpoints were removed
-                self.forget_checkpoints()
+            if self.finished:  # killed after the last rename, before its checkpoints were removed
+                self.forget_checkpoints(before=(self.folder / RECIPE).stat().st_mtime)
             yield
 
     @contextmanager
@@ -249,7 +249,7 @@ class Artefact:
         """The folder to fill; finished when the block ends without an error, its checkpoints then removed."""
         with whole_folder(self.folder) as folder:
             yield folder
-            write_json(folder / "recipe.json", self.recipe)
+            write_json(folder / RECIPE, self.recipe)
         self.forget_checkpoints()
 
     def forget_checkpoints(self, before: float = math.inf) -> None:
