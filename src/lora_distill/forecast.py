@@ -107,12 +107,13 @@ def _frozen(
     if not costs.activated:
         return 0, 0
     usual, in_fp32 = costs.activated
-    epochs, answered = 0, list(splits)
+    each_epoch, answered = dict[str, int](), list(splits)
     if isinstance(training, RoleTraining):
-        epochs, answered = training.settings.num_epochs, training.answered
+        each_epoch = dict.fromkeys((training.learned_as, "validation"), training.settings.num_epochs)
+        answered = training.answered
     token_layers = 0
     for name, tokens in read_by(training, splits).items():
-        readings = (epochs if name in ("train", "validation") else 0) + (name in answered)
+        readings = each_epoch.get(name, 0) + (name in answered)
         token_layers += forecast.add(prepared.cache, usual, tokens, readings)
     return token_layers, forecast.add(prepared.cache, in_fp32, splits["test"], 1)
 

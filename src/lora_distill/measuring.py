@@ -65,7 +65,7 @@ class Work:
         if isinstance(training, TeacherReading):
             return cls(0, 0, sum(map(len, splits.values())) - tested, tested)
         epochs = training.settings.num_epochs
-        order = Split(training.reads(splits)["train"], training.labels).order(training.settings)
+        order = Split(training.reads(splits)[training.learned_as], training.labels).order(training.settings)
         answered = sum(len(splits[name]) for name in training.answered)
         return cls(order.rows * epochs, len(splits["validation"]) * epochs, answered, tested)
 

@@ -13,13 +13,13 @@ from lora_distill.config import Config, make_config
 from lora_distill.data.types import UNLABELLED
 from lora_distill.experiment import run_experiment, train_role
 from lora_distill.preparation import prepare
-from lora_distill.store import ARTEFACTS, read_json
+from lora_distill.store import ARTEFACTS, read_json, read_jsonl
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import nobody
 from lora_distill.training.outcome import LOGITS
 from lora_distill.training.self_taught import SelfTaughtTeacher
-from lora_distill.trainings import trainings
+from lora_distill.trainings import splits_of, trainings
 from tests.end_to_end.conftest import small_values, write_rows
 
 
@@ -75,8 +75,11 @@ def test_the_second_training_is_like_a_student_s_of_the_first(
     assert first["seed"] == second["seed"] != student["seed"]
 
     teacher = teacher_of(config)
+    rows = {name: len(each) for name, each in prepare(config).dataset.splits().items()}
     for taught, of in ((second, teacher.first), (student, teacher)):
         said = load_file(of.artefact().folder / LOGITS)
+        assert {name: len(each) for name, each in said.items()} == rows
+        assert len(taught["soft_labels"].logits) == len(taught["training"].labels)
         assert (taught["soft_labels"].logits == np.concatenate([said["train"], said["unlabelled"]])).all()
         assert taught["soft_labels"].alpha == config.alpha
     adapter = Path(config.output_dir) / "run" / "teacher" / "adapter_model.safetensors"
@@ -102,8 +105,27 @@ def test_the_first_is_the_teacher_that_would_be_alone(config: Config) -> None:
     assert results["teacher"]["test"] != alone["teacher"]["test"]
 
 
+def history_of(config: Config) -> list[dict[str, Any]]:
+    lines = read_jsonl(Path(config.output_dir) / "run" / "history.jsonl")
+    return [line for line in lines if line["role"] == "teacher"]
+
+
+def test_both_trainings_are_told_and_kept_as_one(config: Config) -> None:
+    teacher, told = teacher_of(config), list[dict[str, Any]]()
+    splits = splits_of(prepare(config), teacher)
+    outcome = teacher.run(splits, observe=told.append)
+    assert told == outcome.history
+    assert [line["member"] for line in told if line["event"] == "validation"] == [1, 1, 2]
+    steps = [line["step"] for line in told]
+    assert steps == sorted(steps)
+    run_experiment(config)
+    assert history_of(config) == told
+
+
 def test_several_teach_one(config: Config) -> None:
     results = run_experiment(config.model_copy(update={"teacher_ensemble": 2}))
+    ends = [line["member"] for line in history_of(config) if line["event"] == "validation"]
+    assert ends == [1, 1, 2, 2, 3]
     assert len(list((Path(config.output_dir) / ARTEFACTS).glob("teacher-*/"))) == 3
     assert "members" not in results["teacher"]
     assert (Path(config.output_dir) / "run" / "teacher" / "adapter_config.json").is_file()

@@ -85,6 +85,11 @@ class RoleTraining:
         return list(LEARNED) if is_taught else ["train"]
 
     @property
+    def learned_as(self) -> str:
+        """By which name `reads` has all of them."""
+        return self.learned[0] if len(self.learned) == 1 else "learned"
+
+    @property
     def answered(self) -> list[str]:
         """Those that it answers in the precision of its training."""
         splits = [name for name in self.dataset.splits() if name != "test"]
@@ -101,9 +106,9 @@ class RoleTraining:
         return np.concatenate([by_split[name] for name in self.learned])
 
     def reads(self, splits: dict[str, Tokens]) -> dict[str, Tokens]:
-        """What is read in the precision of its training: as train all that it is trained on, and what it answers."""
+        """What is read in the precision of its training: what it answers, and as `learned_as` what it is trained on."""
         learned = reduce(Tokens.followed_by, (splits[name] for name in self.learned))
-        return {name: splits[name] for name in self.answered} | {"train": learned}
+        return {name: splits[name] for name in self.answered} | {self.learned_as: learned}
 
     def artefact(self) -> Artefact:
         """Where it lies, by the hash of all that makes it. A control's depends on neither alpha nor temperature."""
@@ -213,7 +218,7 @@ class RoleTraining:
         reading = self._reading
         rows = reading.rows(network, self.reads(splits))
         soft_labels = self._soft_labels(int(model.config.hidden_size), seed)
-        training = Split(rows["train"], self.labels, self._class_weights())
+        training = Split(rows[self.learned_as], self.labels, self._class_weights())
         progress = train(
             network,
             training,
@@ -227,7 +232,9 @@ class RoleTraining:
             observe=observe,
         )
         logits = reading.logits(network, {name: rows[name] for name in self.answered}, splits.get("test"))
-        spared = progress.epoch * sum(rows[name].seconds() for name in ("train", "validation"))
+        if any(len(each) != len(splits[name]) for name, each in logits.items()):
+            raise AssertionError("answers that are not one for each row of their split")
+        spared = progress.epoch * sum(rows[name].seconds() for name in (self.learned_as, "validation"))
         with stage(f"{self.role}: save"), artefact.fill() as folder:
             save_adapter(model.cpu(), self.base, self.dataset.label_names, folder / "adapter")
             save_file(logits, folder / LOGITS)

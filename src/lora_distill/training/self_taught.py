@@ -8,7 +8,7 @@ from lora_distill.store import Artefact
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
 from lora_distill.training.role import RoleTraining
-from lora_distill.training.several import SeveralTeachers
+from lora_distill.training.several import SeveralTeachers, as_of, compose
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,13 @@ class SelfTaughtTeacher:
         Args:
             splits: as the base model's tokenizer reads them; without test they are not judged on it.
             since: what was trained before that moment, in seconds since the epoch, is trained again.
-            observe: of the last training.
+            observe: of the trainings, as if they were one.
         """
-        before = self.first.run(splits, since=since)
-        outcome = self.last.run(splits, since=since, observe=observe)
+        of_first = as_of(1, 0)
+        before = self.first.run(splits, since=since, observe=compose(observe, of_first))
+        of_last = as_of(before.facts.get("members", 1) + 1, before.history[-1]["step"])
+        outcome = self.last.run(splits, since=since, observe=compose(observe, of_last))
+        history = [*map(of_first, before.history), *map(of_last, outcome.history)]
         seconds = {name: before.facts[name] + outcome.facts[name] for name in ("seconds", "spared_seconds")}
         reused, runs = before.reused and outcome.reused, before.runs | outcome.runs
-        return replace(outcome, facts=outcome.facts | seconds, reused=reused, runs=runs)
+        return replace(outcome, history=history, facts=outcome.facts | seconds, reused=reused, runs=runs)

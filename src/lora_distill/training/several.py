@@ -24,6 +24,8 @@ from lora_distill.training.role import RoleTraining
 
 logger = logging.getLogger(__name__)
 
+Retold = Callable[[dict[str, Any]], dict[str, Any]]  # of a line of a history
+
 
 def pooled(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """The logarithm of the mean of several models' probabilities, float32 [N, C].
@@ -131,8 +133,8 @@ class SeveralTeachers:
         history: list[dict[str, Any]] = []
         for number, member in enumerate(self.members, start=1):
             logger.info("teacher %d of %d", number, len(self.members))
-            retold = _as_of(number, history[-1]["step"] if history else 0)
-            watch = _compose(observe, retold)
+            retold = as_of(number, history[-1]["step"] if history else 0)
+            watch = compose(observe, retold)
             outcome = member.training.run(member.reads(splits), since=since, observe=watch)
             history += map(retold, outcome.history)
             outcomes.append(outcome)
@@ -161,12 +163,13 @@ class SeveralTeachers:
         return {name: pooled([each[name] for each in answers]) for name in by_all}
 
 
-def _as_of(number: int, before: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def as_of(number: int, before: int) -> Retold:
     """What makes a line of a history that of one of several, after so many steps of others."""
-    return lambda line: line | {"member": number, "step": line["step"] + before}
+    return lambda line: {**line, "member": line.get("member", number), "step": line["step"] + before}
 
 
-def _compose(observe: Observer, retold: Callable[[dict[str, Any]], dict[str, Any]]) -> Observer:
+def compose(observe: Observer, retold: Retold) -> Observer:
+    """The observer that is told of one of several."""
     return lambda line: observe(retold(line))
 
 
