@@ -9,7 +9,7 @@ from pathlib import Path
 
 KERNELS = "64"  # the products of one batch's shape are about 30
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-GIBI = 2**30
+GIBI, HALF_A_HEAP = 2**30, 32 * 2**20
 
 
 def bound_memory() -> None:
@@ -21,8 +21,8 @@ def bound_memory() -> None:
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     library = _glibc()
-    if library:
-        library.mallopt(M_MMAP_THRESHOLD, GIBI)
+    # An older glibc refuses more than half of a heap. Without either, the other would undo what it does by itself.
+    if library and any(library.mallopt(M_MMAP_THRESHOLD, most) for most in (GIBI, HALF_A_HEAP)):
         library.mallopt(M_TRIM_THRESHOLD, 2 * GIBI - 1)
 
 
