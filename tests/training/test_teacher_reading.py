@@ -80,6 +80,15 @@ def test_a_given_teacher_that_reads_padding_as_text_is_refused(tiny_bert: BaseMo
         reading.check(rows)
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_given_adapter_has_as_many_parameters_as_the_same_that_is_trained(dora: bool, tiny_bert: BaseModel) -> None:
+    whole = load_classifier(tiny_bert, ["a", "b"], seed=0).model
+    total = sum(p.numel() for p in whole.parameters())
+    assert reading_module._total_parameters(whole) == total
+    settings = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], use_dora=dora)
+    assert reading_module._total_parameters(get_peft_model(whole, settings)) == total
+
+
 @pytest.mark.parametrize("odd", [{"trainable_token_indices": [5, 6, 7, 8]}, {"layer_replication": [[1, 2], [0, 2]]}])
 def test_what_changes_the_layers_below_an_adapter_is_not_read_with_the_base_model_s(
     odd: dict[str, Any], tiny_bert: BaseModel, tmp_path: Path

@@ -195,7 +195,13 @@ class TeacherReading:
             write_jsonl(folder / "history.jsonl", [])
             facts = {
                 "trainable_parameters": None,
-                "total_parameters": sum(p.numel() for p in model.parameters()),
+                "total_parameters": _total_parameters(model),
                 "seconds": time.monotonic() - started,
             }
             write_facts(folder, facts, self.config.exp_name)
+
+
+def _total_parameters(model: nn.Module) -> int:
+    """As of a trained role: LoRA, which merges into the others, is not counted, nor the head that PEFT put aside."""
+    beside = ("lora_", "original_module")
+    return sum(p.numel() for name, p in model.named_parameters() if not any(part in name for part in beside))
