@@ -1,5 +1,6 @@
 """Tokens without their padding, and back."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,25 @@ def test_packed_and_padded_again_each_token_is_in_its_place(lengths: list[int]) 
     assert torch.equal(packed, torch.cat([row[:n] for row, n in zip(x.view(*mask.shape, 2), lengths, strict=True)]))
     assert torch.equal(packing.pad(packed)[mask.flatten() == 1], packed)
     assert torch.equal(packed[packing.first], x.view(*mask.shape, 2)[:, 0])
+
+
+def test_to_a_gpu_it_goes_without_being_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From pinned memory, which only what lies in one piece is copied from at once."""
+    pinned, sent = list[torch.Tensor](), list[bool]()
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        assert tensor.is_contiguous()
+        pinned.append(tensor)
+        return tensor
+
+    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool = False) -> torch.Tensor:
+        sent.append(device.type == "cuda" and non_blocking and any(tensor is each for each in pinned))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    Packing(mask_of([3, 1, 2]), torch.device("cuda"))
+    assert sent == [True] * 3
 
 
 @given(LENGTHS)

@@ -8,11 +8,13 @@ import pytest
 import torch
 from peft import PeftModel
 
+from lora_distill.data.batches import to_device
 from lora_distill.errors import UserError
 from lora_distill.model.split import SplitClassifier
 from lora_distill.training import loop
 from lora_distill.training.checkpoint import Progress, load_checkpoint, save_checkpoint, snapshot, trainable
 from lora_distill.training.loop import read_ahead, train
+from lora_distill.training.losses import pooled as pooled_module
 from lora_distill.training.losses.distillation import SOFT_LOSSES
 from lora_distill.training.losses.pooled import PooledMatching
 from lora_distill.training.plan import ExecutionPlan
@@ -94,6 +96,23 @@ def matching_labels(rows: int, weight: float = 1.0, alpha: float = 0.5) -> SoftL
     draw = np.random.default_rng(0)
     logits, vectors = (draw.normal(size=(rows, width)).astype(np.float32) for width in (2, 5))
     return SoftLabels(logits, alpha, 2.0, matching=PooledMatching.of(vectors, weight, width=32, seed=0))
+
+
+def test_what_a_step_needs_goes_to_the_device_without_being_waited_for_and_weights_of_classes_once(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, ...]] = []
+
+    def see(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        sent.append(tuple(tensor.shape))
+        return to_device(tensor, device)
+
+    for module in (loop, pooled_module):
+        monkeypatch.setattr(module, "to_device", see)
+    rows = len(trainer.training.labels)
+    trainer.training = replace(trainer.training, class_weights=torch.ones(2))
+    trainer.run(replace(RECIPE, num_epochs=1, batch_size=rows), soft_labels=matching_labels(rows))
+    assert sent == [(2,), (rows,), (rows, 2), (rows, 5)]
 
 
 @pytest.mark.parametrize("kind", ["plain", "LoRA+", "pooled"])

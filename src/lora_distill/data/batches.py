@@ -39,14 +39,8 @@ class Batch:
     shares: "torch.Tensor | None" = None
 
     def to(self, device: "torch.device") -> "Batch":
-        """The same with its tensors on a device; to a GPU they are copied while that computes."""
-
-        def move(tensor: "torch.Tensor") -> "torch.Tensor":
-            if device.type == "cuda" and tensor.device.type == "cpu":
-                return tensor.pin_memory().to(device, non_blocking=True)
-            return tensor.to(device)
-
-        return self._changed(move)
+        """The same with its tensors on a device."""
+        return self._changed(lambda tensor: to_device(tensor, device))
 
     def repeated(self, times: int) -> "Batch":
         """The same rows, so many times over."""
@@ -73,6 +67,13 @@ class Batch:
 
         with torch.autocast(of_chunks.device.type, enabled=False):
             return self.shares @ of_chunks
+
+
+def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """The same there; to a GPU it is copied while that computes, which is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Batches(Protocol):

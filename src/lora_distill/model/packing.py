@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from lora_distill.data.batches import to_device
+
 
 class Packing:
     """Where the tokens of a padded batch lie: T of the B * L places.
@@ -23,10 +25,10 @@ class Packing:
         is_token = mask.flatten().bool()
         # Padding repeats the token before it: a number that nothing may read is still a number.
         places = is_token.cumsum(0) - 1
-        self.first = places[:: self.length].to(device)
+        self.first = to_device(places[:: self.length], device)
         is_padded = not bool(is_token.all())
-        self._places = places.to(device) if is_padded else None
-        self._tokens = is_token.nonzero()[:, 0].to(device) if is_padded else None
+        self._places = to_device(places, device) if is_padded else None
+        self._tokens = to_device(is_token.nonzero()[:, 0], device) if is_padded else None
 
     def pack(self, x: torch.Tensor) -> torch.Tensor:
         """[B * L, ...] to [T, ...]; backwards padding gets zeros."""

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lora_distill.data.batches import Batch, TrainingOrder
+from lora_distill.data.batches import Batch, TrainingOrder, to_device
 from lora_distill.errors import UserError
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import record, stage, steps
@@ -81,6 +81,8 @@ def train(
         UserError: the loss is no longer a number.
     """
     model, order = _learner(network, soft_labels), training.order(settings)
+    if training.class_weights is not None:
+        training = replace(training, class_weights=to_device(training.class_weights, network.device))
     descent = _Descent.of(model, settings, order.steps)
     # On a processor the thread would take its time from those that compute.
     ahead = plan.device != "cpu" and training.rows.at_hand
@@ -179,18 +181,14 @@ def _batch_loss(
     network: SplitClassifier, batch: Batch, training: Split, settings: TrainingSettings, soft_labels: SoftLabels | None
 ) -> torch.Tensor:
     logits, pooled = network.logits_and_pooled(batch)
-    weights = training.class_weights
-    hard: dict[str, Any] = {
-        "class_weights": None if weights is None else weights.to(logits),
-        "label_smoothing": settings.label_smoothing,
-    }
-    targets = torch.from_numpy(training.labels[batch.rows]).to(logits.device)
+    hard: dict[str, Any] = {"class_weights": training.class_weights, "label_smoothing": settings.label_smoothing}
+    targets = to_device(torch.from_numpy(training.labels[batch.rows]), logits.device)
     if soft_labels is None:
         return distillation_loss(logits, targets, **hard)
     loss = distillation_loss(
         logits,
         targets,
-        torch.from_numpy(soft_labels.logits[batch.rows]).to(logits.device),
+        to_device(torch.from_numpy(soft_labels.logits[batch.rows]), logits.device),
         alpha=soft_labels.alpha,
         temperature=soft_labels.temperature,
         soft_loss=soft_labels.loss,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from lora_distill.data.batches import to_device
 from lora_distill.seeding import derive_seed
 
 
@@ -67,4 +68,5 @@ class PooledMatching:
             pooled: float32 [B, width], the student's.
             rows: int64 [B], which of the training rows these are.
         """
-        return self.weight * pooled_distance(self.projector(pooled), torch.from_numpy(self.vectors[rows]).to(pooled))
+        wanted = to_device(torch.from_numpy(self.vectors[rows]), pooled.device)
+        return self.weight * pooled_distance(self.projector(pooled), wanted)
