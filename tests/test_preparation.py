@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,18 @@ def test_max_length_adapts_too_and_is_refused_where_it_was_named(
     assert prepared.tokenised(near_sighted, "x", ("train",))["train"].lengths.max() <= 20
     with pytest.raises(UserError, match=r"--max_length 21: .* reads 20 tokens at most\. Ask for at most 20"):
         prepare(config_of(near_sighted, rows, max_length=21, **layers))
+
+
+def test_a_default_that_became_less_for_the_teacher_becomes_still_less_for_the_student(
+    near_sighted: Path, tiny: Tiny, rows: Path, tmp_path: Path
+) -> None:
+    teacher = Path(shutil.copytree(tiny("bert"), tmp_path / "teacher"))
+    config = json.loads((teacher / "tokenizer_config.json").read_text())
+    (teacher / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 40}))
+    settings = {"student_base_model": str(near_sighted), "teacher_target_layers": 3, "student_target_layers": 3}
+    assert prepare(config_of(teacher, rows, **settings)).config.max_length == 20
+    with pytest.raises(UserError, match=r"--max_length 39: .* reads 20 tokens at most"):
+        prepare(config_of(teacher, rows, max_length=39, **settings))
 
 
 def test_albert_s_one_set_of_weights_is_spoken_of(tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 """Everything that can be wrong is found here, before the first step and before anything is written."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +137,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
     if config.unlabelled:
         reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"
-        config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason)
+        config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason, config.model_fields_set)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
     teacher, answers = open_given_teacher(config, dataset, begun), open_answers(config, dataset, begun)
     if answers:
@@ -240,14 +240,17 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
 
 def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Dataset) -> Config:
     """Adapt defaults to small models, refuse what was named and does not fit, and hold the student to its budget."""
+    named = config.model_fields_set  # not what becomes less here, which the next model may need still less of
     if config.teacher_checkpoint or config.teacher_predictions:
         bases = {"student": bases["student"]}
     wholes = {base: _outline(base, dataset.label_names) for base in dict.fromkeys(bases.values())}
     for role, base in bases.items():
         config, classifier, cut = _cut_outline(config, role, base, wholes[base])
         layers, tokens = count_layers(classifier.model), most_tokens(base.folder)
-        config = _cap(config, f"{role}_target_layers", layers, f"{base.name} has {counted(layers, 'layer')}{cut}")
-        config = _cap(config, "max_length", tokens, f"{base.name} reads {counted(tokens, 'token')} at most")
+        config = _cap(
+            config, f"{role}_target_layers", layers, f"{base.name} has {counted(layers, 'layer')}{cut}", named
+        )
+        config = _cap(config, "max_length", tokens, f"{base.name} reads {counted(tokens, 'token')} at most", named)
         if config.pooled_weight:
             check_pools(classifier.model.config)
         adapted = attach_adapter(classifier, AdapterSettings.of(config, role), seed=0)
@@ -275,15 +278,15 @@ def _cut_outline(config: Config, role: Role, base: BaseModel, whole: Classifier)
     if not cut.depth:
         return config, outline(whole), ""
     layers = int(whole.model.config.num_hidden_layers)
-    config = _cap(config, cut.setting, layers, f"{base.name} has {counted(layers, 'layer')}")
+    config = _cap(config, cut.setting, layers, f"{base.name} has {counted(layers, 'layer')}", {cut.setting})
     return config, outline(whole, cut_config(whole.model.config, cut)), f" with --{cut.setting} {cut.depth}"
 
 
-def _cap(config: Config, name: str, most: int, reason: str) -> Config:
+def _cap(config: Config, name: str, most: int, reason: str, named: Set[str]) -> Config:
     asked = getattr(config, name)
     if asked <= most:
         return config
-    if name in config.model_fields_set:
+    if name in named:
         raise UserError(f"--{name} {asked}: {reason}. Ask for at most {most}.")
     logger.warning("%s, so the default %s of %d becomes %d", reason, name, asked, most, extra=ONCE)
     return config.model_copy(update={name: most})
