@@ -43,6 +43,12 @@ def test_it_leaves_out_what_would_have_nothing_to_act_on(preset: str, settings: 
     )
 
 
+@pytest.mark.parametrize("said", [False, "false", "no", 0, True, "true"])
+def test_what_is_the_control_s_is_left_out_where_there_is_none_however_that_is_said(said: object) -> None:
+    config = make_config({"preset": "few_labels", "unlabelled": "texts", "no_control": said}, {})
+    assert config.control_num_epochs == (None if config.no_control else PRESETS["few_labels"]["control_num_epochs"])
+
+
 @given(st.sampled_from(list(PRESETS)), st.sampled_from(SOURCES))
 def test_what_a_run_stores_gives_the_same_again(preset: str, settings: dict[str, Any]) -> None:
     config = Config(preset=preset, **settings)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 Preset = Literal["small_student", "few_labels"]
 
 # MiniLM's: 665,092 of a million parameters with a head of four classes, at a learning rate that suits its width.
@@ -35,6 +37,14 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
         encoder = preset.pop("student_base_model", None)
         preset = {each: value for each, value in preset.items() if not each.startswith("teacher_")}
         preset |= {"base_model": encoder} if encoder else {}
-    if values.get("no_control"):
+    if _is_true(values.get("no_control")):
         preset = {each: value for each, value in preset.items() if not each.startswith("control_")}
     return preset | dict(values)
+
+
+def _is_true(value: object) -> bool:
+    """What is read of it, "false" of a quoted false; what is neither is refused where it is validated."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False
