@@ -174,6 +174,17 @@ def test_overwriting_that_was_stopped_goes_on_without_being_asked_for_again(
     assert set(asked.values()) == {0.0}
 
 
+def test_answers_that_have_changed_are_found_from_home_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "answers.csv").write_text("other answers")
+    settings = {"dataset": "bbc_news", "teacher_predictions": "~/answers.csv"}
+    config = make_config({**settings, "output_dir": str(tmp_path / "out"), "exp_name": "s-one"}, {})
+    finish(config, answers={"revision": "1"})
+    monkeypatch.setattr(running, "has_changed", lambda _: False)
+    (told,) = run(Suite("s", {"one": config}, {})).failures.values()
+    assert told.startswith("~/answers.csv: has changed since")
+
+
 def test_what_finished_runs_share_is_read_once_to_see_whether_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,8 +214,8 @@ def _check_unchanged(run: RunFolder) -> None:
             if now["revision"] != trained_on["revision"]:
                 raise changed_since(run.path, name)
     answers = config.teacher_predictions
-    if answers and Path(answers).exists():
-        digest = hashlib.sha256(read_bytes(Path(answers))).hexdigest()
+    if answers and (file := Path(answers).expanduser()).exists():
+        digest = hashlib.sha256(read_bytes(file)).hexdigest()
         if digest != environment["answers"]["revision"]:
             raise changed_since(run.path, answers)
     teacher = environment["given_teacher"]

@@ -75,6 +75,12 @@ def test_probabilities_are_found_by_text_and_by_label(suffix: str, tmp_path: Pat
     assert len(found.revision) == 64
 
 
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "answers.csv", GOOD)
+    assert read(Path("~/answers.csv")).logits.keys() >= {"train", "unlabelled"}
+
+
 def test_logits_stay_as_they_are(tmp_path: Path) -> None:
     columns: dict[str, list[Any]] = {
         "text": TEXTS,

@@ -82,7 +82,7 @@ def read_answers(
     names = dataset.label_names
     if unknown := [name for name in label_map.values() if name not in names]:
         raise UserError(f"--teacher_label_map: {listing(unknown)} is no label of the data. Those are {listing(names)}.")
-    raw = read_raw(Path(location), None)
+    raw = read_raw(Path(location).expanduser(), None)
     texts = _texts(location, raw, Columns(text_column, None, text_pair_column))
     if columns := _class_columns(location, raw, names, label_map):
         kind, logits = _numbers_to_logits(location, raw, *columns)
