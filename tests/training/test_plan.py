@@ -1,5 +1,7 @@
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,9 +58,19 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_plan("cuda", "fp32")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    current = ["cuda:0"]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: current[-1] == "cuda:1")
+
+    @contextmanager
+    def device(name: str) -> Iterator[None]:
+        current.append(name)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
     assert choose_plan("auto", "fp32").device == "cuda"
     assert choose_plan("cuda:1", "fp32").device == "cuda:1"
+    assert [choose_plan(f"cuda:{index}", "auto").precision for index in (0, 1)] == ["fp32", "bf16"]
     with pytest.raises(UserError, match="cuda:2"):
         choose_plan("cuda:2", "fp32")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

@@ -99,7 +99,8 @@ def _choose_device(asked: str) -> str:
 
 def _has_bf16(device: str) -> bool:
     if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # it asks of the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return False
 
 
