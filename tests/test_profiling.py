@@ -1,9 +1,12 @@
 """Where the time goes is counted by stage and, of some steps, by operator; and costs nothing where nobody asks."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.autograd import DeviceType
 
-from lora_distill.profiling import FIRST_STEP, STEPS, profiled, record, stage, stages, steps
+from lora_distill.profiling import FIRST_STEP, STEPS, _busiest, profiled, record, stage, stages, steps
 from lora_distill.reporting.tables import profile_tables
 from tests.reporting.test_tables import render
 
@@ -48,6 +51,25 @@ def test_some_steps_of_each_role_are_watched_once_and_none_is_lost() -> None:
         if found:
             assert found["aten::mm"]["calls"] == 1
             assert sum(each["share"] for each in first) <= 1.0001
+
+
+def test_where_a_gpu_computes_its_time_counts_and_not_that_of_whoever_waits_for_it() -> None:
+    def event(key: str, on: DeviceType, cpu: float, device: float) -> SimpleNamespace:
+        times = {"self_cpu_time_total": cpu, "self_device_time_total": device}
+        return SimpleNamespace(key=key, device_type=on, count=2, **times)
+
+    events = [
+        event("aten::item", DeviceType.CPU, 9e6, 0.0),
+        event("aten::mm", DeviceType.CPU, 1e6, 6e6),
+        event("aten::add", DeviceType.CPU, 1e6, 2e6),
+        event("a kernel of mm's", DeviceType.CUDA, 0.0, 6e6),
+    ]
+    found = _busiest(SimpleNamespace(key_averages=lambda: events), 2)
+    assert [(each["name"], each["seconds"], each["share"]) for each in found] == [
+        ("aten::mm", 3.0, 0.75),
+        ("aten::add", 1.0, 0.25),
+        ("aten::item", 0.0, 0.0),
+    ]
 
 
 def test_without_anybody_asking_nothing_is_kept() -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import Any, TypeVar
 
 PROFILE = "profile.json"
@@ -30,7 +31,7 @@ def profiled() -> Iterator[dict[str, Any]]:
     """Measure what runs inside; yields what profile.json will hold.
 
     `stages`: seconds by name, `total` among them. `operators`: by role, those that took most of a few training steps:
-    name, calls a step, seconds a step in the operator itself, and their share.
+    name, calls a step, seconds a step in the operator itself, on a GPU where that computes, and their share.
     """
     with stages() as clock:
         profile: dict[str, Any] = {"stages": clock, "operators": {}}
@@ -86,14 +87,19 @@ def steps(batches: Iterable[T], role: str) -> Iterator[T]:
 
 
 def _busiest(watched: Any, count: int) -> list[dict[str, Any]]:  # noqa: ANN401 - torch gives its profiler no types
-    events = sorted(watched.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    total = sum(event.self_cpu_time_total for event in events)
+    from torch.autograd import DeviceType
+
+    # What a GPU ran is an event of its own, too, whose time that of the operator holds.
+    events = [event for event in watched.key_averages() if event.device_type == DeviceType.CPU]
+    on_device = any(event.self_device_time_total for event in events)
+    time_of = attrgetter("self_device_time_total" if on_device else "self_cpu_time_total")
+    total = sum(map(time_of, events))
     return [
         {
             "name": event.key,
             "calls": event.count / count,
-            "seconds": event.self_cpu_time_total / count / 1e6,
-            "share": event.self_cpu_time_total / total,
+            "seconds": time_of(event) / count / 1e6,
+            "share": time_of(event) / total,
         }
-        for event in events[:25]
+        for event in sorted(events, key=time_of, reverse=True)[:25]
     ]
