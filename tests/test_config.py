@@ -55,6 +55,7 @@ def test_strings_from_flags_become_what_the_setting_holds() -> None:
         ("temperature", "-1"),
         ("temperature", "nan"),
         ("temperature", "inf"),
+        ("temperature", "1e200"),
         ("learning_rate", "0"),
         ("learning_rate", "fast"),
         ("batch_size", "0"),

@@ -182,7 +182,7 @@ class Config(BaseModel):
     )
 
     alpha: Share = Field(0.5, description="weight of the soft loss; 1 - alpha is the hard loss's")
-    temperature: PositiveFloat = Field(2.0, description="temperature of teacher and student in the soft loss")
+    temperature: PositiveFloat = Field(2.0, le=1000, description="temperature of teacher and student in the soft loss")
     soft_loss: Literal["kl", "mse"] = Field(
         "kl", description="how a student is held to its teacher: by divergence, or by its logits, without temperature"
     )
