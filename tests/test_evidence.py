@@ -116,22 +116,28 @@ def test_p_values_are_corrected_for_all_that_is_asked(tmp_path: Path) -> None:
 
 
 def test_what_a_seed_does_not_draw_is_named(tmp_path: Path) -> None:
-    suite = suite_in(tmp_path, 2, "given", "carved", "older")
+    suite = suite_in(tmp_path, 2, "given", "carved", "older", "unlabelled")
     finish(suite, {"teacher": 0.9, "student": 0.9})
-    for name, drawn in {"given": [], "carved": ["train", "validation"]}.items():
+    drawn_from_texts = {"unlabelled": ["train", "unlabelled"]}
+    for name, drawn in ({"given": [], "carved": ["train", "validation"]} | drawn_from_texts).items():
         for config in suite.only(name).runs.values():
             results = RunFolder.of(config).results()
             results["data"]["drawn_by_seed"] = drawn
             if name == "carved":
                 results["teacher"]["checkpoint"] = "given"
+            if name == "unlabelled":
+                results["data"]["unlabelled_rows"] = 7
             write_json(RunFolder.of(config).path / METRICS, results)
     written = as_json(gather(suite.groups()))["experiments"]
     own = ["the student's first weights", "the order of the rows", "dropout"]
     splits = ["the training texts", "the validation split"]
+    texts = "the texts without labels"
     assert written["given"]["seed_draws"] == ["the teacher", *own]
     assert written["given"]["seed_keeps"] == splits
     assert written["carved"]["seed_draws"] == [*splits, *own]
     assert written["carved"]["seed_keeps"] == ["the teacher"]
+    assert written["unlabelled"]["seed_draws"] == [splits[0], texts, "the teacher", *own]
+    assert written["unlabelled"]["seed_keeps"] == [splits[1]]
     assert written["older"]["seed_draws"] == ["the teacher", *own]
     assert written["older"]["seed_keeps"] == []  # what a run does not say is neither
 

@@ -133,6 +133,26 @@ def test_the_splits_that_a_seed_draws_are_those_that_another_changes(
     assert drawn_by_seed(one) == changed
 
 
+@pytest.mark.parametrize("own_validation", [False, True])
+@pytest.mark.parametrize("fewer", [{}, {"labels_per_class": 10}])
+@pytest.mark.parametrize("same", [False, True])
+def test_texts_without_labels_are_drawn_where_those_with_labels_are_drawn_from_them(
+    tmp_path: Path, own_validation: bool, fewer: dict[str, int], same: bool
+) -> None:
+    for split in ("train", "test", "others", *(["validation"] if own_validation else [])):
+        lines = (f"{split} {row},{'ab'[row % 2]}" for row in range(400))
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
+    (tmp_path / "others.csv").rename(others := tmp_path.with_name(f"{tmp_path.name}-others.csv"))
+    lines = (tmp_path / "train.csv").read_text() if same else ""
+    others.write_text(others.read_text() + lines.replace("text,label", ""))
+    columns = {"text_column": "text", "label_column": "label", "validation_fraction": 0.1, "test_fraction": 0.2}
+    settings: dict[str, Any] = {**columns, **fewer, "unlabelled": str(others)}
+    one, other = (load_dataset(str(tmp_path), seed=seed, **settings) for seed in (0, 1))
+    changed = [name for name, rows in one.splits().items() if list(rows.texts) != list(other.splits()[name].texts)]
+    assert ("unlabelled" in changed) == (same and bool(fewer))
+    assert drawn_by_seed(one) == changed
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_what_was_trained_for_validation_only_is_judged_when_an_experiment_asks(
     given: bool, done: tuple[Path, dict[str, Any]], tiny: Tiny, rows: Path, tmp_path: Path

@@ -183,6 +183,8 @@ def _drawn_by_seed(results: dict[str, Any], lora_dropout: float) -> dict[str, bo
     """Whether another seed changes it; nothing of the splits where a run of an earlier version does not say it."""
     drawn = results["data"].get("drawn_by_seed")
     splits = {} if drawn is None else {"the training texts": "train", "the validation split": "validation"}
+    if splits and "unlabelled_rows" in results["data"]:
+        splits["the texts without labels"] = "unlabelled"
     return {
         **{what: split in drawn for what, split in splits.items()},
         "the teacher": "teacher" in results and not {"checkpoint", "file"} & results["teacher"].keys(),

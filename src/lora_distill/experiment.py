@@ -290,9 +290,10 @@ def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str
 
 def drawn_by_seed(dataset: Dataset) -> list[str]:
     """The splits of which another seed gives other rows."""
-    if "validation" in dataset.carved:  # what it takes, train lacks
-        return ["train", "validation"]
-    return ["train"] if dataset.is_sample else []
+    is_carved = "validation" in dataset.carved  # what it takes, train lacks
+    drawn = {"train": is_carved or dataset.is_sample, "validation": is_carved}
+    drawn["unlabelled"] = dataset.unlabelled_is_sample
+    return [split for split, is_drawn in drawn.items() if is_drawn]
 
 
 def save(run: RunFolder, prepared: Prepared, outcomes: dict[Role, Outcome], results: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from lora_distill.data.splits import (
     limit_train,
     limit_validation,
     require_rows,
+    stand_in,
 )
 from lora_distill.data.tables import Table
 from lora_distill.data.types import JUDGED, UNLABELLED, Dataset, Rows, Text
@@ -78,17 +79,19 @@ def load_dataset(
         if "validation" in carved:
             notes += _carve_validation(splits, validation_fraction, seed)
         notes += _drop_shared(splits, label_names, where)
+    drawn_from = [splits[split] for split in ("train", *carved) if split != "test"]
     available = len(splits["train"])
     notes += _limit(splits, max_train_rows, labels_per_class, seed, label_names)
     is_sample = len(splits["train"]) < available
     if "validation" in carved and is_sample:
         notes += _limit_validation(splits, validation_fraction, seed)
     notes += _describe_repeats(splits["train"])
-    unlabelled_source = None
+    unlabelled_source, unlabelled_is_sample = None, False
     if unlabelled is not None:
         with about("unlabelled"):
-            unlabelled_source, found = _add_unlabelled(splits, unlabelled, columns._replace(label=None))
+            unlabelled_source, texts, found = _add_unlabelled(splits, unlabelled, columns._replace(label=None))
         notes += found
+        unlabelled_is_sample = is_sample and bool(stand_in(texts, *drawn_from).any())
     return Dataset(
         name=name,
         train=splits["train"],
@@ -102,6 +105,7 @@ def load_dataset(
         unlabelled_source=unlabelled_source,
         carved=carved,
         is_sample=is_sample,
+        unlabelled_is_sample=unlabelled_is_sample,
     )
 
 
@@ -245,8 +249,10 @@ def _limit_validation(splits: dict[str, Rows], fraction: float, seed: int) -> li
     ]
 
 
-def _add_unlabelled(splits: dict[str, Rows], name: str, columns: Columns) -> tuple[dict[str, str], list[str]]:
-    """Texts without labels that stand in no other split; their origin, and what was left out."""
+def _add_unlabelled(
+    splits: dict[str, Rows], name: str, columns: Columns
+) -> tuple[dict[str, str], Sequence[Text], list[str]]:
+    """Texts without labels that stand in no other split; their origin, all that there were, and what was left out."""
     source = once(("source", name, *columns), lambda: open_source(name, columns))
     texts = source.train().texts
     rows = Rows(np.arange(len(texts), dtype=np.int64), texts, np.full(len(texts), UNLABELLED, dtype=np.int64))
@@ -264,7 +270,7 @@ def _add_unlabelled(splits: dict[str, Rows], name: str, columns: Columns) -> tup
         if number
     ]
     splits["unlabelled"] = rows
-    return source.origin, notes
+    return source.origin, texts, notes
 
 
 def _describe_repeats(train: Rows) -> list[str]:

@@ -78,6 +78,8 @@ class Dataset:
         notes: sentences on what was done to the rows.
         carved: splits that the source lacked, drawn from its train.
         is_sample: whether train lacks rows that there were, for the seed drew which are kept.
+        unlabelled_is_sample: whether of the texts without labels some also stand among those rows, so that the seed
+            decides which are left out.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Dataset:
     unlabelled_source: dict[str, str] | None = None
     carved: tuple[str, ...] = ()
     is_sample: bool = False
+    unlabelled_is_sample: bool = False
 
     def splits(self) -> dict[str, Rows]:
         """The rows of each split that there is, by its name."""
