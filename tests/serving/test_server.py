@@ -4,9 +4,10 @@ import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import httpx
@@ -183,6 +184,86 @@ def test_a_body_that_goes_on_after_its_answer_keeps_no_connection(monkeypatch: p
         for each in opened.values():
             with closing(each):
                 assert all(iter(lambda: each.recv(4096), b""))  # noqa: B023 - read at once
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system take little of an answer off the server's hands."""
+
+    def listen_narrowly(host: str, port: int) -> socket.socket:
+        listener = listen(host, port)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**12)
+        return listener
+
+    monkeypatch.setattr("tests.serving.fake.listen", listen_narrowly)
+    monkeypatch.setattr("lora_distill.serving.server.IDLE_SECONDS", 1)
+
+
+def connect_narrowly(url: str, request: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    opened = socket.socket()
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+    opened.settimeout(30)
+    opened.connect((host, int(port)))
+    opened.sendall(request.encode())
+    return opened
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("size", [50_000, 5_000_000])  # less than what makes uvicorn wait, and more
+def test_an_answer_that_nobody_reads_keeps_no_connection(size: int) -> None:
+    settings = ServeSettings()
+    with served(create_app(FakeClassifier(), settings, card="a" * size), settings) as url, ExitStack() as opened:
+        waiting = []
+        for path, most in (("/v1/model", size), ("/swagger/swagger-ui-bundle.js", 1_500_000)):
+            for more in ("", "Connection: close\r\n"):
+                client = connect_narrowly(url, f"GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n")
+                waiting.append((opened.enter_context(closing(client)), most))
+        time.sleep(4)  # twice a second, and as much for a slow machine
+        for each, most in waiting:
+            found = 0
+            with suppress(ConnectionResetError):
+                while part := each.recv(2**20):
+                    found += len(part)
+            assert found < most
+
+
+@pytest.mark.usefixtures("narrow")
+def test_an_answer_that_is_read_slowly_is_read_to_its_end() -> None:
+    settings, size, found = ServeSettings(), 1_000_000, 0
+    asked = "GET /v1/model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with (
+        served(create_app(FakeClassifier(), settings, card="a" * size), settings) as url,
+        closing(connect_narrowly(url, asked)) as opened,
+    ):
+        began = time.monotonic()
+        while part := opened.recv(2**12):
+            found += len(part)
+            time.sleep(0.01)
+        assert time.monotonic() - began > 2
+    assert found > size
+
+
+def test_a_connection_too_many_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_distill.serving.server.OTHER_CONNECTIONS", 1)
+    settings = ServeSettings(max_queue=1, max_texts=1, max_batch=1)
+    asked = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    with served(create_app(FakeClassifier(), settings), settings) as url, ExitStack() as opened:
+        first, *others = [opened.enter_context(closing(connect(url, asked))) for _ in range(3)]
+        for each in (first, *others):
+            assert each.recv(4096).startswith(b"HTTP/1.1 200 ")
+        with closing(connect(url, "")) as late, suppress(ConnectionResetError):
+            assert late.recv(4096) == b""
+        first.sendall(asked.encode())
+        assert first.recv(4096).startswith(b"HTTP/1.1 200 ")
+        others[0].close()
+        until(lambda: was_answered(url, asked))
+
+
+def was_answered(url: str, asked: str) -> bool:
+    with suppress(ConnectionError), closing(connect(url, asked)) as opened:
+        return opened.recv(4096).startswith(b"HTTP/1.1 200 ")
+    return False
 
 
 @pytest.mark.parametrize("header", ["a", "a: b\r\n"])

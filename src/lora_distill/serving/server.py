@@ -23,9 +23,10 @@ logger = logging.getLogger(__name__)
 
 KEY = "LORA_DISTILL_KEY"  # environment variable
 CARDS = ("README.md", "student/README.md")  # of an exported folder, of a run
-IDLE_SECONDS = 15  # that a connection is kept without a request's head
+IDLE_SECONDS = 15  # that a connection is kept without a request's head, or with an answer that is not read
+LEAST_READ = 2**14  # bytes of an answer that count as reading, in those seconds
 MOST_HEAD = 2**16  # bytes of a request's head
-OTHER_CONNECTIONS = 384  # than those whose texts wait or are computed; by default less than 1,024 files in all
+OTHER_CONNECTIONS = 384  # than those whose texts wait or are computed; what is over is dropped, before 1,024 files
 BACKLOG = 1000  # connections that wait to be accepted
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -138,15 +139,22 @@ class Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """Drops a connection whose next request's head does not come, does not end, or is too long.
 
-    Nor does a body that goes on after its answer keep a connection: it counts as time without a head.
+    Nor does a body that goes on after its answer keep a connection: it counts as time without a head. Nor does an
+    answer that is not read, which nobody but the client could end. A connection too many is dropped as it comes;
+    uvicorn itself would keep it, and answer its requests in a form that is not ours and that nobody counts.
     """
 
     _head: asyncio.TimerHandle | None = None
     _outside = 0  # bytes since the last head or part of a body: of a head, a chunk's size or a trailer
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._expect_head()
+        most, self.limit_concurrency = self.limit_concurrency, None
+        if most and len(self.connections) > most:
+            transport.abort()
+        else:
+            self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         self._outside += len(data)
@@ -172,8 +180,24 @@ class _Protocol(HttpToolsProtocol):
         if self.cycle.response_complete:  # else another request came meanwhile
             self._expect_head()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._expect_no_reading()
+        if self.transport.is_closing():  # the rest must be read too
+            self._expect_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()  # closes it, once all is read
+        if not self._reading:
+            self._expect_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_no_head()
+        self._expect_no_reading()
         super().connection_lost(exc)
 
     def _expect_head(self) -> None:
@@ -184,3 +208,18 @@ class _Protocol(HttpToolsProtocol):
         if self._head:
             self._head.cancel()
             self._head = None
+
+    def _expect_reading(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self.timeout_keep_alive, self._check_reading, unread)
+
+    def _check_reading(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() > unread - LEAST_READ:
+            self.transport.abort()
+        else:
+            self._expect_reading()
+
+    def _expect_no_reading(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            self._reading = None
