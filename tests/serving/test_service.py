@@ -2,13 +2,19 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import TypeAdapter, ValidationError
 
 from lora_distill.data.types import Text
+from lora_distill.errors import UserError
+from lora_distill.serving.app import create_app
+from lora_distill.serving.schemas import Asked, AskedPairs, HubPairsRequest, HubRequest
+from lora_distill.serving.settings import ServeSettings
 from tests.serving.conftest import Client
 from tests.serving.fake import LABELS, POISON, FakeClassifier, label_of, logits_of, until
 
@@ -94,6 +100,37 @@ def test_what_is_wrong_with_a_request_is_said(client: Client, asked: object, rea
         "/v1/classify", content=body, headers={"Content-Type": "application/json"}
     )
     assert (answered.status_code, answered.json()) == (422, {"error": reason})
+
+
+MANY = 10_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        (Asked, {"texts": [0] * MANY}),
+        (Asked, {"text": "a"} | {str(number): 0 for number in range(MANY)}),
+        (AskedPairs, {"texts": [0] * MANY}),
+        (AskedPairs, {"texts": [{str(number): 0 for number in range(MANY)}]}),
+        (AskedPairs, {"texts": [{}] * MANY}),
+        (HubRequest, {"inputs": [0] * MANY}),
+        (HubPairsRequest, {"inputs": [0] * MANY}),
+        (HubPairsRequest, {"inputs": [{}] * MANY}),
+    ],
+)
+def test_of_many_faults_few_are_looked_for(kind: Any, asked: object) -> None:  # noqa: ANN401 - what pydantic reads
+    with pytest.raises(ValidationError) as error:
+        TypeAdapter(kind).validate_python(asked)
+    assert error.value.error_count() <= 3
+
+
+def test_of_several_faults_three_are_said(client: Client) -> None:
+    answered = client().post("/v1/classify", json={"text": 0, "top_k": "a", "b": 0, "c": 0})
+    assert answered.json()["error"].split("; ") == [
+        "body.text: Input should be a valid string",
+        "body.top_k: Input should be a valid integer",
+        "body.b: Extra inputs are not permitted",
+    ]
 
 
 def test_of_the_hub_s_requests_too(client: Client) -> None:
@@ -196,6 +233,13 @@ def test_a_full_queue_is_a_429_and_none_of_the_accepted_is_lost(client: Client, 
     assert ask(opened, "later") == (200, None, "")
 
 
+def test_a_queue_has_room_for_a_request() -> None:
+    told = "--max_queue 8: a request may hold more texts than may wait, --max_texts 256.\nGive a --max_texts of 8 "
+    with pytest.raises(UserError, match=told):
+        ServeSettings(max_queue=8)
+    assert ServeSettings(max_queue=8, max_texts=8)
+
+
 def test_too_late_an_answer_is_a_503(client: Client, classifier: FakeClassifier) -> None:
     opened = client(timeout=0.05)
     classifier.go.clear()
@@ -217,13 +261,10 @@ def test_health_and_readiness(client: Client, classifier: FakeClassifier) -> Non
 
 
 def test_not_ready_before_the_worker_runs_and_after_it_ended(classifier: FakeClassifier) -> None:
-    from lora_distill.serving.app import create_app
-    from lora_distill.serving.settings import ServeSettings
-
     app = create_app(classifier, ServeSettings())
-    idle = TestClient(app)  # which does not start what the application starts
+    idle = TestClient(app, "http://localhost")  # which does not start what the application starts
     assert idle.get("/readyz").status_code == 503
-    with TestClient(app) as opened:
+    with TestClient(app, "http://localhost") as opened:
         assert opened.get("/readyz").status_code == 200
     assert (idle.get("/readyz").status_code, idle.get("/readyz").json()) == (503, {"status": "not ready"})
     assert ask(idle, "a") == (503, "1", "The server is stopping.")

@@ -19,7 +19,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "lora_distill_request_seconds",
-            "From a request's first line to the end of its answer.",
+            "From the end of a request's head to the end of its answer.",
             ["path"],
             buckets=SECONDS,
             registry=self._registry,

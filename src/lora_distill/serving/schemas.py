@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 def _of_characters(text: str) -> str:
@@ -26,6 +26,15 @@ TopK = Annotated[
 class _Asked(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_unknown_key(cls, given: object) -> object:
+        """Without the other unknown ones: a small body can hold so many that their faults fill the memory."""
+        if not isinstance(given, dict):
+            return given
+        unknown = [key for key in given if key not in cls.model_fields]
+        return {key: value for key, value in given.items() if key in cls.model_fields or key == unknown[0]}
+
 
 class OneText(_Asked):
     """A text to classify."""
@@ -37,7 +46,7 @@ class OneText(_Asked):
 class ManyTexts(_Asked):
     """Texts to classify."""
 
-    texts: list[Text]
+    texts: Annotated[list[Text], Field(fail_fast=True)]
     top_k: TopK | None = None
 
 
@@ -63,7 +72,7 @@ class OnePair(Pair):
 class ManyPairs(_Asked):
     """Pairs to classify."""
 
-    texts: list[Annotated[Pair, BeforeValidator(_of_two)]]
+    texts: Annotated[list[Annotated[Pair, BeforeValidator(_of_two)]], Field(fail_fast=True)]
     top_k: TopK | None = None
 
 
@@ -147,7 +156,7 @@ class HubParameters(_FromHub):
 class HubRequest(_FromHub):
     """A request of Hugging Face's text-classification task."""
 
-    inputs: Text | list[Text]
+    inputs: Text | Annotated[list[Text], Field(fail_fast=True)]
     parameters: HubParameters | None = None
 
 
@@ -165,7 +174,7 @@ class HubPairsRequest(_FromHub):
     """A request of Hugging Face's text-classification task to a model that reads pairs."""
 
     inputs: Annotated[
-        Annotated[OneHubPair, Tag("[one]")] | Annotated[list[OneHubPair], Tag("[many]")],
+        Annotated[OneHubPair, Tag("[one]")] | Annotated[list[OneHubPair], Field(fail_fast=True), Tag("[many]")],
         Discriminator(lambda given: "[many]" if isinstance(given, list) else "[one]"),
     ]
     parameters: HubParameters | None = None

@@ -61,7 +61,7 @@ class Service:
         self.batcher = Batcher(
             classifier.logits,
             most=settings.max_batch,
-            room=max(settings.max_queue, settings.max_texts),
+            room=settings.max_queue,
             observe=self.metrics.batch,
         )
         self.metrics.watch(lambda: self.batcher.waiting)

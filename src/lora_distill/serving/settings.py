@@ -1,8 +1,11 @@
 """How a classifier is served: every knob, once. The flags of `serve` are made from it."""
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from lora_distill.config import Names, PositiveFloat, PositiveInt
+from lora_distill.errors import UserError
 
 
 class ServeSettings(BaseModel):
@@ -29,3 +32,12 @@ class ServeSettings(BaseModel):
     timeout: PositiveFloat = Field(
         30.0, description="seconds in which a request must arrive, and again in which it must be answered"
     )
+
+    @model_validator(mode="after")
+    def _a_request_has_room(self) -> Self:
+        if self.max_queue < self.max_texts:
+            raise UserError(
+                f"--max_queue {self.max_queue}: a request may hold more texts than may wait, --max_texts"
+                f" {self.max_texts}.\nGive a --max_texts of {self.max_queue} at most, or a larger --max_queue."
+            )
+        return self
