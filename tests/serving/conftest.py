@@ -28,7 +28,7 @@ def client(classifier: FakeClassifier) -> Iterator[Client]:
 
         def make(*, key: str = "", card: str = "", **settings: Any) -> TestClient:  # noqa: ANN401 - any setting
             app = create_app(classifier, ServeSettings(**settings), key=key, card=card)
-            return opened.enter_context(TestClient(app, raise_server_exceptions=False))
+            return opened.enter_context(TestClient(app, "http://localhost", raise_server_exceptions=False))
 
         yield make
         classifier.go.set()

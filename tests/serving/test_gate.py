@@ -1,4 +1,4 @@
-"""What every request passes: key, size, headers, log."""
+"""What every request passes: name, key, size, headers, log."""
 
 import json
 import logging
@@ -32,6 +32,36 @@ def test_without_the_key_there_is_no_answer(client: Client, given: str | None) -
         assert answered.status_code == 401
         assert answered.headers["WWW-Authenticate"] == "Bearer"
         assert "Authorization: Bearer KEY" in answered.json()["error"]
+
+
+OWN = ["localhost", "LOCALHOST:8000", "127.0.0.1:80", "127.9.9.9", "[::1]", "[::1]:8000"]
+OTHERS = ["a.org", "a.org:8000", "localhost.a.org", "127.0.0.1.a.org", "10.0.0.1", "[::2]", "[", "a@b:c", ":80"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_a_server_of_its_machine_alone_is_asked_by_the_machine_s_own_names(client: Client, host: str) -> None:
+    opened = client(host=host)
+    for name in (*OWN, ""):
+        assert opened.post("/v1/classify", json={"text": "a"}, headers={"Host": name}).status_code == 200
+    for name in OTHERS:
+        for method, path in (("GET", "/"), ("GET", "/v1/model"), ("POST", "/v1/classify")):
+            answered = opened.request(method, path, headers={"Host": name})
+            assert answered.status_code == 421
+            assert answered.json()["error"].startswith("Ask this server as localhost or 127.0.0.1")
+
+
+@pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"host": "::"}, {"host": "10.0.0.1"}, {"key": KEY}])
+def test_another_is_asked_by_any_name(client: Client, settings: dict[str, str]) -> None:
+    opened = client(**settings)
+    for name in (*OWN, *OTHERS):
+        headers = {"Host": name, "Authorization": f"Bearer {KEY}"}
+        assert opened.post("/v1/classify", json={"text": "a"}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/page/page.js", "/swagger/swagger-ui.css", "/healthz", "/docs", "/openapi.json"])
+def test_a_wrong_method_is_told_the_right_ones(client: Client, path: str) -> None:
+    answered = client().put(path)
+    assert (answered.status_code, answered.headers["Allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])  # RFC 9110, section 11.1: in any case

@@ -139,7 +139,7 @@ def connect(url: str, request: str) -> socket.socket:
 
 
 BODY = '{"text": "a"}'
-HEAD = "POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+HEAD = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def test_slow_clients_are_let_go_and_cost_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_a_body_that_goes_on_after_its_answer_keeps_no_connection(monkeypatch: p
         requests = {
             "401": f"{HEAD}Content-Length: 50\r\n\r\n",
             "413": f"{HEAD}{given}Content-Length: 500\r\n\r\n",
-            "200": "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n",
+            "200": "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n",
         }
         opened = {status: connect(url, request) for status, request in requests.items()}
         for status, each in opened.items():
@@ -217,7 +217,7 @@ def test_an_answer_that_nobody_reads_keeps_no_connection(size: int) -> None:
         waiting = []
         for path, most in (("/v1/model", size), ("/swagger/swagger-ui-bundle.js", 1_500_000)):
             for more in ("", "Connection: close\r\n"):
-                client = connect_narrowly(url, f"GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n")
+                client = connect_narrowly(url, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
                 waiting.append((opened.enter_context(closing(client)), most))
         time.sleep(4)  # twice a second, and as much for a slow machine
         for each, most in waiting:
@@ -231,7 +231,7 @@ def test_an_answer_that_nobody_reads_keeps_no_connection(size: int) -> None:
 @pytest.mark.usefixtures("narrow")
 def test_an_answer_that_is_read_slowly_is_read_to_its_end() -> None:
     settings, size, found = ServeSettings(), 1_000_000, 0
-    asked = "GET /v1/model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    asked = "GET /v1/model HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with (
         served(create_app(FakeClassifier(), settings, card="a" * size), settings) as url,
         closing(connect_narrowly(url, asked)) as opened,
@@ -247,7 +247,7 @@ def test_an_answer_that_is_read_slowly_is_read_to_its_end() -> None:
 def test_a_connection_too_many_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lora_distill.serving.server.OTHER_CONNECTIONS", 1)
     settings = ServeSettings(max_queue=1, max_texts=1, max_batch=1)
-    asked = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    asked = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with served(create_app(FakeClassifier(), settings), settings) as url, ExitStack() as opened:
         first, *others = [opened.enter_context(closing(connect(url, asked))) for _ in range(3)]
         for each in (first, *others):

@@ -9,13 +9,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
-from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 import lora_distill
-from lora_distill.serving.gate import Gate
+from lora_distill.serving.gate import Gate, is_local
 from lora_distill.serving.schemas import Answers, HubLabel, ModelInfo, Problem, State
 from lora_distill.serving.service import Answering, Service, describe_fault
 from lora_distill.serving.settings import ServeSettings
@@ -29,6 +29,7 @@ REASONS = {
     401: "The key is missing or wrong.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
+    421: "The server is this machine's alone, and was asked for under another's name.",
     422: "Something in the request is wrong, or too much.",
     429: "Too many texts wait already; Retry-After says when to ask again.",
     503: "There was no answer in time, or the server is stopping.",
@@ -69,6 +70,7 @@ def create_app(classifier: Answering, settings: ServeSettings, *, key: str = "",
     app.add_middleware(
         Gate,
         key=key,
+        local=not key and is_local(settings.host),
         is_open=lambda path: path in OPEN or path.startswith(OPEN_FOLDERS),
         max_body=int(settings.max_body),
         timeout=settings.timeout,
@@ -91,7 +93,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": reason} for status, reason in REASONS.items()
     }
-    refused: dict[int | str, dict[str, Any]] = {401: problems[401]}
+    refused: dict[int | str, dict[str, Any]] = {status: problems[status] for status in (401, 421)}
     classify: Callable[..., Any] = service.classify_pairs if service.pairs else service.classify
     as_hub: Callable[..., Any] = service.classify_pairs_as_hub if service.pairs else service.classify_as_hub
     app.post("/v1/classify", name="classify", tags=["classify"], response_model=Answers, responses=problems)(classify)
@@ -128,9 +130,9 @@ async def _say_problem(request: Request, error: HTTPException) -> JSONResponse:
         methods = {
             method
             for route in request.app.routes
-            if isinstance(route, APIRoute) and route.path == request.scope["path"]
+            if isinstance(route, Route) and route.path == request.scope["path"]
             for method in route.methods or ()
-        }
+        } or {"GET"}  # of a folder's files
         headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return JSONResponse({"error": reason}, error.status_code, headers)
 
@@ -138,8 +140,8 @@ async def _say_problem(request: Request, error: HTTPException) -> JSONResponse:
 async def _say_faults(_request: Request, error: RequestValidationError) -> JSONResponse:
     if isinstance(error.body, bytes):  # else it was read as JSON
         return JSONResponse({"error": "Send JSON, with the header 'Content-Type: application/json'."}, 422)
-    faults = [describe_fault(fault) for fault in error.errors()]
-    return JSONResponse({"error": "; ".join(faults[:3])}, 422)
+    faults = [describe_fault(fault) for fault in error.errors()[:3]]
+    return JSONResponse({"error": "; ".join(faults)}, 422)
 
 
 def _with_key(app: FastAPI) -> dict[str, Any]:

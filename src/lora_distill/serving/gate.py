@@ -1,10 +1,12 @@
-"""What every request passes on its way in and out: key, size, time, headers, log and count."""
+"""What every request passes on its way in and out: name, key, size, time, headers, log and count."""
 
 import asyncio
 import hmac
 import logging
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -27,12 +29,22 @@ HEADERS = {
 Observe = Callable[[str, int, float], None]  # path, status, seconds
 
 
+def is_local(host: str) -> bool:
+    """Whether it is a name or an address by which a machine means itself."""
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Gate:
     """ASGI middleware.
 
     Args:
         app: what answers.
         key: that requests must bear; none if empty.
+        local: whether only such requests are taken as name this machine as it names itself. A browser lets a site's
+            pages ask under the site's name, which its owner may have lead here.
         is_open: whether a GET of this path needs no key; nor does a HEAD then.
         max_body: bytes of a request's body.
         timeout: seconds for a body to arrive.
@@ -44,12 +56,13 @@ class Gate:
         app: ASGIApp,
         *,
         key: str,
+        local: bool,
         is_open: Callable[[str], bool],
         max_body: int,
         timeout: float,
         observe: Observe,
     ) -> None:
-        self._app, self._is_open, self._observe = app, is_open, observe
+        self._app, self._local, self._is_open, self._observe = app, local, is_open, observe
         self._key = key.encode()
         self._max_body, self._timeout = max_body, timeout
 
@@ -86,6 +99,9 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
+        if self._local and not _names_this_machine(headers.get("host", "")):
+            reason = "Ask this server as localhost or 127.0.0.1; it takes other names where it has a key."
+            return JSONResponse({"error": reason}, 421)
         if self._key and not (scope["method"] == "GET" and self._is_open(scope["path"])):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if not hmac.compare_digest(given.encode("latin-1"), self._key) or scheme.lower() != "bearer":
@@ -129,3 +145,11 @@ class Gate:
         if "texts" in scope.get("state", {}):
             fields["texts"] = scope["state"]["texts"]
         logger.info("request", extra={"fields": fields})
+
+
+def _names_this_machine(host: str) -> bool:
+    """Of a request's header; without one it is no browser's."""
+    try:
+        return not host or is_local(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False

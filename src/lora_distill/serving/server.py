@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
 from lora_distill.serving.app import create_app
+from lora_distill.serving.gate import is_local
 from lora_distill.serving.logs import log_as_json
 from lora_distill.serving.settings import ServeSettings
 
@@ -28,7 +29,6 @@ LEAST_READ = 2**14  # bytes of an answer that count as reading, in those seconds
 MOST_HEAD = 2**16  # bytes of a request's head
 OTHER_CONNECTIONS = 384  # than those whose texts wait or are computed; what is over is dropped, before 1,024 files
 BACKLOG = 1000  # connections that wait to be accepted
-LOOPBACK = ("127.", "::1", "localhost")
 
 
 def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]
         first = "The first text takes longer than those after it."
         classifier.logits([(first, first)] if classifier.pairs else [first])
         log_as_json()
-        if not key and not settings.host.startswith(LOOPBACK):
+        if not key and not is_local(settings.host):
             logger.warning("Whoever can reach this server can use it: it has no key.")
         app = create_app(classifier, settings, key=key, card=read_card(folder))
         host, port = listener.getsockname()[:2]
