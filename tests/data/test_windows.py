@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,60 @@ def test_bad_rows_of_parquet_and_types_that_stay(tmp_path: Path) -> None:
     assert values(windows) == [["one", "1", "[1.5]"], ["five", "5", "[3.0]"]]
 
 
+def test_strings_of_parquet_that_are_not_utf_8_have_no_place_in_text(tmp_path: Path) -> None:
+    whole = pa.array([b"a", b"b", b"\xff", b"d", b"e", b"f"]).view(pa.string())
+    items = pa.array([b"a", b"b", b"c", b"d", b"\xfe", b"f"]).view(pa.string())
+    lists = pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5, 6], items)
+    times = pa.array(range(6), pa.timestamp("ns"))
+    table = pa.table({"text": list("abcdef"), "whole": whole, "lists": lists, "times": times})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    source = source_of(tmp_path / "rows.parquet")
+    windows = read(source)
+    assert bad(windows) == [
+        (3, "byte 0xff in the column 'whole' is not UTF-8"),
+        (5, "byte 0xfe in the column 'lists' is not UTF-8"),
+    ]
+    assert [row[1] for row in values(windows)] == ["a", "b", "d", "f"]
+    assert [json.loads(row)["lists"] for window in windows for row in window.rows.objects()] == [[x] for x in "abdf"]
+    assert_goes_on_from_anywhere(source)
+
+    kept = read(replace(source, as_text=False))
+    assert bad(kept) == []
+    assert pa.concat_tables(window.rows.table() for window in kept).column("whole").equals(pa.chunked_array([whole]))
+
+
+def test_times_within_whatever_parquet_holds_are_told(tmp_path: Path) -> None:
+    far, times = 10**12, pa.timestamp("s")  # for which Python has no object
+    told = "33658-09-27 01:46:40"
+    columns = {
+        "large": pa.array([[far]], pa.large_list(times)),
+        "fixed": pa.array([[far, far]], pa.list_(times, 2)),
+        "map": pa.array([[("a", far)]], pa.map_(pa.string(), times)),
+        "deep": pa.array([[{"a": [far]}]], pa.large_list(pa.struct([("a", pa.list_(times))]))),
+    }
+    parquet.write_table(pa.table({"text": ["a"], **columns}), tmp_path / "rows.parquet")
+    (window,) = read(source_of(tmp_path / "rows.parquet"))
+    assert [json.loads(value) for value in values([window])[0][1:]] == [
+        [told],
+        [told, told],
+        [["a", told]],
+        [{"a": [told]}],
+    ]
+
+
+def test_deep_json_is_a_bad_row_where_it_would_be_written_anew(tmp_path: Path) -> None:
+    deep = '{"text": "b", "n": ' + "[" * 600 + "]" * 600 + "}"
+    path = tmp_path / "rows.jsonl"
+    source = source_of(path, f'{{"text": "a"}}\n{deep}\n{{"text": "c"}}\n')
+    windows = read(source)
+    assert values(windows) == [["a"], ["c"]]
+    assert bad(windows) == [(2, "its lists and objects lie too deep in each other")]
+    kept = read(replace(source, fixed=False))
+    assert [row for window in kept for row in window.rows.objects()][1] == deep
+    half = deep.replace('"b"', '"\\ud800"').replace("[", "[" * 1000).replace("]", "]" * 1000)
+    assert len(bad(read(source_of(path, f'{{"text": "a"}}\n{half}\n', fixed=False)))) == 1
+
+
 def test_standard_input_goes_on_where_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def feed(data: bytes) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
@@ -278,6 +333,12 @@ def test_rows_that_changed_are_not_gone_on_with(tmp_path: Path) -> None:
         ("a.csv", '"id, nr";text\n', "separated by semicolons"),
         ("a.csv", "text,text\n", "columns with the same name"),
         ("a.csv", "text,label\n", "there is a column 'label' already"),
+        (
+            "a.csv",
+            "catégorie,text\n1,a\n".encode("latin-1"),
+            "line 1: byte 0xe9 is not UTF-8. Save the file",
+        ),
+        ("a.csv", "\ncatégorie;text\n".encode("latin-1"), "separated by semicolons"),
         ("a.csv", '"text\n', "never closed"),
         ("a.csv", "text\n".encode("utf-16"), "is UTF-16"),
         ("a.csv", gzip.compress(b"text\n", mtime=0), "is compressed. Decompress it"),
@@ -289,6 +350,32 @@ def test_what_cannot_be_begun(name: str, data: bytes | str | None, told: str, tm
     with pytest.raises(UserError, match=told) as error:
         open_reader(source, None)
     assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_header_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (lines, line_windows):
+        monkeypatch.setattr(module, "MOST_BYTES", 16)
+    for header in ("text," * 9, '"' + "text\n" * 9):
+        with pytest.raises(UserError, match=r"a.csv, line 1: a row that begins here is longer than 16 bytes\.$"):
+            open_reader(source_of(tmp_path / "a.csv", header), None)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "txt"])
+def test_a_folder_and_one_column_for_two_purposes(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    path.mkdir()
+    with pytest.raises(UserError, match=rf"rows.{suffix}: cannot be read: Is a directory\.$"):
+        open_reader(source_of(path), None)
+    path.rmdir()
+    source = replace(write(path), text_pair_column="text")
+    with pytest.raises(UserError, match=r"^--text_column and --text_pair_column are both 'text'; they must differ"):
+        open_reader(source, None)
+
+
+def test_a_column_of_plain_lines_has_a_name_that_may_be_taken(tmp_path: Path) -> None:
+    source = replace(write(tmp_path / "rows.txt"), text_column="label", added=("label",))
+    with pytest.raises(UserError, match=r"rows.txt: there is a column 'label' already; --prefix .*--prefix predicted_"):
+        open_reader(source, None)
 
 
 def test_parquet_from_standard_input_or_without_strings(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from lora_distill import progress
 from lora_distill.data import line_windows
@@ -231,6 +233,16 @@ def test_bad_rows_stand_apart_and_are_counted(
     assert [each["line"] for each in bad] == list(range(2, 22, 2))
     assert bad[1] == {"line": 4, "reason": "the text is '1' (int), not a string", "content": '{"text": 1}\n'}
     assert f"10 rows could not be read: {out}.bad.jsonl says which, and why." in caplog.messages
+
+
+@pytest.mark.parametrize(("suffix", "labelled"), [("csv", 1), ("jsonl", 1), ("parquet", 2)])
+def test_what_text_has_no_place_for_stays_in_parquet(
+    suffix: str, labelled: int, classifier: Classifier, tmp_path: Path
+) -> None:
+    notes = pa.array([b"a", b"\xff"]).view(pa.string())
+    parquet.write_table(pa.table({"text": ["tulip", "comet"], "note": notes}), tmp_path / "rows.parquet")
+    source = Source(tmp_path / "rows.parquet", "parquet", "text")
+    assert label(Labelling(classifier), source, tmp_path / f"out.{suffix}") == Counts(labelled, 0, 2 - labelled)
 
 
 @pytest.mark.parametrize(

@@ -176,10 +176,7 @@ def find_columns(where: str, found: list[str], columns: Columns | None) -> dict[
     if repeated:
         raise UserError(f"{where}: columns with the same name: {listing(repeated)}. Rename one of each.")
     wanted = columns.wanted() if columns else {}
-    for name in wanted.values():
-        alike = [f"--{other}_column" for other in wanted if wanted[other] == name]
-        if len(alike) > 1:
-            raise UserError(f"{' and '.join(alike)} are both {name!r}; they must differ.")
+    check_different(wanted)
     if missing := {kind: name for kind, name in wanted.items() if name not in found}:
         names = " and ".join(map(repr, missing.values()))
         raise UserError(
@@ -187,6 +184,14 @@ def find_columns(where: str, found: list[str], columns: Columns | None) -> dict[
             f"{_right_columns(missing, found)}"
         )
     return {kind: found.index(name) for kind, name in (wanted or dict(zip(found, found, strict=True))).items()}
+
+
+def check_different(wanted: Mapping[str, str]) -> None:
+    """Refuse one column for two purposes, given the columns that are read by what they hold."""
+    for name in wanted.values():
+        alike = [f"--{other}_column" for other in wanted if wanted[other] == name]
+        if len(alike) > 1:
+            raise UserError(f"{' and '.join(alike)} are both {name!r}; they must differ.")
 
 
 def _right_columns(missing: dict[str, str], found: list[str]) -> str:

@@ -4,12 +4,11 @@ import codecs
 import csv
 import io
 import json
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from lora_distill.data.files import (
     HALF_A_PAIR,
@@ -21,13 +20,14 @@ from lora_distill.data.files import (
     quotes_fault,
 )
 from lora_distill.data.lines import MOST_BYTES, Lines, Place, TooLongError
-from lora_distill.data.rows import JsonRows, Rows, TextRows
+from lora_distill.data.rows import JsonRows, Rows, TextRows, as_texts
 from lora_distill.data.types import Text
 from lora_distill.data.windows import SHOWN, WINDOW_BYTES, WINDOW_ROWS, Source, State, Window, checked_text
 from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
 
 GZIP = b"\x1f\x8b"  # what its files begin with
+Taken = TypeVar("Taken")
 
 
 class LinesReader(ABC):
@@ -83,19 +83,27 @@ class LinesReader(ABC):
         """What `_take` gave of each row."""
 
     def _take_checked(self) -> tuple[Any, Text] | None:
-        try:
-            taken = self._take()
-        except TooLongError:
-            self._lines.give_back()
-            raise RowError(f"a row that begins here is longer than {MOST_BYTES:,} bytes") from None
+        taken = self._bounded(self._take)
         if taken is None:
             return None
         row, values = taken
+        self._check_bytes()
+        return row, checked_text(values)
+
+    def _bounded(self, take: Callable[[], Taken]) -> Taken:
+        """What is taken. Raises RowError where that is longer than a row may be."""
+        try:
+            return take()
+        except TooLongError:
+            self._lines.give_back()
+            raise RowError(f"a row that begins here is longer than {MOST_BYTES:,} bytes") from None
+
+    def _check_bytes(self) -> None:
+        """Raises RowError where what was taken is not UTF-8."""
         try:
             self._lines.taken.decode()
         except UnicodeDecodeError as error:
             raise RowError(f"byte 0x{error.object[error.start]:02x} is not UTF-8") from None
-        return row, checked_text(values)
 
     def _shown(self) -> str:
         return self._lines.taken[:SHOWN].decode("utf-8", "replace")
@@ -113,15 +121,19 @@ class DelimitedReader(LinesReader):
 
     def _begin(self) -> None:
         try:
-            while not (header := self._parse()):
+            while not (header := self._bounded(self._parse)):
                 self._lines.done()
         except StopIteration:
             raise UserError(f"{self._source}: the file is empty.") from None
-        except (RowError, TooLongError) as error:
+        except RowError as error:
             self._check_separator()
             raise UserError(f"{self._source}, line {self._lines.number}: {error}.") from None
         where = f"{self._source}, line {self._lines.number}"
         self._check_separator()
+        try:
+            self._check_bytes()
+        except RowError as error:
+            raise UserError(f"{where}: {error}. Save the file as UTF-8.") from None
         self.columns = [name.strip() for name in header]
         find_columns(where, self.columns, self._source.columns)
         self._source.refuse_names(self.columns)
@@ -161,6 +173,7 @@ class PlainReader(LinesReader):
                 "Give a .csv, .tsv, .jsonl or .parquet file with a column of each."
             )
         self.columns = [self._source.text_column]
+        self._source.refuse_names(self.columns)
 
     def _take(self) -> tuple[list[str], list[str]] | None:
         text = next(self._lines).rstrip("\r\n")
@@ -176,7 +189,7 @@ class JsonReader(LinesReader):
     def _begin(self) -> None:
         """There is nothing before the rows."""
 
-    def _take(self) -> tuple[tuple[str, dict[str, object]], list[object]] | None:
+    def _take(self) -> tuple[tuple[str, dict[str, str | None]], list[object]] | None:
         line = next(self._lines).strip()
         if not line:
             return None
@@ -186,7 +199,12 @@ class JsonReader(LinesReader):
         if missing := [name for name in wanted if name not in row]:
             raise RowError(f"no column {missing[0]!r}; the columns are {listing(names)}")
         self._source.check_names(names)
-        if "\\ud" in line.lower() and not is_unicode(json.dumps(row, ensure_ascii=False)):
+        try:
+            is_text = "\\ud" not in line.lower() or is_unicode(json.dumps(row, ensure_ascii=False))
+            told = as_texts(row) if self._source.fixed else dict.fromkeys(row)
+        except RecursionError:
+            raise RowError("its lists and objects lie too deep in each other") from None
+        if not is_text:
             raise RowError(HALF_A_PAIR)
         known = self.columns if self._source.fixed else None
         if known is not None and (other := [name for name in names if name not in known]):
@@ -194,9 +212,9 @@ class JsonReader(LinesReader):
                 f"a column {other[0]!r} that none of the first rows has, for which this format has no place;"
                 " --output FILE.jsonl keeps it"
             )
-        return (line, row), [row[name] for name in wanted]
+        return (line, told), [row[name] for name in wanted]
 
-    def _rows(self, found: list[tuple[str, dict[str, object]]]) -> Rows:
+    def _rows(self, found: list[tuple[str, dict[str, str | None]]]) -> Rows:
         if self.columns is None and found:
             self.columns = list(dict.fromkeys(name for _, row in found for name in row))
         return JsonRows(self.columns or [], [line for line, _ in found], [row for _, row in found])
@@ -211,13 +229,8 @@ LINE_READERS: dict[str, type[LinesReader]] = {
 
 
 def _open(source: Source) -> tuple[io.BufferedReader, int | None]:
-    try:
-        file = source.path.open("rb") if source.path else cast("io.BufferedReader", sys.stdin.buffer)
-        size = source.path.stat().st_size if source.path else None
-    except (FileNotFoundError, ValueError):
-        raise UserError(f"{source}: no such file.") from None
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read: {error.strerror}.") from None
+    file = source.open()
+    size = source.path.stat().st_size if source.path else None
     begins = file.peek(2)[:2]
     if begins in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise UserError(f"{source}: is UTF-16. Save it as UTF-8.")

@@ -25,9 +25,7 @@ class ParquetReader:
         self._source = source
         if source.path is None:
             raise UserError("standard input: Parquet cannot be read from there. Give a file.")
-        if not source.path.is_file():
-            raise UserError(f"{source}: no such file.")
-        with source.path.open("rb") as file:
+        with source.open() as file:
             self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if state and state["sha256"] != self._sha256:
             raise source.changed()
@@ -82,9 +80,13 @@ class ParquetReader:
         texts: list[Text] = []
         bad: list[dict[str, Any]] = []
         columns = [table.column(name) for name in self._source.columns.wanted().values()]
+        is_sound = not self._source.as_text or _is_sound(table)
         for place, values in enumerate(zip(*columns, strict=True), start=before + 1):
             try:
-                texts.append(checked_text([_as_string(value) for value in values]))
+                text = checked_text([_as_string(value) for value in values])
+                if not is_sound:
+                    _check_told(table.slice(place - before - 1, 1))
+                texts.append(text)
             except RowError as error:
                 bad.append({"row": place, "reason": str(error)})
         if bad:
@@ -96,6 +98,24 @@ class ParquetReader:
     def _unreadable(self, error: Exception) -> UserError:
         reason = str(error).splitlines()[0]
         return UserError(f"{self._source}: not a Parquet file that can be read: {reason}")
+
+
+def _is_sound(table: pa.Table) -> bool:
+    """Whether all of it is as its types say; above all, strings are UTF-8, which Parquet itself does not look at."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _check_told(row: pa.Table) -> None:
+    """Raises RowError where a row of one cannot be written as text."""
+    for name in row.column_names:
+        try:
+            list(ArrowRows(row.select([name])).values())
+        except UnicodeDecodeError as error:
+            raise RowError(f"byte 0x{error.object[error.start]:02x} in the column {name!r} is not UTF-8") from None
 
 
 def _as_string(value: pa.Scalar) -> object:

@@ -3,7 +3,7 @@
 import json
 import math
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,16 +54,16 @@ class JsonRows:
     Attributes:
         columns: the keys that become columns.
         lines: each an object, as it was written.
-        read: the same, read.
+        told: by key, the values as `as_texts` gives them; where only lines are written, none.
     """
 
     columns: list[str]
     lines: list[str]
-    read: list[dict[str, object]]
+    told: list[dict[str, str | None]]
 
     def values(self) -> Iterable[list[str]]:
         """What is missing or null is empty; what is no string is written as JSON."""
-        return ([_as_text(row.get(name)) for name in self.columns] for row in self.read)
+        return ([row.get(name) or "" for name in self.columns] for row in self.told)
 
     def objects(self) -> list[str]:
         """As they were written, so that no number loses a digit."""
@@ -73,11 +73,8 @@ class JsonRows:
         """What is missing is null; what is no string is written as JSON."""
         import pyarrow as pa
 
-        def column(name: str) -> "pa.Array":
-            found = (row.get(name) for row in self.read)
-            return pa.array([None if value is None else _as_text(value) for value in found], pa.string())
-
-        return pa.table([column(name) for name in self.columns], self.columns)
+        columns = [pa.array([row.get(name) for row in self.told], pa.string()) for name in self.columns]
+        return pa.table(columns, self.columns)
 
 
 @dataclass(frozen=True)
@@ -110,11 +107,22 @@ def _told(table: "pa.Table") -> "pa.Table":
     def told(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_list(kind):
             return pa.list_(told(kind.value_type))
+        if pa.types.is_large_list(kind):
+            return pa.large_list(told(kind.value_type))
+        if pa.types.is_fixed_size_list(kind):
+            return pa.list_(told(kind.value_type), kind.list_size)
+        if pa.types.is_map(kind):
+            return pa.map_(told(kind.key_type), told(kind.item_type))
         if pa.types.is_struct(kind):
             return pa.struct([(field.name, told(field.type)) for field in kind])
         return pa.string() if pa.types.is_temporal(kind) and not pa.types.is_interval(kind) else kind
 
     return pa.table([column.cast(told(column.type)) for column in table.columns], table.column_names)
+
+
+def as_texts(row: Mapping[str, object]) -> dict[str, str | None]:
+    """The values as texts: null is None, and what is no string is written as JSON."""
+    return {name: None if value is None else _as_text(value) for name, value in row.items()}
 
 
 def _as_text(value: object) -> str:

@@ -1,11 +1,13 @@
 """Rows of any number, read a window at a time; the rows alone say where a window ends, so that one can go on there."""
 
+import io
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from lora_distill.data.files import HALF_A_PAIR, Columns, RowError, is_unicode
+from lora_distill.data.files import HALF_A_PAIR, Columns, RowError, check_different, is_unicode
 from lora_distill.data.rows import Rows
 from lora_distill.data.types import Text
 from lora_distill.errors import UserError
@@ -30,6 +32,7 @@ class Source:
         added: names that no column may have.
         fixed: whether there are no columns but those of the first window.
         text_pair_column: name of the column of second texts; None: texts are single.
+        as_text: whether rows are written as text, which has no place for bytes that are not UTF-8.
     """
 
     path: Path | None
@@ -38,6 +41,7 @@ class Source:
     added: tuple[str, ...] = ()
     fixed: bool = True
     text_pair_column: str | None = None
+    as_text: bool = True
 
     def __str__(self) -> str:
         """As messages name it."""
@@ -47,6 +51,19 @@ class Source:
     def columns(self) -> Columns:
         """Those that are read."""
         return Columns(self.text_column, None, self.text_pair_column)
+
+    def open(self) -> io.BufferedReader:
+        """Its bytes.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        try:
+            return self.path.open("rb") if self.path else cast("io.BufferedReader", sys.stdin.buffer)
+        except (FileNotFoundError, ValueError):
+            raise UserError(f"{self}: no such file.") from None
+        except OSError as error:
+            raise UserError(f"{self}: cannot be read: {error.strerror}.") from None
 
     def changed(self) -> UserError:
         """The refusal to go on with other rows."""
@@ -117,8 +134,9 @@ def open_reader(source: Source, state: State | None) -> Reader:
         state: of the last window that was dealt with; None for the beginning.
 
     Raises:
-        UserError: it cannot be read, has no such column, or has changed since.
+        UserError: it cannot be read, has no such column, or one for two purposes, or has changed since.
     """
+    check_different(source.columns.wanted())
     if source.format == "parquet":
         from lora_distill.data.parquet_windows import ParquetReader
 

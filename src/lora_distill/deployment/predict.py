@@ -99,7 +99,7 @@ def label_file(
     for path in (output.target, output.bad):
         if source.path and path.exists() and source.path.exists() and path.samefile(source.path):
             raise UserError(f"{path}: is the input. Give another --output.")
-    source = replace(source, added=labelling.names, fixed=output_format != "jsonl")
+    source = _written_as(output_format, source, labelling)
     job = _job(labelling, source, output_format)
     with output.open(overwrite=overwrite):
         journal = output.journal or {"job": job, "state": None, "counts": asdict(Counts())}
@@ -126,13 +126,19 @@ def label_stream(labelling: Labelling, source: Source, output_format: str) -> No
     Raises:
         UserError: the source cannot be read, or not one of its first rows.
     """
-    source = replace(source, added=labelling.names, fixed=output_format != "jsonl")
+    source = _written_as(output_format, source, labelling)
     reader, writer = open_reader(source, None), WRITERS[output_format]
     for window, rows, _ in _label(labelling, reader, writer, source, Counts()):
         for each in window.bad:
             logger.warning("%s", _told(source, each))
         sys.stdout.buffer.write(rows)
         sys.stdout.buffer.flush()
+
+
+def _written_as(output_format: str, source: Source, labelling: Labelling) -> Source:
+    """The source, whose rows that format must be able to hold beside what is added."""
+    fixed, as_text = output_format != "jsonl", output_format != "parquet"
+    return replace(source, added=labelling.names, fixed=fixed, as_text=as_text)
 
 
 def _label(
