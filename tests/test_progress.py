@@ -42,6 +42,15 @@ def test_what_experiments_share_is_printed_once_and_is_in_the_log_of_each(
     assert capsys.readouterr().err == "test: 45 rows\nepoch 1\nepoch 1\n"
 
 
+def test_of_what_is_printed_again_nothing_is_kept() -> None:
+    log_to_terminal(quiet=False)
+    for number in range(10):
+        logger.warning("row %s is bad", number)
+    logger.info("test: 45 rows", extra=progress.ONCE)
+    (handler,) = progress._terminals()
+    assert handler._printed == {"test: 45 rows"}
+
+
 def test_quiet_leaves_warnings_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
     log_to_terminal(quiet=True)
@@ -93,6 +102,9 @@ def test_of_a_source_whose_rows_nobody_counted_the_size_says_what_is_left(
     assert line.startswith("rows.csv: 10 rows, ")
     assert " rows/s, 60% done, " in line
     assert line.endswith(" s left\n")
+    with track_source("rows.parquet", 1, 0) as advance:
+        advance(0, 0)  # of a window of one row that is long, its first batch
+    assert capsys.readouterr().err == "rows.parquet: 0 rows, 0 rows/s\n"
     with track_source("standard input", None, 0) as advance:
         advance(5, 100)
     assert capsys.readouterr().err.startswith("standard input: 5 rows, ")

@@ -91,7 +91,7 @@ def track_source(source: str, whole: int | None, done: int) -> Iterator[Callable
         told, now = pace(more, size), time.monotonic()
         if now - last >= PLAIN_LINE_SECONDS and (whole is None or done + read < whole):
             last = now
-            if whole is not None:
+            if whole is not None and read:
                 left = (whole - done - read) * (now - started) / read
                 told += f", {(done + read) / whole:.0%} done, {left:.0f} s left"
             logger.info("%s: %s", source, told)
@@ -126,9 +126,10 @@ class _TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message; warnings stand out."""
         message = record.getMessage()
-        if hasattr(record, "once") and message in self._printed:
-            return
-        self._printed.add(message)
+        if hasattr(record, "once"):
+            if message in self._printed:
+                return
+            self._printed.add(message)
         is_warning = record.levelno >= logging.WARNING
         _console.print(Text(("WARNING: " if is_warning else "") + message), style="yellow" if is_warning else "")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import get_scorer
@@ -129,6 +130,16 @@ def test_the_share_that_is_answered_is_told_batch_by_batch(folder: Path, monkeyp
     assert shares[-1] == 1.0
 
 
+TABLE = pa.table({"text": ["tulip"], "text_pair": ["comet"]}).to_pandas()
+
+
+def test_the_columns_of_a_table(folder: Path, tmp_path: Path) -> None:
+    loaded = Classifier.load(folder)
+    np.testing.assert_array_equal(loaded.logits(TABLE["text"]), expected_logits(["tulip"]))
+    loaded = Classifier.load(write_exported(tmp_path / "model", pairs=True))
+    np.testing.assert_array_equal(loaded.logits(TABLE.to_numpy()), expected_logits([("tulip", "comet")]))
+
+
 def test_no_texts(folder: Path) -> None:
     loaded = Classifier.load(folder)
     assert loaded.predict_proba([]).shape == (0, 3)
@@ -144,6 +155,8 @@ def test_it_says_what_it_is(folder: Path) -> None:
     [
         (False, "one text", TypeError, "one string was given"),
         (False, {"text": "one text"}, TypeError, "a mapping was given; give a list of strings"),
+        (False, TABLE, TypeError, r'a table was given; give its column of texts, as df\["text"\]$'),
+        (True, TABLE, TypeError, r'give its columns of pairs, as df\[\["text", "text_pair"\]\].to_numpy\(\)$'),
         (False, ["a", None], TypeError, r"texts\[1\]: NoneType was given, not a string"),
         (False, ["\ud800"], ValueError, r"texts\[0\]: half of a surrogate pair"),
         (False, ["a", ("a", "b")], TypeError, r"texts\[1\]: tuple was given, not a string"),

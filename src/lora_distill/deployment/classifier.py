@@ -149,6 +149,11 @@ def _checked(texts: Iterable[Any], *, pairs: bool) -> list[Text]:
     if isinstance(texts, str | Mapping):
         kind = "one string" if isinstance(texts, str) else "a mapping"
         raise TypeError(f"texts: {kind} was given; give a list of strings")
+    if hasattr(texts, "columns"):  # a data frame, whose names of columns are all that iterating gives
+        given = (
+            'columns of pairs, as df[["text", "text_pair"]].to_numpy()' if pairs else 'column of texts, as df["text"]'
+        )
+        raise TypeError(f"texts: a table was given; give its {given}")
     checked: list[Text] = []
     wanted = "a pair of strings" if pairs else "a string"
     for number, text in enumerate(texts):
