@@ -4,6 +4,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from lora_distill.store import (
     fingerprint,
     is_locked,
     lock,
+    locked_folder,
     read_json,
     remove_folder,
     whole_folder,
@@ -159,6 +162,25 @@ def test_a_folder_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     with whole_folder(target) as folder:
         (folder / "three").write_text("3")
     assert [path.name for path in target.iterdir()] == ["three"]
+
+
+def test_those_that_fill_a_folder_wait_for_each_other(tmp_path: Path) -> None:
+    target, inside = tmp_path / "sub" / "folder", threading.Semaphore()
+
+    def fill(name: str) -> list[str]:
+        with locked_folder(target) as folder:
+            assert inside.acquire(blocking=False)
+            (folder / name).write_text("")
+            time.sleep(0.1)
+            inside.release()
+            return [path.name for path in folder.iterdir()]
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(fill, "abcd")) == [["a"], ["b"], ["c"], ["d"]]
+    assert list((tmp_path / "sub").iterdir()) == [target]
+    with pytest.raises(ZeroDivisionError), locked_folder(target):
+        raise ZeroDivisionError
+    assert list((tmp_path / "sub").iterdir()) == [target]
 
 
 def killed_in_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:

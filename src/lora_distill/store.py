@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill; put in place, over what was there, when the block ends without an error.
 
-    For one at a time: two that fill it at once would share it.
+    For one at a time, by a lock or as `locked_folder`: two that fill it at once would share it.
     """
     beside = path.with_name(f".{path.name}.part")
     with _system_errors(path, beside):
@@ -105,6 +105,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
             _exchange(beside, path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[Path]:
+    """As `whole_folder`, for what no other lock keeps apart: others that fill the same wait."""
+    with lock(path.parent, f".{path.name}"):
+        try:
+            with whole_folder(path) as folder:
+                yield folder
+        finally:  # as long as it is held: who waits for what is gone by then asks again
+            (path.parent / f".{path.name}.lock").unlink(missing_ok=True)
 
 
 def _exchange(new: Path, path: Path) -> None:
@@ -134,10 +145,16 @@ def check_named(folder: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder, if there is one, whole or not at all: a kill leaves no half of it under its name."""
-    shutil.rmtree(_away(path), ignore_errors=True)
+    end_removal(path)
     if path.exists():
         path.replace(_away(path))
-        shutil.rmtree(_away(path))
+        with suppress(FileNotFoundError):  # another process ends it, too
+            shutil.rmtree(_away(path))
+
+
+def end_removal(path: Path) -> None:
+    """Remove what a kill left of the removal of a folder, and none that is there."""
+    shutil.rmtree(_away(path), ignore_errors=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
@@ -143,6 +144,47 @@ def test_what_is_removed_in_the_end_is_held_until_then(tmp_path: Path, monkeypat
     with Unfinished(tmp_path / "rows.csv").open(overwrite=False):
         pass
     assert held == ["rows.csv.unfinished"]
+
+
+def test_it_is_removed_once_for_another_process_may_begin_behind_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "rows.csv.unfinished" / "theirs"
+
+    def removed(folder: Path) -> None:
+        assert folder.exists()
+        remove_folder(folder)
+        assert not theirs.exists()
+        folder.mkdir()
+        theirs.write_text("")
+
+    monkeypatch.setattr(unfinished, "remove_folder", removed)
+    steps(tmp_path / "rows.csv")
+    assert theirs.exists()
+    assert (tmp_path / "rows.csv").exists()
+
+
+def test_what_another_process_has_just_finished_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, acquire = tmp_path / "rows.csv", FileLock.acquire
+
+    def late(lock: FileLock, **settings: Any) -> Any:  # noqa: ANN401 - as filelock's
+        path.write_text("theirs")
+        return acquire(lock, **settings)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with pytest.raises(UserError, match=r"exists. Give another --output"):
+        steps(path)
+    assert path.read_text() == "theirs"
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_what_a_kill_left_of_a_removal_goes_with_the_next_call(tmp_path: Path) -> None:
+    path, left = tmp_path / "rows.csv", tmp_path / ".rows.csv.unfinished.away.part"
+    path.write_text("done")
+    left.mkdir()
+    with pytest.raises(UserError, match="exists"):
+        steps(path)
+    assert not left.exists()
 
 
 def test_rows_that_somebody_cut_are_noticed(tmp_path: Path) -> None:

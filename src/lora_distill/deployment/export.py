@@ -28,7 +28,7 @@ from lora_distill.reporting.exported import opening_of
 from lora_distill.reporting.model_card import model_card
 from lora_distill.reporting.public import PublicFacts, public_facts
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import check_named, read_json, whole_folder, write_json
+from lora_distill.store import check_named, locked_folder, read_json, write_json
 
 Form = Literal["merged", "onnx", "onnx-int8"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -120,7 +120,7 @@ class _Exporting:
     def write(self, form: Form, place: Path, *, force: bool) -> dict[str, Any]:
         """One form, whole or not at all."""
         try:
-            with whole_folder(place) as folder:
+            with locked_folder(place) as folder:
                 about = self._about(form)
                 self._save(form, folder)
                 write_json(folder / CLASSIFIER, about)

@@ -17,7 +17,7 @@ from lora_distill.reporting.loading import opening_lines
 from lora_distill.reporting.model_card import model_card
 from lora_distill.reporting.public import local_places, public_facts
 from lora_distill.run_folder import RunFolder
-from lora_distill.store import check_named, read_json, whole_folder
+from lora_distill.store import check_named, locked_folder, read_json
 
 Form = Literal["adapter", "merged"]
 _VOCABULARIES = {"tokenizer.json", "vocab.json"}  # long, and of a base model's
@@ -87,7 +87,7 @@ def write_shared(
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists, and is no empty folder. Move it away, or give another --output.")
-        with whole_folder(folder) as beside:
+        with locked_folder(folder) as beside:
             if form == MERGED:
                 _write_merged(run, repository, role, beside)
             else:

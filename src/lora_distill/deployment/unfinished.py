@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lora_distill.errors import UserError
-from lora_distill.store import fingerprint, read_json, remove_folder, write_json
+from lora_distill.store import end_removal, fingerprint, read_json, remove_folder, write_json
 
 Journal = dict[str, Any]
 
@@ -30,6 +30,7 @@ class Unfinished:
         self._folder = target.with_name(f"{target.name}.unfinished")
         self._rows, self._bad, self._journal = (self._folder / name for name in ("rows", "bad.jsonl", "journal.json"))
         self.journal: Journal | None = None
+        self._in_place = False
 
     @property
     def begun(self) -> bool:
@@ -46,8 +47,7 @@ class Unfinished:
         Raises:
             UserError: the file is there, cannot be written, another process writes it, or what was begun is damaged.
         """
-        if not self._folder.exists():
-            remove_folder(self._folder)  # what a kill left of its removal
+        end_removal(self._folder)
         if not self.begun:
             self._refuse_what_is_there(overwrite=overwrite)
         lock = FileLock(self._folder / "lock")
@@ -62,10 +62,12 @@ class Unfinished:
             if overwrite:
                 self._journal.unlink(missing_ok=True)
             self.journal = self._read_journal() if self.begun else None
+            if not self.journal:  # another process may have finished meanwhile
+                self._refuse_what_is_there(overwrite=overwrite)
             self._cut()
             yield
         finally:
-            if not self.begun:
+            if self._in_place or not self.begun:
                 remove_folder(self._folder)
             lock.release()  # not before: another process might have begun in what is removed
 
@@ -96,7 +98,7 @@ class Unfinished:
             elif self._bad.exists():
                 self._bad.replace(self.bad)
             whole.replace(self.target)
-        remove_folder(self._folder)
+        self._in_place = True
 
     def _read_journal(self) -> Journal:
         try:
