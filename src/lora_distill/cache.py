@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from lora_distill.home import expanded
 from lora_distill.store import fingerprint, lock, read_json, whole_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ class Entry:
 
 def cache_folder() -> Path:
     """`$LORA_DISTILL_CACHE`, else a folder of the user's cache."""
-    return Path(os.environ.get("LORA_DISTILL_CACHE") or user_cache_path("lora_distill")).expanduser()
+    given = os.environ.get("LORA_DISTILL_CACHE")
+    return expanded(given, f"$LORA_DISTILL_CACHE {given}") if given else user_cache_path("lora_distill")
 
 
 _READ: set[tuple[str, int, int, int]] = set()  # files that this process has found to be as they were written

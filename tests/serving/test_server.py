@@ -131,6 +131,12 @@ def test_cards(tmp_path: Path) -> None:
     assert read_card(tmp_path) == "of the export"
 
 
+def test_a_model_at_home_has_its_card(exported: Path, tmp_path: Path) -> None:
+    home = {"HOME": str(exported.parent)}
+    with process(*SERVE, f"~/{exported.name}", log=tmp_path / "log", **home) as (_, url):
+        assert httpx.get(f"{url}/v1/model").json()["card"] == "# Its card\n"
+
+
 def connect(url: str, request: str) -> socket.socket:
     host, port = url.removeprefix("http://").split(":")
     opened = socket.create_connection((host, int(port)), timeout=30)

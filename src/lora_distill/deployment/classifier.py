@@ -15,6 +15,7 @@ from lora_distill.data.batches import evaluation_order
 from lora_distill.data.types import Text
 from lora_distill.deployment.exported import Opened, open_onnx, read_about
 from lora_distill.deployment.forms import CLASSIFIER, ONNX_FILES
+from lora_distill.home import expanded
 from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
 
@@ -62,7 +63,7 @@ class Classifier:
         Raises:
             UserError: there is no such model, or it cannot be used.
         """
-        folder = Path(folder).expanduser()
+        folder = expanded(folder, f"model {folder}")
         about = read_about(folder) if (folder / CLASSIFIER).is_file() else None
         if about and about["form"] in ONNX_FILES:
             return cls(open_onnx(folder, about, threads or cores()))

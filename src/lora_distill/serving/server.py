@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
+from lora_distill.home import expanded
 from lora_distill.serving.app import create_app
 from lora_distill.serving.gate import is_local
 from lora_distill.serving.logs import log_as_json
@@ -42,7 +43,7 @@ def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]
     Raises:
         UserError: the model cannot be used, the address cannot be had, or the key cannot be read.
     """
-    key = read_key(settings.key_file)
+    key, folder = read_key(settings.key_file), expanded(folder, f"model {folder}")
     with listen(settings.host, settings.port) as listener:
         classifier = Classifier.load(folder, threads=settings.threads)
         first = "The first text takes longer than those after it."
@@ -83,7 +84,7 @@ def read_key(file: str | None) -> str:
     if file:
         origin = f"--key_file {file}"
         try:
-            key = Path(file).expanduser().read_text(encoding="utf-8").strip()
+            key = expanded(file, origin).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "is not UTF-8"
             raise UserError(f"{origin}: {reason}. Give a file that holds the key and nothing else.") from None
