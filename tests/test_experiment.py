@@ -143,8 +143,8 @@ def test_texts_without_labels_are_drawn_where_those_with_labels_are_drawn_from_t
         lines = (f"{split} {row},{'ab'[row % 2]}" for row in range(400))
         (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
     (tmp_path / "others.csv").rename(others := tmp_path.with_name(f"{tmp_path.name}-others.csv"))
-    lines = (tmp_path / "train.csv").read_text() if same else ""
-    others.write_text(others.read_text() + lines.replace("text,label", ""))
+    also = (tmp_path / "train.csv").read_text() if same else ""
+    others.write_text(others.read_text() + also.replace("text,label", ""))
     columns = {"text_column": "text", "label_column": "label", "validation_fraction": 0.1, "test_fraction": 0.2}
     settings: dict[str, Any] = {**columns, **fewer, "unlabelled": str(others)}
     one, other = (load_dataset(str(tmp_path), seed=seed, **settings) for seed in (0, 1))

@@ -19,6 +19,7 @@ from lora_distill.experiment import run_experiment
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.progress import log_to_terminal
 from lora_distill.run_folder import RunFolder
+from lora_distill.tracking import Tracking
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from tests.end_to_end.conftest import write_rows
@@ -298,7 +299,7 @@ def test_one_that_is_trained_again_goes_on_with_that(tiny: Tiny, rows: Path, tmp
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.Tracking, "follow", lambda _, _role, training, _keep: training(stop))
+        patch.setattr(Tracking, "follow", lambda _, _role, training, _keep: training(stop))
         with pytest.raises(KeyboardInterrupt):
             run_experiment(config, overwrite=True)
     again = run_experiment(config, resume=True)

@@ -87,10 +87,8 @@ def steps(batches: Iterable[T], role: str) -> Iterator[T]:
 
 
 def _busiest(watched: Any, count: int) -> list[dict[str, Any]]:  # noqa: ANN401 - torch gives its profiler no types
-    from torch.autograd import DeviceType
-
     # What a GPU ran is an event of its own, too, whose time that of the operator holds.
-    events = [event for event in watched.key_averages() if event.device_type == DeviceType.CPU]
+    events = [event for event in watched.key_averages() if event.device_type.name == "CPU"]
     on_device = any(event.self_device_time_total for event in events)
     time_of = attrgetter("self_device_time_total" if on_device else "self_cpu_time_total")
     total = sum(map(time_of, events))

@@ -17,6 +17,7 @@ from lora_distill.config import Config
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns, read_bytes
 from lora_distill.errors import UserError
+from lora_distill.home import expanded
 from lora_distill.inputs import check_files
 from lora_distill.launching import failure, launch, shared_work_first, train_command
 from lora_distill.model.base import has_changed
@@ -214,7 +215,7 @@ def _check_unchanged(run: RunFolder) -> None:
             if now["revision"] != trained_on["revision"]:
                 raise changed_since(run.path, name)
     answers = config.teacher_predictions
-    if answers and (file := Path(answers).expanduser()).exists():
+    if answers and (file := expanded(answers)).exists():
         digest = hashlib.sha256(read_bytes(file)).hexdigest()
         if digest != environment["answers"]["revision"]:
             raise changed_since(run.path, answers)

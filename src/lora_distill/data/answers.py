@@ -4,7 +4,6 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from lora_distill.data.tables import check_table
 from lora_distill.data.types import JUDGED, LEARNED, Dataset, Text
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
+from lora_distill.home import expanded
 
 LABEL_CONFIDENCE = 0.9  # of an answer that is a label only: as labels are smoothed by a tenth
 LEAST_PROBABILITY = 1e-6  # of a class that was answered with 0: a divergence from that would have no end
@@ -82,7 +82,7 @@ def read_answers(
     names = dataset.label_names
     if unknown := [name for name in label_map.values() if name not in names]:
         raise UserError(f"--teacher_label_map: {listing(unknown)} is no label of the data. Those are {listing(names)}.")
-    raw = read_raw(Path(location).expanduser(), None)
+    raw = read_raw(expanded(location, f"--teacher_predictions {location}"), None)
     texts = _texts(location, raw, Columns(text_column, None, text_pair_column))
     if columns := _class_columns(location, raw, names, label_map):
         kind, logits = _numbers_to_logits(location, raw, *columns)
