@@ -52,13 +52,13 @@ def test_what_is_not_wanted_is_neither_read_nor_kept_from_making_room(
     for about in cache.folder.glob("*/entry.json"):
         os.utime(about, (1, 1))
     monkeypatch.setattr(cache_module, "_READ", set())
-    read, digest = list[Path](), cache_module._sha256
+    read, digest = list[Path](), cache_module.file_sha256
 
     def see(path: Path) -> str:
         read.append(path)
         return digest(path)
 
-    monkeypatch.setattr(cache_module, "_sha256", see)
+    monkeypatch.setattr(cache_module, "file_sha256", see)
     fresh = Cache(cache.folder, limit=sum(each.size for each in cache.entries()))
     (found,) = fresh.find("kind", RECIPE, lambda entry: len(entry.array("data")) == 3)
     assert read == [found.folder / "data.npy"]
@@ -120,7 +120,7 @@ def test_a_damaged_entry_is_noticed_and_removed(cache: Cache, harm: object, capl
 
 def test_a_process_reads_a_file_once(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     add(cache)
-    monkeypatch.setattr(cache_module, "_sha256", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(cache_module, "file_sha256", lambda _: pytest.fail("read again"))
     assert len(Cache(cache.folder).find("kind", RECIPE)) == 1
 
 
@@ -198,7 +198,7 @@ def test_an_entry_of_another_user_is_used_all_the_same(cache: Cache, monkeypatch
     monkeypatch.setattr(os, "utime", refuse)
     assert len(Cache(cache.folder).find("kind", RECIPE)) == 1
     monkeypatch.setattr(cache_module, "_READ", set())
-    monkeypatch.setattr(cache_module, "_sha256", refuse)  # it goes while it is read
+    monkeypatch.setattr(cache_module, "file_sha256", refuse)  # it goes while it is read
     assert Cache(cache.folder).find("kind", RECIPE) == []
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lora_distill.errors import UserError
+from lora_distill.model.adapter_files import ADAPTER_FILES
 
 if TYPE_CHECKING:
     import datasets
@@ -46,9 +47,7 @@ MODEL_FILES = (
     "config.json",
     "model.safetensors*",
     "model-*.safetensors",
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "labels.json",
+    *ADAPTER_FILES,
 )
 
 _WAYS_OUT = {

@@ -33,6 +33,12 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 in hex of a file's bytes, however many."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `path`, flush it to disk and put it in place: whole or not at all."""
     here = f".{path.name}.{socket.gethostname()}-"  # whether a process of another machine lives is not ours to know

@@ -172,7 +172,7 @@ def test_other_texts_of_the_same_encoder_are_not_read_and_give_way(
     assert keep(network, first, cache).at_hand
     (entry,) = cache.entries()
     monkeypatch.setattr(cache_module, "_READ", set())
-    monkeypatch.setattr(cache_module, "_sha256", lambda path: pytest.fail(f"{path} read"))
+    monkeypatch.setattr(cache_module, "file_sha256", lambda path: pytest.fail(f"{path} read"))
     assert keep(network, second, Cache(cache.folder, entry.size * 3 // 2)).at_hand
     assert entry.folder not in [each.folder for each in cache.entries()]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lora_distill.deployment.forms import CLASSIFIER
 from lora_distill.errors import UserError
-from lora_distill.model.base import ADAPTER_CONFIG
+from lora_distill.model.adapter_files import ADAPTER_CONFIG
 from lora_distill.run_folder import ENVIRONMENT
 
 TELLING = {

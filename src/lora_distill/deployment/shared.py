@@ -11,7 +11,7 @@ from lora_distill.config import Role
 from lora_distill.deployment.forms import ADAPTER, CLASSIFIER, MERGED
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES
-from lora_distill.model.base import ADAPTER_FILES
+from lora_distill.model.adapter_files import ADAPTER_FILES, LABELS_FILE
 from lora_distill.pushing import Pushed, check_access, check_base, check_name, push_folder
 from lora_distill.reporting.loading import opening_lines
 from lora_distill.reporting.model_card import model_card
@@ -120,7 +120,7 @@ def check_shareable(run: RunFolder, repository: str, role: Role, form: Form) -> 
 
 def _adapter_base(run: RunFolder, role: Role) -> dict[str, str]:
     """Name, kind and revision of the base model that an adapter sits on."""
-    path = run.path / role / "labels.json"
+    path = run.path / role / LABELS_FILE
     try:
         base: dict[str, str] = read_json(path)["base_model"]
     except (OSError, ValueError, LookupError, TypeError):

