@@ -225,7 +225,10 @@ def attend_by_products(
 def attend_fused(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, rate: float, dropout: Dropout
 ) -> torch.Tensor:
-    """The same in one kernel, which is slow backwards on a processor and fast elsewhere; it draws from torch's seed."""
+    """The same in one kernel, which is slow backwards on a processor and fast elsewhere; it draws from torch's seed.
+
+    Backwards on a GPU it adds in no fixed order, so that what is trained there is the same within rounding only.
+    """
     rate = rate if dropout.is_on else 0.0
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate)
 

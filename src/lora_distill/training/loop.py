@@ -63,7 +63,7 @@ def train(
 ) -> Progress:
     """Train LoRA and head; the model ends with the kept epoch's weights.
 
-    Goes on from the last checkpoint under `work`, to the same bits as if it had never stopped.
+    Goes on from the last checkpoint under `work`, on a processor to the same bits as if it had never stopped.
 
     Args:
         network: on the plan's device, with its adapter attached.

@@ -24,6 +24,8 @@ WORTH_IT = 1.2  # times as fast as fp32: in hardware it is 2 or more, without it
 class ExecutionPlan:
     """What decides the bits of a result beside config and data.
 
+    On a GPU, where some kernels add in no fixed order, it decides a result within rounding.
+
     Attributes:
         device: "cpu", "mps", "cuda" or "cuda:N".
         precision: "fp32" or "bf16", of training and validation; the test split is judged in fp32.
