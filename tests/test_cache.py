@@ -12,6 +12,7 @@ import pytest
 
 from lora_distill import cache as cache_module
 from lora_distill.cache import PROCESSORS, Cache, Entry, Stream, cache_folder
+from lora_distill.store import file_sha256
 
 RECIPE = {"made": "so"}
 ARRAY = np.arange(1000, dtype=np.float32).reshape(100, 10)
@@ -52,11 +53,11 @@ def test_what_is_not_wanted_is_neither_read_nor_kept_from_making_room(
     for about in cache.folder.glob("*/entry.json"):
         os.utime(about, (1, 1))
     monkeypatch.setattr(cache_module, "_READ", set())
-    read, digest = list[Path](), cache_module.file_sha256
+    read = list[Path]()
 
     def see(path: Path) -> str:
         read.append(path)
-        return digest(path)
+        return file_sha256(path)
 
     monkeypatch.setattr(cache_module, "file_sha256", see)
     fresh = Cache(cache.folder, limit=sum(each.size for each in cache.entries()))
