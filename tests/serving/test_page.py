@@ -153,16 +153,54 @@ def test_rows_that_cannot_be_labelled_keep_their_place_and_say_why(opened: Page)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("end", "told", "done"),
     [
-        (b"text\n" + b"a\n" * 9 + b"\xff\n", "The file is not UTF-8."),
-        (b'text\na\n"open\n', "The file ends within quotes."),
+        (b"\xff\n", "The file is not UTF-8.", 0),  # of the piece that the browser gives
+        (b'"open\n', "The file ends within quotes.", LIMITS["max_texts"]),
     ],
 )
-def test_a_file_that_breaks_off_gives_what_was_done(opened: Page, content: bytes, told: str) -> None:
-    upload(opened, "rows.csv", content)
+def test_a_file_that_breaks_off_gives_what_was_done(opened: Page, end: bytes, told: str, done: int) -> None:
+    texts = [f"text {number}" for number in range(10)]
+    upload(opened, "rows.csv", "\n".join(["text", *texts, ""]).encode() + end)
     opened.get_by_role("button", name="Label it").click()
     opened.get_by_role("alert").filter(has_text=told).wait_for()
+    status(opened, f"Ended early: {done} rows labelled.")
+    if done:
+        assert [row[:2] for row in saved(opened)[1:]] == [[text, label_of(text)] for text in texts[:done]]
+    else:
+        assert opened.get_by_role("link", name="Save").is_hidden()
+
+
+LABEL = """async text => {
+  const { headerOf, labelFile } = await import("/page/file.js");
+  const file = new File([text], "rows.csv"), model = await (await fetch("/v1/model")).json();
+  const asked = { file, ...(await headerOf(file)), columns: [0], model, signal: new AbortController().signal };
+  const { parts, rows } = await labelFile({ ...asked, told: () => {} });
+  return [rows, parts.length, parts.every(each => each instanceof Blob), await new Blob(parts).text()];
+}"""
+
+
+def test_what_is_labelled_is_the_browser_s_to_keep(opened: Page) -> None:
+    rows, parts, are_blobs, text = opened.evaluate(LABEL, "text\n" + "a\n" * 15)
+    assert (rows, parts, are_blobs) == (15, 4, True)
+    assert [line.split(",")[:2] for line in text.splitlines()[1:]] == [["a", label_of("a")]] * 15
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [
+        ('"one, two, three";text\n', ";"),
+        ('text;"one, two, three"\n', ";"),
+        ('"one ""and, or,"" two"\ttext\n', "\t"),
+        ('"two\nlines;;",a,text\n', ","),
+        ('5" wide;text\n1;"x, y, z"\n', ";"),
+        ('"text"\n"a;b"\n', ","),
+        ("text,n\n", ","),
+    ],
+)
+def test_the_separator_is_looked_for_outside_of_quotes(opened: Page, header: str, separator: str) -> None:
+    script = 'async text => (await import("/page/csv.js")).separatorOf(text)'
+    assert opened.evaluate(script, header) == separator
 
 
 def test_a_file_without_rows(opened: Page) -> None:

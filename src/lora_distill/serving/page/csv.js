@@ -1,7 +1,8 @@
 // CSV as RFC 4180 has it, read piece by piece: cells in quotes hold separators, line ends and doubled quotes.
 
 export const separatorOf = start => {
-  const line = start.slice(0, start.search(/[\r\n]|$/));
+  const bare = start.replace(/(?<=^|[,;\t\r\n])(?:"[^"]*")+/g, "");  // a name in quotes may hold any of them
+  const line = bare.slice(0, bare.search(/[\r\n]|$/));
   const counted = [",", ";", "\t"].map(each => [line.split(each).length, each]);
   return counted.reduce((best, each) => (each[0] > best[0] ? each : best))[1];
 };

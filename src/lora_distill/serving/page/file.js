@@ -31,7 +31,9 @@ const unused = (name, header) => (header.includes(name) ? unused(`${name}_predic
 export const labelFile = async ({ file, header, separator, columns, model, signal, told }) => {
   const { max_texts, max_characters, max_body } = model.limits;
   const names = ["label", "confidence", ...model.labels.map(label => `probability_${label}`), "problem"];
-  const parts = [lineOf([...header, ...names.map(name => unused(name, header))], separator)];
+  const parts = [];  // as Blobs, which a browser may keep on disk
+  const put = text => parts.push(new Blob([text]));
+  put(lineOf([...header, ...names.map(name => unused(name, header))], separator));
   let share = 0, rows = 0, problems = 0, waiting = [], size = 0;
   const fault = cells => {
     if (cells.length !== header.length) {
@@ -46,7 +48,7 @@ export const labelFile = async ({ file, header, separator, columns, model, signa
     const { results } = good.length
       ? await ask("v1/classify", { texts: good.map(each => textOf(each.cells)) }, signal) : { results: [] };
     good.forEach((each, index) => { each.answer = results[index]; });
-    parts.push(waiting.map(({ cells, fault, answer }) => {
+    put(waiting.map(({ cells, fault, answer }) => {
       const chances = new Map(answer?.probabilities.map(each => [each.label, each.probability]));
       const found = answer ? [answer.label, answer.confidence, ...model.labels.map(label => chances.get(label))]
         : ["", "", ...model.labels.map(() => "")];
