@@ -8,7 +8,7 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
 VENV = SCRIPTS.parent / ".venv"
-NEEDED = ("lora_distill", "accelerate", "datasets", "peft", "sklearn", "torch", "transformers")
+NEEDED = ("lora_distill", "accelerate", "datasets", "peft", "torch", "transformers")
 
 
 def train() -> int:

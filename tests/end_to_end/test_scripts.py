@@ -1,6 +1,7 @@
 """The shell scripts, with a stand-in for Python and pip: what they install, when, and what they say."""
 
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -325,6 +326,13 @@ def test_the_training_script_does_not_go_round_in_circles(tmp_path: Path) -> Non
     result = subprocess.run([python, script], capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2
     assert "lacks lora_distill" in result.stderr
+
+
+def test_the_training_script_asks_for_no_more_than_the_package() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    named = {Requirement(each).name for each in project["optional-dependencies"]["train"]}
+    needed = runpy.run_path(str(REPOSITORY / "scripts" / "train_distillation.py"))["NEEDED"]
+    assert set(needed) <= named | {"lora_distill"}
 
 
 def test_the_training_script_is_the_train_command() -> None:
