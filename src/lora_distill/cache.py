@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from lora_distill.home import expanded
-from lora_distill.store import fingerprint, lock, read_json, whole_folder, write_json
+from lora_distill.store import file_sha256, fingerprint, lock, read_json, whole_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Cache:
                 path = entry.folder / f"{name}.npy"
                 try:
                     known = _identity(path) in _READ
-                    whole = known or (path.stat().st_size == file["size"] and _sha256(path) == file["sha256"])
+                    whole = known or (path.stat().st_size == file["size"] and file_sha256(path) == file["sha256"])
                     _READ.update([_identity(path)] if whole else [])
                 except OSError:  # it is gone, or not for this user to read
                     whole = False
@@ -287,11 +287,6 @@ def _identity(path: Path) -> tuple[str, int, int, int]:
     """What changes where a file is changed or replaced."""
     found = path.stat()
     return str(path), found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, array: Stream) -> dict[str, Any]:

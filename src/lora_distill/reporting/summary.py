@@ -14,6 +14,7 @@ from lora_distill.data.wording import points
 from lora_distill.deployment.forms import ADAPTER, EXPORTED, MERGED, VERIFICATION
 from lora_distill.evaluation.over_seeds import share_over_seeds
 from lora_distill.evidence import Evidence
+from lora_distill.model.adapter_files import ADAPTER_WEIGHTS
 from lora_distill.reporting.sentences import differences_of_one_seed, literal, percent, roles_in, with_interval
 from lora_distill.run_folder import SPEED, RunFolder
 from lora_distill.store import read_json
@@ -82,7 +83,7 @@ class Experiment:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of the student: its adapter on disk, and the whole of it, as it was timed and in each exported form."""
-        file = self.runs[0].path / "student" / "adapter_model.safetensors"
+        file = self.runs[0].path / "student" / ADAPTER_WEIGHTS
         found = {ADAPTER: file.stat().st_size} if file.is_file() else {}
         model = self.measured["models"]["student"] if self.measured else {}
         if "weight_bytes" in model:  # earlier versions did not call it so
