@@ -349,6 +349,10 @@ def test_a_port_that_is_taken(run: Run, exported: Path) -> None:
         (["none"], "error: model none: no such folder."),
         ([".", "--port", "http"], "error: --port: 'http' is no whole number; it must be at least 0 and at most 65535."),
         ([".", "--max_body", "much"], "error: --max_body: 'much' "),
+        (
+            [".", "--max_queue", "8"],
+            "error: --max_queue 8: a request may hold more texts than may wait, --max_texts 256.",
+        ),
         ([".", "--timeout", "0"], "error: --timeout: '0' "),
         ([".", "--host", "no.such.host.invalid"], "error: --host no.such.host.invalid --port 8000: "),
         ([".", "--key", "s3cret"], "error: --key: no such flag"),

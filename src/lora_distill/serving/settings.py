@@ -26,7 +26,7 @@ class ServeSettings(BaseModel):
     )
     max_batch: PositiveInt = Field(64, description="texts of several requests that are answered together")
     max_queue: PositiveInt = Field(512, description="texts that may wait for their turn; what is over gets a 429")
-    max_texts: PositiveInt = Field(256, description="texts of a request")
+    max_texts: PositiveInt = Field(256, description="texts of a request; no more than --max_queue")
     max_characters: PositiveInt = Field(20_000, description="characters of a text")
     max_body: ByteSize = Field(ByteSize(2_000_000), gt=0, description="size of a request, as 2MB")
     timeout: PositiveFloat = Field(
