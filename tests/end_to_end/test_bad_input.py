@@ -202,7 +202,7 @@ YAML: list[tuple[str, str | bytes, list[str]]] = [
     ("suite", "experiment:\n  a: {}\n", ["line 1", "did you mean experiments?"]),
     ("suite", "experiments:\n  a: {exp_name: b}\n", ["line 2", "exp_name"]),
     ("suite", "experiments:\n  a/b: {}\n", ["line 2", "one folder"]),
-    ("suite", "name: ../up\nexperiments:\n  a: {}\n", ["line 3", "'../up-a'", "one folder"]),
+    ("suite", "name: ../up\nexperiments:\n  a: {}\n", ["line 1", "'../up'", "one folder"]),
     ("suite", "base: {alpha: 2}\nexperiments:\n  a: {}\n", ["line 1", "alpha"]),
     ("suite", "experiments:\n  a: {}\n  a: {}\n", ["line 3", "a stands twice"]),
     ("suite", b"name: caf\xe9\n", ["byte 9", "UTF-8"]),
