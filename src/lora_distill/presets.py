@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 Preset = Literal["small_student", "few_labels"]
+_BOOL = TypeAdapter(bool)
 
 # MiniLM's: 665,092 of a million parameters with a head of four classes, at a learning rate that suits its width.
 _SMALL_ENCODER = {
@@ -45,6 +46,6 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
 def _is_true(value: object) -> bool:
     """What is read of it, "false" of a quoted false; what is neither is refused where it is validated."""
     try:
-        return TypeAdapter(bool).validate_python(value)
+        return _BOOL.validate_python(value)
     except ValidationError:
         return False
