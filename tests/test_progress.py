@@ -2,6 +2,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +87,17 @@ def test_without_a_terminal_progress_is_plain_lines_with_rate_and_time_left(
     assert "rows/s" in line
     assert line.endswith("s left\n")
     assert capsys.readouterr().err == ""
+
+
+def test_what_takes_long_and_is_no_row_is_told_as_what_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 40.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock.__next__))
+    log_to_terminal(quiet=False)
+    with track("timing", 8, "settings") as advance:
+        advance(2)
+    assert capsys.readouterr().err == "timing: 2 of 8 settings, 0.05 settings/s, 120 s left\n"
 
 
 def test_of_a_source_whose_rows_nobody_counted_the_size_says_what_is_left(

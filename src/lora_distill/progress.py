@@ -25,8 +25,8 @@ def terminal() -> Console | None:
 
 
 @contextmanager
-def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far a stage of `total` rows is; yields the function that takes the rows just done.
+def track(stage: str, total: int, what: str = "rows") -> Iterator[Callable[[int], None]]:
+    """Show how far a stage of `total` rows, or what else it does, is; yields the function that takes those just done.
 
     On a terminal a line that moves; else a plain line now and then. Nothing for an empty `stage`, nor where
     `log_to_terminal` was told to be quiet or was not called at all.
@@ -46,14 +46,14 @@ def track(stage: str, total: int) -> Iterator[Callable[[int], None]]:
 
             def advance(rows: int) -> None:
                 speed = bar.tasks[0].speed
-                bar.update(task, advance=rows, rate=f"{speed:,.0f} rows/s" if speed else "")
+                bar.update(task, advance=rows, rate=f"{_rate(speed)} {what}/s" if speed else "")
 
             yield advance
     else:
-        yield _plain_lines(stage, total)
+        yield _plain_lines(stage, total, what)
 
 
-def _plain_lines(stage: str, total: int) -> Callable[[int], None]:
+def _plain_lines(stage: str, total: int, what: str) -> Callable[[int], None]:
     started = last = time.monotonic()
     done = 0
 
@@ -64,9 +64,15 @@ def _plain_lines(stage: str, total: int) -> Callable[[int], None]:
         if now - last >= PLAIN_LINE_SECONDS and done < total:
             last, rate = now, done / (now - started)
             left = (total - done) / rate
-            logger.info("%s: %s of %s rows, %.0f rows/s, %.0f s left", stage, f"{done:,}", f"{total:,}", rate, left)
+            shown = f"{done:,} of {total:,} {what}, {_rate(rate)} {what}/s"
+            logger.info("%s: %s, %.0f s left", stage, shown, left)
 
     return advance
+
+
+def _rate(rate: float) -> str:
+    """`1,200`, `0.04`: of what takes long, two digits."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 @contextmanager

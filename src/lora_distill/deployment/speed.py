@@ -67,7 +67,7 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
     threads = sorted({1, plan.threads}) if plan.device == "cpu" else [plan.threads]
     cells = [(number, size, kind) for number in threads for size in BATCHES for kind in texts]
     timings = []
-    with track("timing", len(cells)) as advance:
+    with track("timing", len(cells), "settings") as advance:
         for number, size, kind in cells:
             with replace(plan, threads=number).with_threads(), torch.inference_mode():
                 rows = {role: each[kind] for role, each in tokens.items()}
