@@ -41,7 +41,7 @@ def begin_run(
     prepared, begun = experiment.prepare_run(config, resume=resume, overwrite=overwrite)
     run = RunFolder.of(prepared.config)
     with run.lock():
-        return run, prepared, experiment._begin(run, config, prepared, begun, overwrite=overwrite)
+        return run, prepared, experiment._begin(run, config, prepared, begun, overwrite=overwrite, since=0.0)
 
 
 def test_two_runs_that_begin_in_the_same_second_take_two_names(

@@ -32,6 +32,16 @@ def base(tiny: Callable[[str], Path], tmp_path: Path) -> dict[str, object]:
     return base_of(tiny("bert"), write_rows(tmp_path / "rows.csv", 60))
 
 
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial fails as soon as it is run."""
+
+    def diverge(*_: object) -> None:
+        raise UserError("student: the loss is nan\nLower it.")
+
+    monkeypatch.setattr(tuning, "train_role", diverge)
+
+
 def write(folder: Path, base: dict[str, object], **changes: object) -> Path:
     output = {"output_dir": str(folder / "out")}
     contents = {"name": "mine", "trials": 4, "base": base | output, "search": SPACE, **changes}
@@ -66,36 +76,38 @@ def test_a_trial_behind_the_others_is_pruned_and_one_over_the_budget_is_not_trai
         winner(trials)
 
 
-def test_a_trial_that_fails_is_told_and_the_next_is_run(
-    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def diverge(*_: object) -> None:
-        raise UserError("student: the loss is nan\nLower it.")
-
-    monkeypatch.setattr(tuning, "train_role", diverge)
+@pytest.mark.usefixtures("failing")
+def test_a_trial_that_fails_is_told_and_the_next_is_run(base: dict[str, object], tmp_path: Path) -> None:
     trials = run_trials(read_search(write(tmp_path, base, trials=2), {}, {}))
     assert [(each.state, each.message) for each in trials] == [("failed", "student: the loss is nan")] * 2
 
 
+def searches_of(folder: Path, base: dict[str, object], trials: int) -> list[Search]:
+    """Two that are alike, each in a folder of its own."""
+    for name in ("whole", "killed"):
+        (folder / name).mkdir()
+    return [read_search(write(folder / name, base, trials=trials), {}, {}) for name in ("whole", "killed")]
+
+
+def kill_between_two_draws(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run it until the next trial has drawn the first of its settings."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Trial, "suggest_float", killed)
+        run_trials(search)
+    assert list(trials_of(search)[-1].params) == ["student_lora_r"]
+
+
+@pytest.mark.usefixtures("failing")
 def test_killed_between_two_draws_of_a_trial_a_search_goes_on_as_if_nothing_had_stopped_it(
     base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverge(*_: object) -> None:
-        raise UserError("student: the loss is nan")
-
-    def killed_by(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tuning, "train_role", diverge)
-    searches = []
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        searches.append(read_search(write(tmp_path / name, base, trials=3), {}, {}))
-    whole, killed = searches
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(optuna.Trial, "suggest_float", killed_by)
-        run_trials(killed)
-    assert [list(each.params) for each in trials_of(killed)] == [["student_lora_r"]]
+    whole, killed = searches_of(tmp_path, base, trials=3)
+    kill_between_two_draws(killed, monkeypatch)
+    assert len(trials_of(killed)) == 1
     assert [each.settings for each in run_trials(killed)] == [each.settings for each in run_trials(whole)]
 
 
@@ -106,30 +118,17 @@ def test_so_it_does_when_it_draws_by_what_the_trials_before_showed(
         line = {"event": "validation", "epoch": 1, "accuracy": 1 - (config.alpha - 0.3) ** 2, "nll": 0.1}
         return SimpleNamespace(history=[line], facts={"kept_epoch": 1})
 
-    def killed_by(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(tuning, "train_role", learn)
-    searches = []
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        searches.append(read_search(write(tmp_path / name, base, trials=14), {}, {}))
-    whole, killed = searches
+    whole, killed = searches_of(tmp_path, base, trials=14)
     run_trials(replace(killed, trials=12))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(optuna.Trial, "suggest_float", killed_by)
-        run_trials(killed)
-    assert list(trials_of(killed)[-1].params) == ["student_lora_r"]
+    kill_between_two_draws(killed, monkeypatch)
     assert [each.settings for each in run_trials(killed)] == [each.settings for each in run_trials(whole)]
 
 
+@pytest.mark.usefixtures("failing")
 def test_the_order_of_choices_does_not_decide_whether_a_search_fits_its_budget(
-    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: dict[str, object], tmp_path: Path
 ) -> None:
-    def diverge(*_: object) -> None:
-        raise UserError("student: the loss is nan")
-
-    monkeypatch.setattr(tuning, "train_role", diverge)
     space = {"target_modules": {"choices": ["all-linear", "attention"]}, "student_lora_r": {"choices": [8, 1]}}
     with pytest.raises(UserError) as error:
         read_search(write(tmp_path, base | {"student_budget": 10}, search=space), {}, {}, misfits)
@@ -138,13 +137,10 @@ def test_the_order_of_choices_does_not_decide_whether_a_search_fits_its_budget(
     assert len(run_trials(search)) == 1
 
 
+@pytest.mark.usefixtures("failing")
 def test_an_encoder_that_is_over_the_budget_stops_no_trial_of_the_others(
-    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: dict[str, object], tmp_path: Path
 ) -> None:
-    def diverge(*_: object) -> None:
-        raise UserError("student: the loss is nan")
-
-    monkeypatch.setattr(tuning, "train_role", diverge)
     wide = tiny_model("roberta", tmp_path / "wide", hidden=64)
     space = {"student_base_model": {"choices": [str(wide), str(base["base_model"])]}}
     fitting = base | {"student_budget": 2500, "student_lora_r": 1}
@@ -152,13 +148,8 @@ def test_an_encoder_that_is_over_the_budget_stops_no_trial_of_the_others(
     assert len(run_trials(search)) == 2
 
 
-def test_trials_of_another_encoder_are_not_compared(
-    base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def diverge(*_: object) -> None:
-        raise UserError("student: the loss is nan")
-
-    monkeypatch.setattr(tuning, "train_role", diverge)
+@pytest.mark.usefixtures("failing")
+def test_trials_of_another_encoder_are_not_compared(base: dict[str, object], tmp_path: Path) -> None:
     encoder = tiny_model("bert", tmp_path / "encoder")
     search = read_search(write(tmp_path, base | {"base_model": str(encoder)}, trials=1), {}, {})
     assert run_trials(search) == run_trials(search)

@@ -143,7 +143,7 @@ def _begin(
     begun: dict[str, Any] | None,
     *,
     overwrite: bool,
-    since: float = 0.0,
+    since: float,
 ) -> dict[str, Any]:
     """Make the run's folder, or go on in it under the plan that it was begun with; what environment.json says.
 
