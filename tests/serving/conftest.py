@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page
 
 from lora_distill.serving.app import create_app
 from lora_distill.serving.settings import ServeSettings
-from tests.serving.fake import FakeClassifier
+from tests.serving.fake import FakeClassifier, served
+from tests.serving.page import CARD, LIMITS, Opened
 
 Client = Callable[..., TestClient]
 
@@ -32,3 +34,19 @@ def client(classifier: FakeClassifier) -> Iterator[Client]:
 
         yield make
         classifier.go.set()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    settings = ServeSettings(**LIMITS)
+    with served(create_app(FakeClassifier(), settings, card=CARD), settings) as address:
+        yield address
+
+
+@pytest.fixture
+def opened(browser: Browser, url: str) -> Iterator[Page]:
+    shown = Opened(browser, url, 1440)
+    shown.page.goto(f"{url}/")
+    yield shown.page
+    shown.page.close()
+    assert shown.faults == []
