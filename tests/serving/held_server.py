@@ -1,8 +1,9 @@
-"""`lora-distill serve` of a classifier that takes its time: python -m tests.serving.slow_server SECONDS FLAGS…"""
+"""`lora-distill serve` of a classifier that waits for a file: python -m tests.serving.held_server FILE FLAGS…"""
 
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,20 @@ from lora_distill.data.types import Text
 from lora_distill.deployment.classifier import Classifier
 from tests.serving.fake import FakeClassifier
 
-SECONDS = float(sys.argv.pop(1))
+FILE = Path(sys.argv.pop(1))
 
 
-class SlowClassifier(FakeClassifier):
-    """Takes so long for each batch, but the first, with which the server warms up."""
+class HeldClassifier(FakeClassifier):
+    """Waits with each batch for the file, but the first, with which the server warms up."""
 
     def logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        time.sleep(SECONDS if self.batches else 0)
+        while self.batches and not FILE.exists():
+            time.sleep(0.01)
         return super().logits(texts)
 
 
-def _load(*_arguments: Any, **_settings: Any) -> SlowClassifier:  # noqa: ANN401 - as Classifier.load takes them
-    return SlowClassifier()
+def _load(*_arguments: Any, **_settings: Any) -> HeldClassifier:  # noqa: ANN401 - as Classifier.load takes them
+    return HeldClassifier()
 
 
 if __name__ == "__main__":
