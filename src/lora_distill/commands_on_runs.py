@@ -41,7 +41,7 @@ def speed(arguments: argparse.Namespace) -> int:
 
     run = RunFolder(arguments.run)
     with warnings.catch_warnings(action="ignore"):
-        measured = measure_speed(run, make_config(*given(arguments)).device)
+        measured = measure_speed(run, make_config(*given(arguments)).device, arguments.form)
     console().print(speed_table(measured))
     print_lines("", *explain_speed(measured, run.results()))
     _keep(run.path / SPEED, measured)

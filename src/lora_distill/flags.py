@@ -73,6 +73,12 @@ def _add_evaluate(evaluate: Parser) -> None:
 
 def _add_speed(speed: Parser) -> None:
     speed.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    speed.add_argument(
+        "--form",
+        choices=(MERGED, *ONNX_FILES),
+        default=MERGED,
+        help="what they answer as: merged, through torch (default), or what export makes of them, through ONNX Runtime",
+    )
     _add_config_flag(speed, "device")
     speed.add_argument("--quiet", action="store_true", help="show warnings and the result only")
 

@@ -47,7 +47,7 @@ def test_a_text_is_not_padded_where_a_batch_of_its_own_costs_less(folder: Path) 
 
     opened = open_onnx(folder, read_about(folder), 1)
     texts = ["tulip", "a comet", "of butter", "orbit " * 10]
-    found = Classifier(replace(opened, forward=forward, most_padding=9)).logits(texts)
+    found = Classifier(replace(opened, beside=forward, most_padding=9)).logits(texts)
     np.testing.assert_array_equal(found, expected_logits(texts))
     assert sorted(shapes) == [(1, 12), (3, 4)]
 

@@ -28,7 +28,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
 
 def through(opened: Opened, change: Forward) -> Opened:
     """A model whose logits are those of `change` instead, which is given what goes in."""
-    return replace(opened, forward=change)
+    return replace(opened, forward=change, beside=change)
 
 
 def with_others(rows: int) -> NDArray[np.float32]:

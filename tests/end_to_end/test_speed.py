@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from lora_distill.data.batches import Batch
-from lora_distill.deployment import speed
+from lora_distill.deployment import exported, speed
+from lora_distill.deployment.exported import Forward
 from lora_distill.deployment.finished import open_role
+from lora_distill.deployment.forms import ONNX_FILES
 from lora_distill.run_folder import RunFolder
 from lora_distill.training.logits import plain
 from tests.end_to_end.conftest import Command, metrics_of, small_settings
@@ -50,6 +53,43 @@ def test_the_command(call: Command, small_run: Path, tmp_path: Path, monkeypatch
         f"Student: {trained:,} trained parameters of {total:,} in all, 0.0 million multiply-adds a token" in done.stdout
     )
     assert "Merged, the student is exactly as fast as its teacher" in done.stdout
+
+
+@pytest.mark.parametrize("form", ONNX_FILES)
+def test_as_what_export_makes_of_them(
+    form: str, call: Command, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
+    asked: list[tuple[str, int]] = []
+    real = exported.open_graph
+
+    def open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
+        forward = real(folder, file, labels, threads, segments=segments)
+        asked.append((file, threads))
+        return forward
+
+    monkeypatch.setattr(exported, "open_graph", open_graph)
+    run = shutil.copytree(small_run, tmp_path / "small")
+    done = call("speed", run, "--form", form)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((run / "speed.json").read_text())
+    assert (measured["form"], measured["device"]) == (form, "cpu")
+    threads = sorted({each["threads"] for each in measured["timings"]})
+    assert asked == [(ONNX_FILES[form], number) for number in threads for _ in speed.TIMED]
+    assert ("ONNX graphs in eight bits" if "int8" in form else "ONNX graphs in fp32") in done.stdout
+    refused = call("speed", run, "--form", form, "--device", "cuda")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --device cuda: ONNX graphs answer on the processor here.")
+
+
+def test_a_graph_answers_as_its_model_chunks_and_all(small_run: Path, tmp_path: Path) -> None:
+    opened = open_role(RunFolder(small_run), "student")
+    tokens = replace(opened.tokenised(["a short text", "and one of more words", "x"]), starts=np.array([0, 2, 3]))
+    rows = np.array([1, 0, 1])
+    forward = speed._graph(opened, opened.merged(), tmp_path, "onnx")(1)
+    with torch.inference_mode():
+        expected = plain(open_role(RunFolder(small_run), "student").model)(tokens.batch(rows))
+    np.testing.assert_allclose(forward(tokens, rows), expected, atol=1e-4)
 
 
 def test_a_student_of_fewer_layers_does_less(call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path) -> None:

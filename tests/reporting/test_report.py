@@ -152,11 +152,11 @@ def test_that_merging_makes_no_student_faster_is_said_of_whom_it_holds(
     assert page.count(SPEED) == 1
 
 
-def time_it(run: RunFolder, weights: str = "weight_bytes") -> None:
+def time_it(run: RunFolder, weights: str = "weight_bytes", **measured: str) -> None:
     """As if its models had answered 32 texts in 64 and 32 milliseconds."""
     timing = {"batch": 32, "teacher": {"median": 0.064}, "student": {"median": 0.032}}
     model = {"total_parameters": 22_713_216, "multiply_adds": 10_616_832, weights: 90_852_864}
-    write_json(run.path / run_folder.SPEED, {"models": {"student": model}, "timings": [{}, timing]})
+    write_json(run.path / run_folder.SPEED, {"models": {"student": model}, "timings": [{}, timing]} | measured)
 
 
 def test_speed_and_size_say_what_they_are_of(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_speed_and_size_say_what_they_are_of(tmp_path: Path) -> None:
     assert [one[place] for place in places] == [
         "223,493 22.35% of budget",
         "22,862,981 10.6M multiply- adds a token",
-        "1,000.0 answering 2.00× teacher",
+        "1,000.0 answering, merged 2.00× teacher",
         "2 kB adapter 7 MB merged 3 MB onnx-int8",
     ]
     assert [two[place] for place in places[1:]] == ["22,862,981", "94.7 in training", "–"]
@@ -195,8 +195,10 @@ def test_runs_that_were_timed_have_a_plot_of_their_own(tmp_path: Path) -> None:
     runs = {name: [finished_run(tmp_path, name, 0)] for name in ("one", "two")}
     assert "Accuracy against the time of an answer" not in page_of(runs, tmp_path)
     time_it(runs["one"][0])
+    time_it(runs["two"][0], form="onnx-int8")
     page = page_of(runs, tmp_path)
     assert "<h2>Accuracy against the time of an answer</h2>" in page
+    assert "on the machine that it was called on:\nmerged, onnx-int8.</figcaption>" in page
     assert re.search(r"student of one: [^<]*, 1\.00 ms a text", page)
     assert re.search(r"teacher of one: [^<]*, 2\.00 ms a text", page)
 

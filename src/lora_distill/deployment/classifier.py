@@ -94,12 +94,15 @@ class Classifier:
         tokens = self._opened.tokeniser.read(_checked(texts, pairs=self.pairs))
         found = np.empty((len(tokens.chunk_lengths), len(self.labels)), np.float32)
 
-        def answer(chunks: NDArray[np.int64]) -> None:
-            found[chunks] = self._opened.forward(tokens.padded(chunks))
-
         batches = evaluation_order(tokens.chunk_lengths, BATCH_TOKENS, self._opened.most_padding)
+        for_all = len(batches) >= self._opened.at_once  # else some threads would have none
+        forward, each = (self._opened.beside, self._pool.map) if for_all else (self._opened.forward, map)
+
+        def answer(chunks: NDArray[np.int64]) -> None:
+            found[chunks] = forward(tokens.padded(chunks))
+
         answered = 0
-        for chunks, _ in zip(batches, self._pool.map(answer, batches), strict=True):  # raises what a thread raises
+        for chunks, _ in zip(batches, each(answer, batches), strict=True):  # raises what a thread raises
             answered += len(chunks)
             if told:
                 told(answered / len(found))

@@ -2,8 +2,10 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -33,8 +35,9 @@ class Opened:
     Attributes:
         about: what it says of itself, in the keys of classifier.json.
         tokeniser: reads texts for it.
-        forward: of one batch; several threads may call it at once.
-        at_once: batches that are answered the fastest side by side.
+        forward: of one batch, with all threads.
+        beside: of one of several batches, on the thread that calls it.
+        at_once: batches that are answered side by side the fastest.
         most_padding: tokens of padding in a batch that cost no more than a batch of its own.
         files: all that its answers depend on.
     """
@@ -42,6 +45,7 @@ class Opened:
     about: dict[str, Any]
     tokeniser: Tokeniser
     forward: Forward
+    beside: Forward
     at_once: int
     most_padding: int
     files: list[Path]
@@ -112,11 +116,41 @@ def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:
     """
     file = ONNX_FILES[about["form"]]
     reading = Reading(**{field.name: about[field.name] for field in fields(Reading)})
-    forward = _open_graph(folder, file, about["labels"], threads, segments=reading.segments)
+    graph = partial(open_graph, folder, file, about["labels"], segments=reading.segments)
+    beside = graph(1)
     tokeniser = Tokeniser(_read_tokenizer(folder), reading, _read_pad_id(folder))
     files = [folder / name for name in (CLASSIFIER, "tokenizer.json", "config.json")]
     files += sorted((folder / file).parent.glob(f"{Path(file).name}*"))  # a large one's weights lie beside it
-    return Opened(dict(about), tokeniser, forward, threads, MOST_PADDING, files)
+    forward = _when_asked(lambda: graph(threads), folder / file, beside) if threads > 1 else beside
+    return Opened(dict(about), tokeniser, forward, beside, threads, MOST_PADDING, files)
+
+
+def _when_asked(open_: Callable[[], Forward], file: Path, instead: Forward) -> Forward:
+    """What this opens, opened once, when it is first asked: who has many batches at once needs no weights twice.
+
+    Args:
+        open_: opens the file.
+        file: as it is now; another one that takes its place later is not opened.
+        instead: answers where it can no longer be opened.
+    """
+    was, opening = _identity(file), threading.Lock()
+    opened: list[Forward] = []
+
+    def forward(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        with opening:
+            if not opened:
+                try:
+                    opened.append(open_() if _identity(file) == was else instead)
+                except (OSError, UserError):
+                    opened.append(instead)
+        return opened[0](given)
+
+    return forward
+
+
+def _identity(file: Path) -> tuple[int, int, int]:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def damaged(folder: Path, name: str, reason: object) -> UserError:
@@ -144,7 +178,19 @@ def _read_pad_id(folder: Path) -> int:
         raise damaged(folder, "config.json", error) from None
 
 
-def _open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
+def open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
+    """Open the graph alone of an ONNX model.
+
+    Args:
+        folder: its own.
+        file: the graph in it.
+        labels: that it should have logits for.
+        threads: that compute.
+        segments: whether it must ask which text of a pair a token is of.
+
+    Raises:
+        UserError: the file is missing, damaged or another model's, or onnxruntime is not installed.
+    """
     # It counts its uses and sends that to its maker; a text's classifier tells nobody anything.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -157,8 +203,6 @@ def _open_graph(folder: Path, file: str, labels: list[str], threads: int, *, seg
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False  # a plan of memory for each shape, where hardly two batches have the same
-    # Threads that spin while they wait take from those that work, where batches are answered side by side.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])

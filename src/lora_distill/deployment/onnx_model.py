@@ -71,7 +71,7 @@ def convert(model: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProt
             )
     except Exception as error:  # an architecture breaks the exporter in many ways
         raise UserError(
-            f"a {model.config.model_type} cannot be converted to ONNX: {brief(error)}.\nExport it with --to merged."
+            f"a {model.config.model_type} cannot be converted to ONNX: {brief(error)}.\nTake the form merged."
         ) from error
     finally:
         logging.disable(level)

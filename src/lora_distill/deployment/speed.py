@@ -1,20 +1,27 @@
 """How fast the models of a finished run answer on this machine, and how much there is of them."""
 
+import itertools
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lora_distill.config import Role
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import Text, parts
-from lora_distill.deployment.finished import open_models
+from lora_distill.deployment import exported
+from lora_distill.deployment.finished import FinishedModel, open_models
+from lora_distill.deployment.forms import MERGED, ONNX_FILES
+from lora_distill.deployment.int8_model import quantise
+from lora_distill.deployment.onnx_model import convert, save
+from lora_distill.errors import UserError
 from lora_distill.evidence import read_predictions
 from lora_distill.made_with import made_with
 from lora_distill.model.layers import count_layers, layers_path
@@ -22,7 +29,7 @@ from lora_distill.progress import track
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.training.logits import plain
-from lora_distill.training.plan import choose_plan
+from lora_distill.training.plan import ExecutionPlan, choose_plan
 
 BATCHES = (1, 32)
 PLACES = {"short": 0.1, "long": 0.9}  # of the test texts by their length: quantiles that the texts are taken around
@@ -30,19 +37,21 @@ LEAST, MOST, SECONDS = 5, 64, 10.0  # rounds of a measurement, and when there ha
 WARM = 2  # rounds before that do not count
 
 TIMED: tuple[Role, ...] = ("teacher", "student")  # the control is built as the student is
+Forward = Callable[[Tokens, NDArray[np.int64]], Any]  # of a batch of these rows, to their logits
 Answer = Callable[[Tokens, int, int], None]  # of so many rows from the first, round and round
 
 
 @remembering()
-def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
-    """Time teacher and student, merged, in fp32, taking turns.
+def measure_speed(run: RunFolder, device: str, form: str = MERGED) -> dict[str, Any]:
+    """Time teacher and student, merged, taking turns.
 
     Args:
         run: finished.
-        device: as the setting of that name.
+        device: as the setting of that name; the ONNX forms answer on the processor.
+        form: as one exports them: "merged" answers through torch in fp32, "onnx" and "onnx-int8" through ONNX Runtime.
 
     Returns:
-        `device` and `made_with`.
+        `device`, `form` and `made_with`.
         `models`: by role its `total_parameters`, `weight_bytes` of them merged and in fp32 (what a form that it was
         exported in takes on disk stands in its verification.json), and `multiply_adds` of a token with the matrices of
         the layers; attention's own, which grow with the length, are not in it.
@@ -51,31 +60,48 @@ def measure_speed(run: RunFolder, device: str) -> dict[str, Any]:
         are of.
 
     Raises:
-        UserError: the run is not finished, or what it was made from cannot be had as it was.
+        UserError: the run is not finished, what it was made from cannot be had as it was, or a model cannot be had in
+            this form, or not on this device.
     """
-    plan = choose_plan(device, "fp32")
+    if form in ONNX_FILES and device not in {"auto", "cpu"}:
+        raise UserError(f"--device {device}: ONNX graphs answer on the processor here. Leave --device away, or --form.")
+    plan = choose_plan("cpu" if form in ONNX_FILES else device, "fp32")
     texts = _texts(read_predictions(run).texts)
     models: dict[str, dict[str, int]] = {}
-    answers: dict[Role, Answer] = {}
     tokens: dict[Role, dict[str, Tokens]] = {}
-    for role in TIMED:
-        opened = open_models(run, role)
-        merged = [each.merged() for each in opened]
-        models[role] = _size(merged)
-        answers[role] = _answer([model.to(plan.device) for model in merged])
-        tokens[role] = {kind: opened[0].tokenised(each) for kind, each in texts.items()}
+    opening: dict[Role, list[Callable[[int], Forward]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for role in TIMED:
+            opened = open_models(run, role)
+            merged = [each.merged() for each in opened]
+            models[role] = _size(merged)
+            tokens[role] = {kind: opened[0].tokenised(each) for kind, each in texts.items()}
+            if form in ONNX_FILES:
+                folders = [Path(scratch, f"{role}-{number}") for number in range(len(opened))]
+                opening[role] = [_graph(*each, form) for each in zip(opened, merged, folders, strict=True)]
+            else:
+                opening[role] = [_module(model.to(plan.device)) for model in merged]
+        timings = _timings(plan, opening, tokens)
+    return {"device": plan.device, "form": form, "models": models, "timings": timings, "made_with": made_with()}
+
+
+def _timings(
+    plan: ExecutionPlan, opening: dict[Role, list[Callable[[int], Forward]]], tokens: dict[Role, dict[str, Tokens]]
+) -> list[dict[str, Any]]:
+    """What `measure_speed` gives of them, by role what opens its models for so many threads, and its kinds of texts."""
     threads = sorted({1, plan.threads}) if plan.device == "cpu" else [plan.threads]
-    cells = [(number, size, kind) for number in threads for size in BATCHES for kind in texts]
-    timings = []
-    with track("timing", len(cells), "settings") as advance:
-        for number, size, kind in cells:
-            with replace(plan, threads=number).with_threads(), torch.inference_mode():
+    timings: list[dict[str, Any]] = []
+    with track("timing", len(threads) * len(BATCHES) * len(PLACES), "settings") as advance:
+        for number in threads:
+            answers = {role: _answer([opens(number) for opens in each]) for role, each in opening.items()}
+            for size, kind in itertools.product(BATCHES, PLACES):
                 rows = {role: each[kind] for role, each in tokens.items()}
-                taken = _take_turns(answers, rows, size)
-            found: dict[str, Any] = {role: _summary(rows[role], size, seconds) for role, seconds in taken.items()}
-            timings.append({"threads": number, "batch": size, "texts": kind, **found})
-            advance(1)
-    return {"device": plan.device, "models": models, "timings": timings, "made_with": made_with()}
+                with replace(plan, threads=number).with_threads(), torch.inference_mode():
+                    taken = _take_turns(answers, rows, size)
+                found: dict[str, Any] = {role: _summary(rows[role], size, seconds) for role, seconds in taken.items()}
+                timings.append({"threads": number, "batch": size, "texts": kind, **found})
+                advance(1)
+    return timings
 
 
 def _texts(texts: Sequence[Text]) -> dict[str, list[Text]]:
@@ -103,14 +129,41 @@ def _multiply_adds(model: PreTrainedModel) -> int:
     return matrices * int(model.config.num_hidden_layers) // count_layers(model)
 
 
-def _answer(models: Sequence[nn.Module]) -> Answer:
+def _module(model: PreTrainedModel) -> Callable[[int], Forward]:
+    """What answers through torch, which has its threads already."""
+    forward = plain(model)
+    return lambda _threads: lambda tokens, rows: forward(tokens.batch(rows)).cpu()  # waits for a GPU to be done
+
+
+def _graph(opened: FinishedModel, model: PreTrainedModel, folder: Path, form: str) -> Callable[[int], Forward]:
+    """What opens a merged model's graph, which is written to this folder, for so many threads."""
+    model.config.pad_token_id = opened.tokeniser.pad_id
+    segments, labels = opened.tokeniser.reading.segments, [str(column) for column in opened.columns]
+    graph = convert(model, segments=segments)
+    try:
+        save(graph if form == "onnx" else quantise(graph), folder / ONNX_FILES[form])
+    except OSError as error:
+        raise UserError(f"{folder.parent}: {error.strerror}. Name a folder with room for models in TMPDIR.") from None
+
+    def open_(threads: int) -> Forward:
+        forward = exported.open_graph(folder, ONNX_FILES[form], labels, threads, segments=segments)
+
+        def answer(tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            chosen = tokens.take(rows)
+            return chosen.of_texts(forward(chosen.padded(np.arange(len(chosen.chunk_lengths)))))
+
+        return answer
+
+    return open_
+
+
+def _answer(forwards: Sequence[Forward]) -> Answer:
     """What answers once: several teachers do so one after the other."""
-    forwards = [plain(model) for model in models]
 
     def answer(tokens: Tokens, first: int, size: int) -> None:
         rows = np.arange(first, first + size) % len(tokens)
         for forward in forwards:
-            forward(tokens.batch(rows)).cpu()  # waits for a GPU to be done
+            forward(tokens, rows)
 
     return answer
 
@@ -119,7 +172,7 @@ def _take_turns(answers: dict[Role, Answer], tokens: dict[Role, Tokens], size: i
     """Seconds of each round of each role; what disturbs the machine disturbs both."""
     taken: dict[Role, list[float]] = {role: [] for role in answers}
     until = time.perf_counter() + SECONDS
-    for number in count():
+    for number in itertools.count():
         if number >= WARM + MOST or (number >= WARM + LEAST and time.perf_counter() > until):
             return {role: seconds[WARM:] for role, seconds in taken.items()}
         for role, answer in answers.items():

@@ -97,7 +97,8 @@ def _open(
     about: dict[str, Any], model: nn.Module, tokeniser: Tokeniser, columns: NDArray[np.int64], files: list[Path]
 ) -> Opened:
     about |= asdict(tokeniser.reading)
-    return Opened(about, tokeniser, _forward(model.eval(), columns), 1, MOST_PADDING, files)
+    forward = _forward(model.eval(), columns)
+    return Opened(about, tokeniser, forward, forward, 1, MOST_PADDING, files)
 
 
 def _forward(model: nn.Module, columns: NDArray[np.int64]) -> Forward:

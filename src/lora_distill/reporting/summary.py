@@ -81,6 +81,11 @@ class Experiment:
         return {role: timing[role]["median"] / timing["batch"] for role in ROLES if role in timing}
 
     @property
+    def timed_form(self) -> str:
+        """The form that it was timed in, as one exports it; empty where no run was. Earlier versions timed but one."""
+        return str(self.measured.get("form", MERGED)) if self.measured else ""
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Bytes of the student: its adapter on disk, and the whole of it, as it was timed and in each exported form."""
         file = self.runs[0].path / "student" / ADAPTER_WEIGHTS

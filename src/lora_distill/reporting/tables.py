@@ -10,6 +10,7 @@ from rich.text import Text
 
 from lora_distill.config import CONTROLS, ROLES, Role
 from lora_distill.data.wording import byte_size, points
+from lora_distill.deployment.forms import MERGED
 from lora_distill.reporting.sentences import (
     about_data,
     about_speed,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ABSENT = "-"
 OPERATORS_SHOWN = 12
+TIMED_AS = {MERGED: "Merged models in fp32", "onnx": "ONNX graphs in fp32", "onnx-int8": "ONNX graphs in eight bits"}
 
 
 def results_table(results: list[dict[str, Any]]) -> Table:
@@ -219,7 +221,8 @@ def speed_table(measured: dict[str, Any]) -> Table:
     Args:
         measured: as `deployment.speed.measure_speed` has it.
     """
-    title = f"Merged models in fp32 on {measured['device']}: milliseconds of a batch, median (95th percentile)"
+    timed = TIMED_AS[measured["form"]]
+    title = f"{timed} on {measured['device']}: milliseconds of a batch, median (95th percentile)"
     table = plain_table(title, "Threads", "Texts", "Batch", "Tokens", "Teacher", "Student", "Teacher/student")
     for timing in measured["timings"]:
         teacher, student = timing["teacher"], timing["student"]
