@@ -17,11 +17,10 @@ from safetensors.numpy import load_file
 
 from lora_distill import experiment
 from lora_distill.config import ROLES, Config, Role, make_config
-from lora_distill.data.sources import load_dataset
 from lora_distill.evaluate_run import evaluate_run
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.evaluation.metrics import temperature_scaling
-from lora_distill.experiment import drawn_by_seed, run_experiment, train_role
+from lora_distill.experiment import run_experiment, train_role
 from lora_distill.made_with import VERSIONED
 from lora_distill.preparation import prepare
 from lora_distill.run_folder import RunFolder
@@ -108,49 +107,6 @@ def test_other_runs_can_be_told_by_their_environment(done: tuple[Path, dict[str,
     assert environment["versions"]["python"] == platform.python_version()
     assert set(VERSIONED) < set(environment["versions"])
     assert environment["processor"]
-
-
-@pytest.mark.parametrize("own_validation", [False, True])
-@pytest.mark.parametrize("fewer", [{}, {"max_train_rows": 30}, {"labels_per_class": 10}, {"max_train_rows": 400}])
-def test_the_splits_that_a_seed_draws_are_those_that_another_changes(
-    tmp_path: Path, own_validation: bool, fewer: dict[str, int]
-) -> None:
-    for split in ("train", "test", *(["validation"] if own_validation else [])):
-        lines = (f"{split} {row},{'ab'[row % 2]}" for row in range(400))
-        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
-    config = make_config({"dataset": str(tmp_path), **fewer}, {})
-    names = (
-        "text_column",
-        "label_column",
-        "validation_fraction",
-        "test_fraction",
-        "max_train_rows",
-        "labels_per_class",
-    )
-    settings = {name: getattr(config, name) for name in names}
-    one, other = (load_dataset(str(tmp_path), seed=seed, **settings) for seed in (0, 1))
-    changed = [name for name, rows in one.splits().items() if list(rows.texts) != list(other.splits()[name].texts)]
-    assert drawn_by_seed(one) == changed
-
-
-@pytest.mark.parametrize("own_validation", [False, True])
-@pytest.mark.parametrize("fewer", [{}, {"labels_per_class": 10}])
-@pytest.mark.parametrize("same", [False, True])
-def test_texts_without_labels_are_drawn_where_those_with_labels_are_drawn_from_them(
-    tmp_path: Path, own_validation: bool, fewer: dict[str, int], same: bool
-) -> None:
-    for split in ("train", "test", "others", *(["validation"] if own_validation else [])):
-        lines = (f"{split} {row},{'ab'[row % 2]}" for row in range(400))
-        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
-    (tmp_path / "others.csv").rename(others := tmp_path.with_name(f"{tmp_path.name}-others.csv"))
-    also = (tmp_path / "train.csv").read_text() if same else ""
-    others.write_text(others.read_text() + also.replace("text,label", ""))
-    columns = {"text_column": "text", "label_column": "label", "validation_fraction": 0.1, "test_fraction": 0.2}
-    settings: dict[str, Any] = {**columns, **fewer, "unlabelled": str(others)}
-    one, other = (load_dataset(str(tmp_path), seed=seed, **settings) for seed in (0, 1))
-    changed = [name for name, rows in one.splits().items() if list(rows.texts) != list(other.splits()[name].texts)]
-    assert ("unlabelled" in changed) == (same and bool(fewer))
-    assert drawn_by_seed(one) == changed
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from lora_distill.cache import Cache
 from lora_distill.data.tokens import Tokens
 from lora_distill.data.types import JUDGED, Dataset
-from lora_distill.experiment import judge, judged, save
 from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stages
 from lora_distill.progress import warnings_only
 from lora_distill.remembering import remembering
 from lora_distill.reporting.report import write_own_report
+from lora_distill.results import judge, judged, save
 from lora_distill.run_folder import HISTORY, RunFolder
 from lora_distill.store import fingerprint
 from lora_distill.training.activations import KIND

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_distill.data.types import UNLABELLED
+from lora_distill.data.types import UNLABELLED, Dataset
 from lora_distill.errors import UserError
 from tests.data.test_sources import load, numbered, write
 
@@ -92,3 +92,38 @@ def test_texts_without_labels_that_are_all_known_are_refused(tmp_path: Path) -> 
     file = write(tmp_path / "x.jsonl", numbered(50))
     with pytest.raises(UserError, match=r"--unlabelled .*: every text of it also stands in train.*\nGive other texts"):
         load(file, unlabelled=file)
+
+
+def write_splits(folder: Path, own_validation: bool) -> Path:
+    folder.mkdir()
+    for split in ("train", "test", *(["validation"] if own_validation else [])):
+        write(folder / f"{split}.jsonl", numbered(400, prefix=split))
+    return folder
+
+
+def changed_by_seed(one: Dataset, other: Dataset) -> list[str]:
+    return [name for name, rows in one.splits().items() if list(rows.texts) != list(other.splits()[name].texts)]
+
+
+@pytest.mark.parametrize("own_validation", [False, True])
+@pytest.mark.parametrize("fewer", [{}, {"max_train_rows": 30}, {"labels_per_class": 10}, {"max_train_rows": 400}])
+def test_the_splits_that_a_seed_draws_are_those_that_another_changes(
+    tmp_path: Path, own_validation: bool, fewer: dict[str, Any]
+) -> None:
+    folder = write_splits(tmp_path / "data", own_validation)
+    one, other = (load(folder, seed=seed, **fewer) for seed in (0, 1))
+    assert one.drawn_by_seed() == changed_by_seed(one, other)
+
+
+@pytest.mark.parametrize("own_validation", [False, True])
+@pytest.mark.parametrize("fewer", [{}, {"labels_per_class": 10}])
+@pytest.mark.parametrize("same", [False, True])
+def test_texts_without_labels_are_drawn_where_those_with_labels_are_drawn_from_them(
+    tmp_path: Path, own_validation: bool, fewer: dict[str, Any], same: bool
+) -> None:
+    folder = write_splits(tmp_path / "data", own_validation)
+    also = numbered(400, prefix="train") if same else []
+    others = write(tmp_path / "others.jsonl", [*numbered(400, prefix="others"), *also])
+    one, other = (load(folder, seed=seed, unlabelled=others, **fewer) for seed in (0, 1))
+    assert ("unlabelled" in one.drawn_by_seed()) == (same and bool(fewer))
+    assert one.drawn_by_seed() == changed_by_seed(one, other)

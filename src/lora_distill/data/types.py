@@ -100,3 +100,10 @@ class Dataset:
         """The rows of each split that there is, by its name."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return splits if self.unlabelled is None else splits | {"unlabelled": self.unlabelled}
+
+    def drawn_by_seed(self) -> list[str]:
+        """The splits of which another seed gives other rows."""
+        is_carved = "validation" in self.carved  # what it takes, train lacks
+        drawn = {"train": is_carved or self.is_sample, "validation": is_carved}
+        drawn["unlabelled"] = self.unlabelled_is_sample
+        return [split for split, is_drawn in drawn.items() if is_drawn]
