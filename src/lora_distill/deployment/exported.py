@@ -203,6 +203,8 @@ def open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segm
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False  # a plan of memory for each shape, where hardly two batches have the same
+    # Threads that wait for each other spin; behind a batch they would take a core from whatever else there is to do.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
