@@ -82,6 +82,18 @@ def test_one_experiment_is_said_in_its_own_words(groups: dict[str, list[RunFolde
     assert headline([only]) == [only.sentence]
 
 
+def test_the_key_of_the_accuracies_names_no_role_that_is_not_there(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "one", 0)
+    key = '<span class="key control">control</span>'
+    figure = '<h2 id="overview">Accuracy against trainable parameters</h2>'
+    assert key in page_of({"one": [run]}, tmp_path).partition(figure)[2].partition("</section>")[0]
+    results = run.results()
+    write_json(run.path / METRICS, {name: each for name, each in results.items() if name != "control"})
+    shown = page_of({"one": [run]}, tmp_path).partition(figure)[2].partition("</section>")[0]
+    assert shown.count('<span class="key ') == 2
+    assert key not in shown
+
+
 def test_a_projector_that_was_dropped_stands_beside_what_is_kept(tmp_path: Path) -> None:
     runs = {"one": [finished_run(tmp_path, "one", 0)]}
     assert " dropped</small>" not in page_of(runs, tmp_path)
