@@ -20,19 +20,8 @@ from lora_distill.preparation import Prepared, prepare
 from lora_distill.profiling import stage, stages
 from lora_distill.progress import run_log
 from lora_distill.results import judge, judged, save
-from lora_distill.run_folder import (
-    ENVIRONMENT,
-    LOG,
-    RunFolder,
-    changed_since,
-    check_writable,
-)
-from lora_distill.store import (
-    ARTEFACTS,
-    lock,
-    working_seconds,
-    write_json,
-)
+from lora_distill.run_folder import ENVIRONMENT, LOG, RunFolder, changed_since, check_writable
+from lora_distill.store import ARTEFACTS, lock, working_seconds, write_json
 from lora_distill.tracking import Tracking
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome

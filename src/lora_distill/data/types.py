@@ -104,6 +104,9 @@ class Dataset:
     def drawn_by_seed(self) -> list[str]:
         """The splits of which another seed gives other rows."""
         is_carved = "validation" in self.carved  # what it takes, train lacks
-        drawn = {"train": is_carved or self.is_sample, "validation": is_carved}
-        drawn["unlabelled"] = self.unlabelled_is_sample
+        drawn = {
+            "train": is_carved or self.is_sample,
+            "validation": is_carved,
+            "unlabelled": self.unlabelled_is_sample,
+        }
         return [split for split, is_drawn in drawn.items() if is_drawn]
