@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_distill.deployment.onnx_model import convert, save
 from lora_distill.errors import UserError
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, tiny_model
 
 Batch = dict[str, NDArray[np.int64]]
 
@@ -69,6 +69,23 @@ def test_every_family_answers_as_before(family: str, segments: bool, tiny: Calla
     for row in range(7):
         alone = {name: each[row : row + 1, : lengths[row]] for name, each in given.items()}
         np.testing.assert_allclose(session.run(["logits"], alone)[0], together[row : row + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "mpnet", "roberta"])
+def test_of_the_last_layer_only_what_the_head_reads_is_computed(family: str, layers: int, tmp_path: Path) -> None:
+    model = classifier(tiny_model(family, tmp_path, layers=layers))
+    graph = convert(model)
+    shapes = {each.name: tuple(each.dims) for each in graph.graph.initializer}
+    wide = [node.output[0] for node in graph.graph.node if any(shapes.get(name) == (32, 64) for name in node.input)]
+    assert len(wide) == layers
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wide)
+    given = batch(model, 4, 9)
+    logits, *inner = InferenceSession(graph.SerializeToString()).run(None, given)
+    assert [each.shape for each in inner] == [(4, 9, 64)] * (layers - 1) + [(4, 1, 64)]
+    with torch.inference_mode():  # the model has all of its layers again
+        expected = model(**{name: torch.from_numpy(each) for name, each in given.items()}).logits.numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_a_large_graph_lies_in_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -12,6 +14,17 @@ from transformers import PreTrainedModel
 from lora_distill.data.tokens import TYPES
 from lora_distill.errors import UserError
 from lora_distill.model.base import brief
+from lora_distill.model.dropout import Dropout
+from lora_distill.model.layers import layers_in_place, layers_path
+from lora_distill.model.lean import (
+    LayerNames,
+    LayerParts,
+    activation_of,
+    attend_by_products,
+    attention_bias,
+    find_layer_names,
+    first_token_head,
+)
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 OPSET = 18
@@ -31,6 +44,49 @@ class _Logits(nn.Module):
         segments = {} if token_type_ids is None else {TYPES: token_type_ids}  # not every model takes them
         logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **segments).logits
         return logits
+
+
+class _FirstTokensLogits(nn.Module):
+    """The same of a model whose head reads the first token, the only one that the last layer then computes.
+
+    Args:
+        model: whose list of layers lacks the last.
+        last: that one.
+        names: of its parts.
+    """
+
+    def __init__(self, model: PreTrainedModel, last: nn.Module, names: LayerNames) -> None:
+        super().__init__()
+        self.model, self.last = model, last
+        self._parts = LayerParts.of(last, names)
+        self._activation = activation_of(model.config)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        segments = {} if token_type_ids is None else {TYPES: token_type_ids}
+        hidden = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, **segments)[0]
+        bias, first, parts = attention_bias(self.model, attention_mask, hidden)[:, :, :1], hidden[:, :1], self._parts
+        q, k, v = map(self._by_head, (parts.query(first), parts.key(hidden), parts.value(hidden)))
+        context = attend_by_products(q, k, v, bias, 0.0, Dropout()).transpose(1, 2).flatten(2)
+        x = parts.attention_norm(first + parts.out(context))
+        x = parts.output_norm(x + parts.down(self._activation(parts.up(x))))
+        return first_token_head(self.model, x[:, 0])
+
+    def _by_head(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(*x.shape[:2], self.model.config.num_attention_heads, -1).transpose(1, 2)
+
+
+@contextmanager
+def _logits_of(model: PreTrainedModel) -> Iterator[nn.Module]:
+    """What gives a model's logits with the least work, and is the model's own but while the block lasts."""
+    if names := find_layer_names(model):
+        path = layers_path(model)
+        *lower, last = model.get_submodule(path)
+        with layers_in_place(model, path, lower):
+            yield _FirstTokensLogits(model, last, names)
+    else:
+        yield _Logits(model)
 
 
 def convert(model: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProto:
@@ -58,9 +114,9 @@ def convert(model: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProt
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what the exporter tells those who work on it
     try:
-        with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"), torch.no_grad(), _logits_of(model) as logits:
             program = torch.onnx.export(
-                _Logits(model),
+                logits,
                 kwargs=given,
                 input_names=list(given),
                 output_names=[OUTPUT],

@@ -1,6 +1,7 @@
 """An encoder's layers, and the linear modules in them by the names that their families gave them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -49,6 +50,19 @@ def layers_path(model: PreTrainedModel) -> str:
     if not lists:
         raise UserError(f"{model.config.model_type}: found no list of layers in this model; it is no encoder.")
     return str(min(lists, key=len))
+
+
+@contextmanager
+def layers_in_place(model: PreTrainedModel, path: str, layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Let the model have these layers in place of its own at `layers_path`, until the block ends: in one thread."""
+    parent_path, _, name = path.rpartition(".")
+    parent = model.get_submodule(parent_path)
+    whole = getattr(parent, name)
+    setattr(parent, name, nn.ModuleList(layers))
+    try:
+        yield
+    finally:
+        setattr(parent, name, whole)
 
 
 def count_layers(model: PreTrainedModel) -> int:

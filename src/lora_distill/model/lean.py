@@ -159,7 +159,7 @@ class LeanLayer:
         *,
         first_token_only: bool,
     ) -> None:
-        parts = LayerParts(*(layer.get_submodule(name) for name in names))  # type: ignore[arg-type]
+        parts = LayerParts.of(layer, names)
         reading = (
             [[parts.query], [parts.key, parts.value]] if first_token_only else [[parts.query, parts.key, parts.value]]
         )
@@ -167,12 +167,10 @@ class LeanLayer:
         self._out, self._up, self._down = (Projection([part], dtype) for part in (parts.out, parts.up, parts.down))
         self._norms = parts.attention_norm, parts.output_norm
         self._first_token_only = first_token_only
-        self._heads = config.num_attention_heads
+        self._heads, self._activation = config.num_attention_heads, activation_of(config)
         if config.model_type == "distilbert":
-            self._activation = ACT2FN[config.activation]
             self._rates = (config.attention_dropout, 0.0, config.dropout)
         else:
-            self._activation = ACT2FN[config.hidden_act]
             self._rates = (config.attention_probs_dropout_prob, config.hidden_dropout_prob, config.hidden_dropout_prob)
 
     def __call__(self, x: torch.Tensor, packing: Packing, bias: torch.Tensor, dropout: Dropout) -> torch.Tensor:
@@ -244,6 +242,17 @@ class LayerParts(NamedTuple):
     up: nn.Linear | LoraLinear
     down: nn.Linear | LoraLinear
     output_norm: nn.LayerNorm
+
+    @classmethod
+    def of(cls, layer: nn.Module, names: LayerNames) -> "LayerParts":
+        """Those of a layer."""
+        return cls(*(layer.get_submodule(name) for name in names))  # type: ignore[arg-type]
+
+
+def activation_of(config: PreTrainedConfig) -> nn.Module:
+    """What a layer has between its two large products."""
+    activation: nn.Module = ACT2FN[config.activation if config.model_type == "distilbert" else config.hidden_act]
+    return activation
 
 
 def _norm(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:

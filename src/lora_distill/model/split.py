@@ -17,7 +17,7 @@ from torch import nn
 from lora_distill.data.batches import Batch
 from lora_distill.memory import give_back_memory
 from lora_distill.model.dropout import Dropout
-from lora_distill.model.layers import FAMILIES, layers_path
+from lora_distill.model.layers import FAMILIES, layers_in_place, layers_path
 from lora_distill.model.lean import LeanLayer, attention_bias, find_layer_names, first_token_head
 from lora_distill.model.packing import Packing
 from lora_distill.model.pooling import last_hidden, pool
@@ -201,15 +201,11 @@ class SplitClassifier:
         def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
             return (hidden, *arguments[1:])
 
-        parent_path, _, name = self._path.rpartition(".")
-        parent = self.classifier.get_submodule(parent_path)
-        whole = getattr(parent, name)
         hook = self._layers[start].register_forward_pre_hook(enter, prepend=True)
-        setattr(parent, name, nn.ModuleList(self._layers[start:]))
         try:
-            yield
+            with layers_in_place(self.classifier, self._path, self._layers[start:]):
+                yield
         finally:
-            setattr(parent, name, whole)
             hook.remove()
 
 
