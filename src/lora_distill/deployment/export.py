@@ -16,8 +16,7 @@ from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import Opened, about_model, open_onnx, read_about
 from lora_distill.deployment.finished import FinishedModel, open_role
 from lora_distill.deployment.forms import CLASSIFIER, EXPORTED, MERGED, ONNX_FILES, VERIFICATION
-from lora_distill.deployment.int8_model import quantise
-from lora_distill.deployment.onnx_model import convert, save
+from lora_distill.deployment.onnx_model import convert, save_as
 from lora_distill.deployment.through_torch import open_with_torch
 from lora_distill.deployment.verification import BARS, verify
 from lora_distill.errors import UserError
@@ -156,7 +155,7 @@ class _Exporting:
         self.model.config.save_pretrained(folder)
         if self.graph is None:
             self.graph = convert(self.model, segments=self.reading.segments)
-        save(self.graph if form == "onnx" else quantise(self.graph), folder / ONNX_FILES[form])
+        save_as(form, self.graph, folder)
 
     def _verify(self, form: Form, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
         rows = read_predictions(self.run)

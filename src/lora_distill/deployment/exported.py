@@ -35,7 +35,7 @@ class Opened:
     Attributes:
         about: what it says of itself, in the keys of classifier.json.
         tokeniser: reads texts for it.
-        forward: of one batch, with all threads.
+        forward: of one batch, with all threads; several threads may call it at once.
         beside: of one of several batches, on the thread that calls it.
         at_once: batches that are answered side by side the fastest.
         most_padding: tokens of padding in a batch that cost no more than a batch of its own.

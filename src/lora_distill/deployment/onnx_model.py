@@ -12,6 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora_distill.data.tokens import TYPES
+from lora_distill.deployment.forms import ONNX_FILES
+from lora_distill.deployment.int8_model import quantise
 from lora_distill.errors import UserError
 from lora_distill.model.base import brief
 from lora_distill.model.dropout import Dropout
@@ -57,7 +59,7 @@ class _FirstTokensLogits(nn.Module):
 
     def __init__(self, model: PreTrainedModel, last: nn.Module, names: LayerNames) -> None:
         super().__init__()
-        self.model, self.last = model, last
+        self.model, self.last = model, last  # by which the exporter knows the weights of the parts
         self._parts = LayerParts.of(last, names)
         self._activation = activation_of(model.config)
 
@@ -153,3 +155,8 @@ def save(graph: onnx.ModelProto, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     large = sum(len(weight.raw_data) for weight in graph.graph.initializer) > MOST_BYTES
     onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data", size_threshold=1024)
+
+
+def save_as(form: str, graph: onnx.ModelProto, folder: Path) -> None:
+    """Write a graph of `convert` in one of the ONNX forms, where that form has it in its folder."""
+    save(graph if form == "onnx" else quantise(graph), folder / ONNX_FILES[form])

@@ -19,8 +19,7 @@ from lora_distill.data.types import Text, parts
 from lora_distill.deployment import exported
 from lora_distill.deployment.finished import FinishedModel, open_models
 from lora_distill.deployment.forms import MERGED, ONNX_FILES
-from lora_distill.deployment.int8_model import quantise
-from lora_distill.deployment.onnx_model import convert, save
+from lora_distill.deployment.onnx_model import convert, save_as
 from lora_distill.errors import UserError
 from lora_distill.evidence import read_predictions
 from lora_distill.made_with import made_with
@@ -141,7 +140,7 @@ def _graph(opened: FinishedModel, model: PreTrainedModel, folder: Path, form: st
     segments, labels = opened.tokeniser.reading.segments, [str(column) for column in opened.columns]
     graph = convert(model, segments=segments)
     try:
-        save(graph if form == "onnx" else quantise(graph), folder / ONNX_FILES[form])
+        save_as(form, graph, folder)
     except OSError as error:
         raise UserError(f"{folder.parent}: {error.strerror}. Name a folder with room for models in TMPDIR.") from None
 
