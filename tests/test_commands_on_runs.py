@@ -1,5 +1,6 @@
 """What the commands on finished runs show."""
 
+import json
 import re
 from pathlib import Path
 
@@ -58,6 +59,22 @@ def test_of_experiments_over_seeds_the_best_is_named_once(run: Run, tmp_path: Pa
     out = run("compare", "o")[1]
     assert re.search(r"^- one: (?:Too little|Distillation|No difference) ", out, re.MULTILINE)
     assert re.search(r"^- alone: One seed, so these models only: student - control ", out, re.MULTILINE)
+
+
+def test_each_experiment_is_held_against_one_of_them(run: Run, tmp_path: Path) -> None:
+    for name, alpha, wrong in (("base", 0.1, 60), ("more", 0.2, 20)):
+        for seed in (0, 1):
+            answer(finished_run(tmp_path / "o", f"{name}-seed-{seed}", seed, alpha=alpha), "student", wrong + seed)
+    code, out, err = run("compare", "o", "--against", "base")
+    assert (code, err) == (0, "")
+    assert re.search(r"^more +alpha 0.2 +2 ", out, re.MULTILINE)
+    assert "\n- more: Too little to tell: +8.99 points over the student of base (95% interval " in out
+    assert run("compare", "o", "--against", "base", "--csv")[1].splitlines()[1].startswith("more,alpha 0.2,2,")
+    assert run("compare", "o", "--against", "base", "--markdown")[1].startswith("| Experiment | Settings | Seeds |")
+    assert json.loads(run("compare", "o", "--against", "base", "--json")[1])["against"] == "base"
+    code, out, err = run("compare", "o", "--against", "none")
+    assert (code, out) == (2, "")
+    assert "--against none: no such experiment. There are: 'base', 'more'." in err
 
 
 def test_a_run_is_shown_under_its_folder_s_name_also_from_within(

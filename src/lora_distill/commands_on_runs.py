@@ -12,7 +12,15 @@ from lora_distill.config import make_config
 from lora_distill.errors import UserError
 from lora_distill.flags import given
 from lora_distill.grouping import group_by_seed
-from lora_distill.printing import console, print_comparison, print_evidence, print_lines, print_results, report_on
+from lora_distill.printing import (
+    console,
+    print_comparison,
+    print_evidence,
+    print_lines,
+    print_results,
+    print_with,
+    report_on,
+)
 from lora_distill.program import OK
 from lora_distill.run_folder import REPORT, SPEED, RunFolder, runs_in
 from lora_distill.store import write_json
@@ -94,6 +102,8 @@ def report(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """Finished runs side by side."""
     groups = group_by_seed(_finished_runs(arguments.runs))
+    if arguments.against is not None:
+        return _against(arguments.against, groups, arguments.format)
     if arguments.format == "table":
         print_comparison(groups)
         return OK
@@ -106,6 +116,22 @@ def compare(arguments: argparse.Namespace) -> int:
     else:
         formats = {"csv": as_csv, "markdown": as_markdown}
         sys.stdout.write(formats[arguments.format](summarise(evidence, groups)))
+    return OK
+
+
+def _against(name: str, groups: dict[str, list[RunFolder]], form: str) -> int:
+    """Each experiment's student held against that of one of them."""
+    from lora_distill.evidence import gather
+    from lora_distill.reporting.gains import Gains
+    from lora_distill.reporting.summary import summarise
+
+    gains = Gains.over(name, summarise(gather(groups), groups))
+    if form == "table":
+        print_with(gains.as_table(), gains.explained())
+    elif form == "json":
+        print_lines(json.dumps(gains.as_json(), indent=1))
+    else:
+        sys.stdout.write(gains.as_csv() if form == "csv" else gains.as_markdown())
     return OK
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.config import CONTROLS, ROLES, TOLD, Role
 from lora_distill.control import apart
 from lora_distill.data.types import PARTS, Text, from_columns
 from lora_distill.errors import UserError
@@ -109,7 +109,7 @@ def gather(groups: Mapping[str, list[RunFolder]]) -> dict[str, Evidence]:
     corrected = holm([each.p_value for each in differences.values()])
     for ((name, control), difference), p_value in zip(differences.items(), corrected, strict=True):
         differing = apart(finished[name][0].resolved().model_dump()) if control == "control" else ""
-        found[name].verdicts[control] = judge(difference, p_value, len(corrected), control, differing)
+        found[name].verdicts[control] = judge(difference, p_value, len(corrected), TOLD[control], differing)
     return found
 
 

@@ -105,6 +105,11 @@ def _add_show(show: Parser) -> None:
 
 def _add_compare(compare: Parser) -> None:
     compare.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="a run's folder, or a folder of runs")
+    compare.add_argument(
+        "--against",
+        metavar="EXPERIMENT",
+        help="hold each other experiment's student against that of this one, called as in the table",
+    )
     formats = compare.add_mutually_exclusive_group()
     for name in ("csv", "json", "markdown"):
         formats.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=f"as {name}")

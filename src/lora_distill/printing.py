@@ -27,7 +27,7 @@ def print_results(results: list[dict[str, Any]]) -> None:
     """
     from lora_distill.reporting.tables import explain, results_table
 
-    _print_with(results_table(results), explain(results))
+    print_with(results_table(results), explain(results))
 
 
 def print_evidence(
@@ -54,7 +54,7 @@ def print_evidence(
 
     evidence = evidence or gather(groups)
     experiments = summarise(evidence, groups)
-    _print_with(evidence_table(experiments), explain_evidence(experiments))
+    print_with(evidence_table(experiments), explain_evidence(experiments))
     return evidence
 
 
@@ -78,10 +78,10 @@ def print_comparison(groups: "dict[str, list[RunFolder]]") -> None:
 
     experiments = summarise(evidence or gather(groups), groups)
     table = pair_table(pairs(experiments)[:2]) if len(experiments) == 2 else figures_table(experiments)
-    _print_with(table, [] if evidence else ["", *say_ranking(experiments)])
+    print_with(table, [] if evidence else ["", *say_ranking(experiments)])
 
 
-def _print_with(table: "Table", lines: list[str]) -> None:
+def print_with(table: "Table", lines: list[str]) -> None:
     """A table, and what it means."""
     screen = console()
     screen.print(table)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_distill.config import TOLD, Role
+from lora_distill.config import TOLD
 from lora_distill.data.wording import points
 from lora_distill.evaluation.enough import missing, rounded
 from lora_distill.evaluation.over_seeds import RecipeDifference
@@ -34,19 +34,19 @@ def judge(
     found: RecipeDifference,
     p_value: float | None = None,
     comparisons: int = 1,
-    control: Role = "control",
+    told: tuple[str, str] = TOLD["control"],
     apart: str = "",
 ) -> Verdict:
-    """Say what student minus control shows.
+    """Say what student minus control, or another of two recipes minus the other, shows.
 
     Args:
         found: of shares of right rows, over seeds.
         p_value: corrected for the comparisons beside it; None: there are none.
         comparisons: that it is corrected for, this one with them.
-        control: which.
+        told: what it would be owed to, and the other of the two.
         apart: what it differs in from the student beside that, as a clause.
     """
-    cause, other = TOLD[control]
+    cause, other = told
     p_value = found.p_value if p_value is None else p_value
     evidence = (
         f"{points(found.difference)} points over {other}{apart} "
