@@ -112,9 +112,7 @@ class _Exporting:
         config = model.config
         config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
         config.architectures = [type(model).__name__]
-        tokeniser = opened.tokeniser
-        config.pad_token_id = tokeniser.pad_id  # which not every model says, and every batch needs
-        return cls(run, role, repository, facts, opened, model, names, tokeniser.reading)
+        return cls(run, role, repository, facts, opened, model, names, opened.tokeniser.reading)
 
     def write(self, form: Form, place: Path, *, force: bool) -> dict[str, Any]:
         """One form, whole or not at all."""

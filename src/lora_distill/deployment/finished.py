@@ -46,8 +46,10 @@ class FinishedModel:
 
     def merged(self) -> PreTrainedModel:
         """The model as one deploys it, the adapter's products added to the base model's weights: to be called once."""
-        model = self.model.merge_and_unload() if isinstance(self.model, PeftModel) else self.model
-        return cast("PreTrainedModel", model.eval())
+        whole = self.model.merge_and_unload() if isinstance(self.model, PeftModel) else self.model
+        model = cast("PreTrainedModel", whole.eval())
+        model.config.pad_token_id = self.tokeniser.pad_id  # which not every model says, and every batch needs
+        return model
 
 
 def open_role(run: RunFolder, role: Role) -> FinishedModel:

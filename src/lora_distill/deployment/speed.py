@@ -136,7 +136,6 @@ def _module(model: PreTrainedModel) -> Callable[[int], Forward]:
 
 def _graph(opened: FinishedModel, model: PreTrainedModel, folder: Path, form: str) -> Callable[[int], Forward]:
     """What opens a merged model's graph, which is written to this folder, for so many threads."""
-    model.config.pad_token_id = opened.tokeniser.pad_id
     segments, labels = opened.tokeniser.reading.segments, [str(column) for column in opened.columns]
     graph = convert(model, segments=segments)
     try:
