@@ -2,7 +2,7 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,6 +49,8 @@ def test_each_is_held_against_the_one_on_the_seeds_that_both_have(tmp_path: Path
     assert (more.finding, less.finding) == ("helped", "hurt")
     assert more.sentence.startswith("This helped: +6.74 points over the student of base (95% interval ")
     assert found.left_out == ["alone"]
+    said = found.explained()
+    assert [line.partition(": ")[0] for line in said if line.startswith("- ")] == ["- more", "- less"]
     assert "Not held against it, for want of the same test rows or of 2 of its seeds: alone." in found.explained()
 
 
@@ -57,6 +59,26 @@ def test_what_differs_from_nothing_is_no_difference(tmp_path: Path) -> None:
     assert same.difference.difference == 0
     assert same.finding == "too little"
     assert same.difference.low < 0 < same.difference.high
+    assert same.detectable is None
+
+
+def test_no_sentence_repeats_what_the_table_says_of_those_that_show_nothing(tmp_path: Path) -> None:
+    found = Gains.over("base", experiments(tmp_path, base={0: 60, 1: 42, 2: 50}, like={0: 42, 1: 60, 2: 51}))
+    (like,) = found.of
+    assert like.finding == "no difference"
+    assert like.detectable is not None
+    assert f" {100 * like.detectable:.2f} " in like.sentence
+    assert f"{100 * like.detectable:.2f}" in render(found.as_table(), 150)
+    assert not any(line.startswith("- ") for line in found.explained())
+
+
+def test_what_the_control_alone_has_is_no_setting_of_a_student(tmp_path: Path) -> None:
+    one = finished_run(tmp_path, "one-seed-0", 0), finished_run(tmp_path, "one-seed-1", 1)
+    changes: dict[str, Any] = {"no_control": True, "target_modules": ["query", "key"], "control_num_epochs": 7}
+    two = finished_run(tmp_path, "two-seed-0", 0, **changes), finished_run(tmp_path, "two-seed-1", 1, **changes)
+    runs = {"one": list(one), "two": list(two)}
+    assert Gains.over("one", summarise(gather(runs), runs)).of[0].changed() == "target_modules query,key"
+    assert Gains.over("two", summarise(gather(runs), runs)).of[0].changed() == "target_modules none"
 
 
 def test_they_are_told_in_every_form_with_the_same_figures(tmp_path: Path) -> None:

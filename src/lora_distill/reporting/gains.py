@@ -35,6 +35,8 @@ class Gain:
         p_value: corrected (Holm) for all that are held against the same.
         finding: as of a verdict.
         sentence: the same in words, with what it rests on.
+        detectable: the smallest true difference that these seeds and rows show in four of five cases, a share; None:
+            they are too few to decide, or show none.
     """
 
     name: str
@@ -46,10 +48,11 @@ class Gain:
     p_value: float
     finding: str
     sentence: str
+    detectable: float | None
 
     def changed(self, line: str = " ") -> str:
         """The settings in words, with this between them."""
-        return f",{line}".join(f"{name} {one_line(str(value)) or 'none'}" for name, value in self.settings.items())
+        return f",{line}".join(f"{name} {_said(value)}" for name, value in self.settings.items())
 
 
 @dataclass(frozen=True)
@@ -99,29 +102,30 @@ class Gains:
         rest = [f"Not held against it, for want of the same test rows or of {few}: {listed(self.left_out)}."]
         return [
             "",
-            *(f"- {one_line(each.name)}: {each.sentence}" for each in self.of),
+            *(f"- {one_line(each.name)}: {each.sentence}" for each in self.of if each.finding in {"helped", "hurt"}),
             *(rest if self.left_out else []),
-            "Points, with a 95% interval for other texts of this kind and other seeds. Each was tried by itself: what"
-            " several settings bring together is not their sum.",
+            "Points, with a 95% interval for other texts of this kind and other seeds. Detectable: the smallest true"
+            " difference that these seeds and rows show in four of five cases, corrected as the p values are. Each was"
+            " tried by itself: what several settings bring together is not their sum.",
         ]
 
     def as_markdown(self) -> str:
         """A table for a paper or an issue."""
         headings = self._headings(" ")
         rows = ([*map(literal, row[:2]), *row[2:]] for row in self._rows(" "))
-        lines = [headings, ["---", "---", *["---:"] * (len(headings) - 3), "---"], *rows]
+        lines = [headings, ["---", "---", *["---:"] * 5, "---", "---:"], *rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def as_csv(self) -> str:
         """Shares as numbers, a line for each."""
         file = io.StringIO()
         writer = csv.writer(file)
-        columns = ("teacher", "student", "difference", "low", "high", "p_value", "finding")
+        columns = ("teacher", "student", "difference", "low", "high", "p_value", "finding", "detectable")
         writer.writerow(["experiment", "settings", "seeds", *columns])
         for each in self.of:
             found = each.difference
             numbers = [each.teacher, each.student, found.difference, found.low, found.high, each.p_value]
-            writer.writerow([each.name, each.changed(), len(each.seeds), *numbers, each.finding])
+            writer.writerow([each.name, each.changed(), len(each.seeds), *numbers, each.finding, each.detectable])
         return file.getvalue()
 
     def as_json(self) -> dict[str, Any]:
@@ -132,7 +136,17 @@ class Gains:
 
     def _headings(self, line: str) -> list[str]:
         lead = f"Student -{line}{one_line(self.against.name)}"
-        return ["Experiment", "Settings", "Seeds", "Teacher", "Student", lead, f"p{line}(Holm)", "Finding"]
+        return [
+            "Experiment",
+            "Settings",
+            "Seeds",
+            "Teacher",
+            "Student",
+            lead,
+            f"p{line}(Holm)",
+            "Finding",
+            "Detectable",
+        ]
 
     def _rows(self, line: str) -> Iterator[list[str]]:
         for each in self.of:
@@ -140,7 +154,12 @@ class Gains:
             teacher = ABSENT if each.teacher is None else percent(each.teacher)
             lead = f"{points(found.difference)}{line}{interval(found.low, found.high)}"
             accuracy = [str(len(each.seeds)), teacher, percent(each.student)]
-            yield [one_line(each.name), each.changed(line), *accuracy, lead, f"{each.p_value:.2g}", each.finding]
+            shown = ABSENT if each.detectable is None else f"{100 * each.detectable:.2f}"
+            yield [one_line(each.name), each.changed(line), *accuracy, lead, f"{each.p_value:.2g}", each.finding, shown]
+
+
+def _said(value: object) -> str:
+    return ",".join(map(str, value)) or "none" if isinstance(value, list) else one_line(str(value))
 
 
 def _shared(each: Experiment, one: Experiment) -> list[int]:
@@ -157,10 +176,13 @@ def _gains(held: Sequence[Experiment], one: Experiment) -> Iterator[Gain]:
     corrected = holm([each.p_value for each in differences])
     theirs, told = settings_of(one), ("This", f"the student of {one_line(one.name)}")
     for each, difference, p_value in zip(held, differences, corrected, strict=True):
-        changed = {name: value for name, value in settings_of(each).items() if value != theirs[name]}
-        changed.pop("no_control", None)  # which changes no student
+        changed = {
+            name: value
+            for name, value in settings_of(each).items()
+            if value != theirs[name] and not name.removeprefix("no_").startswith("control")  # which changes no student
+        }
         seeds, verdict = _shared(each, one), judge(difference, p_value, len(held), told)
         right = {role: each.evidence.right_with(role, seeds) for role in each.evidence.right}
         teacher = float(right["teacher"].mean()) if "teacher" in right else None
-        said = verdict.finding, verdict.sentence
+        said = verdict.finding, verdict.sentence, verdict.detectable
         yield Gain(each.name, changed, seeds, teacher, float(right["student"].mean()), difference, p_value, *said)
