@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,20 @@ def test_what_speaks_against_verdicts_over_seeds_comes_before_them_and_the_best_
     assert lines[4].startswith("The most accurate student is two, with ")
     assert lines[5].startswith("Means over seeds")
     assert not any("most accurate" in line for line in explain_evidence(both[:1]))
+
+
+def test_those_without_a_control_share_a_line() -> None:
+    results, right = suite()[:1], np.ones((445, 2), np.bool_)
+    results[0].pop("student_minus_control", None)
+    verdict = Verdict("helped", "Distillation helped.", 0.01, None)
+    found = [Evidence([], [0, 1], [], [], {}, {}, "", {"student": right}) for _ in range(3)]
+    found[1] = replace(found[1], verdicts={"control": verdict})
+    names = ("one", "two", "three")
+    lines = explain_evidence([Experiment(name, each, [], results) for name, each in zip(names, found, strict=True)])
+    assert [line for line in lines if line.startswith("- ")] == [
+        "- two: Distillation helped.",
+        "- one, three: No control was trained, so nothing can be said of the distillation.",
+    ]
 
 
 def test_of_speed_no_more_is_said_than_holds_of_each() -> None:

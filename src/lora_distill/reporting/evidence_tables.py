@@ -69,7 +69,7 @@ def explain_evidence(experiments: Sequence[Experiment]) -> list[str]:
     lines = [
         "",
         *warnings_of(results),
-        *(f"- {one_line(each.name)}: {each.sentence}" for each in experiments),
+        *_findings(experiments),
         *say_ranking(experiments),
         "Means over seeds, ± their standard deviation. Student - control: points, with a 95% interval for other"
         " texts of this kind and other seeds.",
@@ -78,6 +78,15 @@ def explain_evidence(experiments: Sequence[Experiment]) -> list[str]:
         *about_speed((each.name, each.results[0]) for each in experiments),
     ]
     return list(dict.fromkeys(lines))
+
+
+def _findings(experiments: Sequence[Experiment]) -> list[str]:
+    """Each finding in words, once for all experiments without a control."""
+    without = [each for each in experiments if each.finding == "no control"]
+    said = [(one_line(each.name), each.sentence) for each in experiments if each not in without]
+    if without:
+        said.append((", ".join(one_line(each.name) for each in without), without[0].sentence))
+    return [f"- {name}: {sentence}" for name, sentence in said]
 
 
 def figures_table(experiments: Sequence[Experiment]) -> Table:
