@@ -12,3 +12,8 @@ def apart(config: dict[str, Any]) -> str:
     if config["unlabelled"]:
         said.append("the unlabelled texts")
     return f" but for {listed(said)}" if said else ""
+
+
+def is_of_control(name: str) -> bool:
+    """Whether a setting changes nothing but the control."""
+    return name == "no_control" or name.startswith("control_")

@@ -36,6 +36,13 @@ def test_only_experiments_that_differ_in_nothing_else_are_compared() -> None:
     ]
 
 
+def test_those_without_a_control_are_compared_with_those_that_have_one() -> None:
+    base: dict[str, Any] = {"alpha": 0.5, "no_control": False, "control_num_epochs": 30}
+    without = {"no_control": True, "control_num_epochs": None}
+    assert found(base, base | without | {"alpha": 0.1}) == [("alpha: 1, 0", [0.1, 0.5])]
+    assert found(base, base | {"control_num_epochs": 60}) == [("control_num_epochs: 0, 1", [30, 60])]
+
+
 def test_experiments_with_the_same_value_show_no_effect_of_it() -> None:
     base: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0}
     assert found(base, dict(base), {"alpha": 0.7, "temperature": 1.0}) == []

@@ -13,6 +13,7 @@ import numpy as np
 import resvg_py
 
 from lora_distill.config import ROLES, Role
+from lora_distill.control import is_of_control
 from lora_distill.data.wording import points
 from lora_distill.evaluation.calibration import reliability_bins
 from lora_distill.evaluation.rows import length_groups
@@ -181,6 +182,8 @@ def _places(values: Sequence[Any], setting: str) -> tuple[list[float], str]:
 def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment]) -> list[Effect]:
     """What single settings do: for each that varies, the experiments that are the same in all others.
 
+    Settings of the control alone keep no experiments apart that differ in another one: some may do without a control.
+
     Args:
         settings: of each experiment, the same keys in each.
         experiments: as many.
@@ -188,9 +191,10 @@ def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment
     varied = [key for key in settings[0] if any(each[key] != settings[0][key] for each in settings)]
     found = []
     for key in varied:
+        held = [name for name in varied if name != key and (is_of_control(key) or not is_of_control(name))]
         alike: dict[str, list[tuple[Any, Experiment]]] = {}
         for each, experiment in zip(settings, experiments, strict=True):
-            others = str([each[name] for name in varied if name != key])
+            others = str([each[name] for name in held])
             alike.setdefault(others, []).append((each[key], experiment))
         for group in alike.values():
             if len({str(value) for value, _ in group}) > 1:

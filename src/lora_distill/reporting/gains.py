@@ -9,6 +9,7 @@ from typing import Any, cast
 from rich.table import Table
 from rich.text import Text
 
+from lora_distill.control import is_of_control
 from lora_distill.data.wording import listed, listing, points
 from lora_distill.errors import UserError
 from lora_distill.evaluation.over_seeds import RecipeDifference, holm
@@ -179,7 +180,7 @@ def _gains(held: Sequence[Experiment], one: Experiment) -> Iterator[Gain]:
         changed = {
             name: value
             for name, value in settings_of(each).items()
-            if value != theirs[name] and not name.removeprefix("no_").startswith("control")  # which changes no student
+            if value != theirs[name] and not is_of_control(name)
         }
         seeds, verdict = _shared(each, one), judge(difference, p_value, len(held), told)
         right = {role: each.evidence.right_with(role, seeds) for role in each.evidence.right}
