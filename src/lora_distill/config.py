@@ -116,7 +116,7 @@ class Config(BaseModel):
         None, description="cut the encoder of student and control to this many layers; as it is when empty"
     )
     student_keep: Keep = Field(
-        "first", description="which layers --student_depth keeps: the first, the last, or some from first to last"
+        "spread", description="which layers --student_depth keeps: some from first to last, the first, or the last"
     )
     dataset: str = Field(
         "ag_news",
