@@ -45,9 +45,9 @@ def test_each_is_held_against_the_one_on_the_seeds_that_both_have(tmp_path: Path
     assert more.difference.difference == pytest.approx((30 + 32 + 28) / 3 / ROWS)
     assert more.student == pytest.approx(1 - 31 / ROWS)
     assert more.teacher is not None
-    assert [more.p_value, less.p_value] == holm([more.difference.p_value, less.difference.p_value])
-    assert (more.finding, less.finding) == ("helped", "hurt")
-    assert more.sentence.startswith("This helped: +6.74 points over the student of base (95% interval ")
+    assert [more.verdict.p_value, less.verdict.p_value] == holm([more.difference.p_value, less.difference.p_value])
+    assert (more.verdict.finding, less.verdict.finding) == ("helped", "hurt")
+    assert more.verdict.sentence.startswith("This helped: +6.74 points over the student of base (95% interval ")
     assert found.left_out == ["alone"]
     said = found.explained()
     assert [line.partition(": ")[0] for line in said if line.startswith("- ")] == ["- more", "- less"]
@@ -57,18 +57,18 @@ def test_each_is_held_against_the_one_on_the_seeds_that_both_have(tmp_path: Path
 def test_what_differs_from_nothing_is_no_difference(tmp_path: Path) -> None:
     (same,) = Gains.over("base", experiments(tmp_path, base={0: 60, 1: 62}, same={0: 60, 1: 62})).of
     assert same.difference.difference == 0
-    assert same.finding == "too little"
+    assert same.verdict.finding == "too little"
     assert same.difference.low < 0 < same.difference.high
-    assert same.detectable is None
+    assert same.verdict.detectable is None
 
 
 def test_no_sentence_repeats_what_the_table_says_of_those_that_show_nothing(tmp_path: Path) -> None:
     found = Gains.over("base", experiments(tmp_path, base={0: 60, 1: 42, 2: 50}, like={0: 42, 1: 60, 2: 51}))
     (like,) = found.of
-    assert like.finding == "no difference"
-    assert like.detectable is not None
-    assert f" {100 * like.detectable:.2f} " in like.sentence
-    assert f"{100 * like.detectable:.2f}" in render(found.as_table(), 150)
+    assert like.verdict.finding == "no difference"
+    assert like.verdict.detectable is not None
+    assert f" {100 * like.verdict.detectable:.2f} " in like.verdict.sentence
+    assert f"{100 * like.verdict.detectable:.2f}" in render(found.as_table(), 150)
     assert not any(line.startswith("- ") for line in found.explained())
 
 

@@ -83,7 +83,7 @@ def explain_evidence(experiments: Sequence[Experiment]) -> list[str]:
 def _findings(experiments: Sequence[Experiment]) -> list[str]:
     """Each finding in words, once for all experiments without a control."""
     without = [each for each in experiments if each.finding == "no control"]
-    said = [(one_line(each.name), each.sentence) for each in experiments if each not in without]
+    said = [(one_line(each.name), each.sentence) for each in experiments if each.finding != "no control"]
     if without:
         said.append((", ".join(one_line(each.name) for each in without), without[0].sentence))
     return [f"- {name}: {sentence}" for name, sentence in said]

@@ -13,7 +13,7 @@ from lora_distill.control import is_of_control
 from lora_distill.data.wording import listed, listing, points
 from lora_distill.errors import UserError
 from lora_distill.evaluation.over_seeds import RecipeDifference, holm
-from lora_distill.evaluation.verdict import judge
+from lora_distill.evaluation.verdict import Verdict, judge
 from lora_distill.reporting.pairs import settings_of
 from lora_distill.reporting.sentences import interval, literal, one_line, percent
 from lora_distill.reporting.summary import Experiment
@@ -33,11 +33,7 @@ class Gain:
         teacher: its mean accuracy on these; None: no run says it.
         student: likewise.
         difference: mean of the students' difference, a share, for other texts of this kind and other seeds.
-        p_value: corrected (Holm) for all that are held against the same.
-        finding: as of a verdict.
-        sentence: the same in words, with what it rests on.
-        detectable: the smallest true difference that these seeds and rows show in four of five cases, a share; None:
-            they are too few to decide, or show none.
+        verdict: on it, corrected for all that are held against the same.
     """
 
     name: str
@@ -46,10 +42,7 @@ class Gain:
     teacher: float | None
     student: float
     difference: RecipeDifference
-    p_value: float
-    finding: str
-    sentence: str
-    detectable: float | None
+    verdict: Verdict
 
     def changed(self, line: str = " ") -> str:
         """The settings in words, with this between them."""
@@ -81,13 +74,13 @@ class Gains:
         if against not in by_name:
             raise UserError(f"--against {against}: no such experiment. There are: {listing(by_name, 30)}.")
         one = by_name.pop(against)
-        held = [each for each in by_name.values() if _is_alike(each, one)]
+        held = [each for each in by_name.values() if _can_be_held(each, one)]
         if not held:
             raise UserError(
                 f"--against {against}: no other was judged on the same rows with {LEAST_SHARED} of its seeds."
             )
         found = sorted(_gains(held, one), key=lambda each: -each.difference.difference)
-        return cls(one, found, [name for name, each in by_name.items() if each not in held])
+        return cls(one, found, [name for name, each in by_name.items() if not _can_be_held(each, one)])
 
     def as_table(self) -> Table:
         """For the terminal, a row for each."""
@@ -100,10 +93,11 @@ class Gains:
     def explained(self) -> list[str]:
         """What the table means: a blank line, each finding in words, what was left out."""
         few = f"{LEAST_SHARED} of its seeds"
+        shown = [each for each in self.of if each.verdict.finding in {"helped", "hurt"}]
         rest = [f"Not held against it, for want of the same test rows or of {few}: {listed(self.left_out)}."]
         return [
             "",
-            *(f"- {one_line(each.name)}: {each.sentence}" for each in self.of if each.finding in {"helped", "hurt"}),
+            *(f"- {one_line(each.name)}: {each.verdict.sentence}" for each in shown),
             *(rest if self.left_out else []),
             "Points, with a 95% interval for other texts of this kind and other seeds. Detectable: the smallest true"
             " difference that these seeds and rows show in four of five cases, corrected as the p values are. Each was"
@@ -124,39 +118,29 @@ class Gains:
         columns = ("teacher", "student", "difference", "low", "high", "p_value", "finding", "detectable")
         writer.writerow(["experiment", "settings", "seeds", *columns])
         for each in self.of:
-            found = each.difference
-            numbers = [each.teacher, each.student, found.difference, found.low, found.high, each.p_value]
-            writer.writerow([each.name, each.changed(), len(each.seeds), *numbers, each.finding, each.detectable])
+            found, said = each.difference, each.verdict
+            numbers = [each.teacher, each.student, found.difference, found.low, found.high, said.p_value]
+            writer.writerow([each.name, each.changed(), len(each.seeds), *numbers, said.finding, said.detectable])
         return file.getvalue()
 
     def as_json(self) -> dict[str, Any]:
         """All of it, and what its p values are corrected for."""
-        correction = {"method": "Holm", "comparisons": len(self.of), "corrected": ["gains.*.p_value"]}
+        correction = {"method": "Holm", "comparisons": len(self.of), "corrected": ["gains.*.verdict.p_value"]}
         correction["not_corrected"] = ["gains.*.difference.p_value"]
         return {"against": self.against.name, "gains": list(map(asdict, self.of)), "correction": correction}
 
     def _headings(self, line: str) -> list[str]:
-        lead = f"Student -{line}{one_line(self.against.name)}"
-        return [
-            "Experiment",
-            "Settings",
-            "Seeds",
-            "Teacher",
-            "Student",
-            lead,
-            f"p{line}(Holm)",
-            "Finding",
-            "Detectable",
-        ]
+        figures = ["Seeds", "Teacher", "Student", f"Student -{line}{one_line(self.against.name)}", f"p{line}(Holm)"]
+        return ["Experiment", "Settings", *figures, "Finding", "Detectable"]
 
     def _rows(self, line: str) -> Iterator[list[str]]:
         for each in self.of:
-            found = each.difference
+            found, said = each.difference, each.verdict
             teacher = ABSENT if each.teacher is None else percent(each.teacher)
             lead = f"{points(found.difference)}{line}{interval(found.low, found.high)}"
-            accuracy = [str(len(each.seeds)), teacher, percent(each.student)]
-            shown = ABSENT if each.detectable is None else f"{100 * each.detectable:.2f}"
-            yield [one_line(each.name), each.changed(line), *accuracy, lead, f"{each.p_value:.2g}", each.finding, shown]
+            figures = [str(len(each.seeds)), teacher, percent(each.student), lead, f"{said.p_value:.2g}"]
+            detectable = ABSENT if said.detectable is None else f"{100 * said.detectable:.2f}"
+            yield [one_line(each.name), each.changed(line), *figures, said.finding, detectable]
 
 
 def _said(value: object) -> str:
@@ -167,7 +151,7 @@ def _shared(each: Experiment, one: Experiment) -> list[int]:
     return [seed for seed in each.evidence.seeds if seed in one.evidence.seeds]
 
 
-def _is_alike(each: Experiment, one: Experiment) -> bool:
+def _can_be_held(each: Experiment, one: Experiment) -> bool:
     return each.evidence.test == one.evidence.test and len(_shared(each, one)) >= LEAST_SHARED
 
 
@@ -182,8 +166,8 @@ def _gains(held: Sequence[Experiment], one: Experiment) -> Iterator[Gain]:
             for name, value in settings_of(each).items()
             if value != theirs[name] and not is_of_control(name)
         }
-        seeds, verdict = _shared(each, one), judge(difference, p_value, len(held), told)
+        seeds = _shared(each, one)
         right = {role: each.evidence.right_with(role, seeds) for role in each.evidence.right}
         teacher = float(right["teacher"].mean()) if "teacher" in right else None
-        said = verdict.finding, verdict.sentence, verdict.detectable
-        yield Gain(each.name, changed, seeds, teacher, float(right["student"].mean()), difference, p_value, *said)
+        verdict = judge(difference, p_value, len(held), told)
+        yield Gain(each.name, changed, seeds, teacher, float(right["student"].mean()), difference, verdict)
