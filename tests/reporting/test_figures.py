@@ -86,6 +86,16 @@ def test_values_that_are_numbers_stand_where_they_are_and_by_their_logarithm_whe
     assert places(1, 3, 10)[1][-2] == "k"
 
 
+def test_differences_from_a_control_are_drawn_where_there_are_two() -> None:
+    right = {"student": np.eye(9, dtype=np.bool_)[:, :1]}
+    evidence = Evidence([], [0], [], [], {}, {}, "", right)  # type: ignore[arg-type]
+    held = {"student_minus_control": {"accuracy": 0.1, "interval": [0.0, 0.2]}}
+    for controls, plots in ((0, 1), (1, 1), (2, 2)):
+        results: list[dict[str, Any]] = [held] * controls + [{}] * (2 - controls)
+        experiments = [Experiment("e", evidence, [], [each]) for each in results]
+        assert len(list(Effect("k", [1, 2], experiments).figures())) == plots
+
+
 def test_values_that_are_no_numbers_stand_evenly() -> None:
     for values in (("first", "spread", "whole"), (1, 50, None), (1000, True, "x")):
         at, texts = places(*values)

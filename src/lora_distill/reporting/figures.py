@@ -150,7 +150,7 @@ class Effect:
         return f"{self.setting}: {', '.join(one_line(each.name) for each in self.experiments)}"
 
     def figures(self) -> Iterator[str]:
-        """Accuracy of each role by the setting's value, and student minus control where there are controls."""
+        """Accuracy of each role by the setting's value, and student minus control where several have a control."""
         places, label = _places(self.values, self.setting)
         said_of = [one_line(str(value)) for value in self.values]
         names = dict(zip(places, said_of, strict=True))
@@ -165,7 +165,7 @@ class Effect:
                 differences.append(Point(place, *found, "difference", said))
         title = f"Accuracy by {self.title}, with 95% intervals"
         yield scatter(marks, label, "Accuracy", title, names=names)
-        if differences:
+        if len(differences) > 1:
             said, title = "Student − control, points", f"Student minus control by {self.title}, with 95% intervals"
             yield scatter(differences, label, said, title, names=names, y_text=points_text, zero=True)
 
