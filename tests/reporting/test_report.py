@@ -153,6 +153,20 @@ def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(
     assert first.startswith("What has not learnt cannot be compared: the control is no better")
 
 
+def test_a_variation_without_a_control_that_learnt_nothing_comes_after_what_the_others_show(
+    groups: dict[str, list[RunFolder]],
+) -> None:
+    (run,) = groups["alone"]
+    results = run.results()
+    results["student"]["test"] |= {"accuracy": 0.2, "confusion": [[89, 0, 0, 0, 0]] * 5}
+    del results["control"], results["student_minus_control"]
+    write_json(run.path / METRICS, results)
+    first, *others, last, _ = headline(summarise(gather(groups), groups))
+    assert first.startswith("Distillation helped in ")
+    assert last.startswith("What has not learnt cannot be compared: in 1 of 4 runs, as in alone: the student is no")
+    assert not any("learnt" in each for each in others)
+
+
 def test_that_merging_makes_no_student_faster_is_said_of_whom_it_holds(
     groups: dict[str, list[RunFolder]], tmp_path: Path
 ) -> None:

@@ -137,10 +137,14 @@ def headline(experiments: list[Experiment]) -> list[str]:
             "Nothing was learnt: in every run the student puts all test rows into one class. Train for more epochs"
             " (--num_epochs), faster (--learning_rate), or on more rows."
         ]
-    first = _say_unlearnt(runs)
+    warned = _say_unlearnt(runs)
     if len(experiments) == 1:
-        return [*first, experiments[0].sentence]
-    return [*first, *_say_findings(experiments), *say_ranking(experiments)]
+        return [*warned, experiments[0].sentence]
+    said = [*_say_findings(experiments), *say_ranking(experiments)]
+    compared = [each for each in experiments if each.difference()] or experiments
+    # A variation without a control that learnt nothing takes nothing from what the others show.
+    concerns = any(unlearnt(results) for each in compared for results in each.results)
+    return [*warned, *said] if concerns else [*said, *warned]
 
 
 def _say_findings(experiments: list[Experiment]) -> list[str]:
