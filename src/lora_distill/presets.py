@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from lora_distill.control import is_of_control
+
 Preset = Literal["small_student", "few_labels"]
 _BOOL = TypeAdapter(bool)
 
@@ -39,7 +41,7 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
         preset = {each: value for each, value in preset.items() if not each.startswith("teacher_")}
         preset |= {"base_model": encoder} if encoder else {}
     if _is_true(values.get("no_control")):
-        preset = {each: value for each, value in preset.items() if not each.startswith("control_")}
+        preset = {each: value for each, value in preset.items() if not is_of_control(each)}
     return preset | dict(values)
 
 

@@ -80,7 +80,7 @@ class Gains:
                 f"--against {against}: no other was judged on the same rows with {LEAST_SHARED} of its seeds."
             )
         found = sorted(_gains(held, one), key=lambda each: -each.difference.difference)
-        return cls(one, found, [name for name, each in by_name.items() if not _can_be_held(each, one)])
+        return cls(one, found, [name for name in by_name if name not in {each.name for each in held}])
 
     def as_table(self) -> Table:
         """For the terminal, a row for each."""
@@ -156,17 +156,17 @@ def _can_be_held(each: Experiment, one: Experiment) -> bool:
 
 
 def _gains(held: Sequence[Experiment], one: Experiment) -> Iterator[Gain]:
-    leads = [each.evidence.lead_over(one.evidence, _shared(each, one)) for each in held]
+    shared = [_shared(each, one) for each in held]
+    leads = [each.evidence.lead_over(one.evidence, seeds) for each, seeds in zip(held, shared, strict=True)]
     differences = cast("list[RecipeDifference]", leads)  # as they are of several seeds
     corrected = holm([each.p_value for each in differences])
     theirs, told = settings_of(one), ("This", f"the student of {one_line(one.name)}")
-    for each, difference, p_value in zip(held, differences, corrected, strict=True):
+    for each, seeds, difference, p_value in zip(held, shared, differences, corrected, strict=True):
         changed = {
             name: value
             for name, value in settings_of(each).items()
             if value != theirs[name] and not is_of_control(name)
         }
-        seeds = _shared(each, one)
         right = {role: each.evidence.right_with(role, seeds) for role in each.evidence.right}
         teacher = float(right["teacher"].mean()) if "teacher" in right else None
         verdict = judge(difference, p_value, len(held), told)
