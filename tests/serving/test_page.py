@@ -68,7 +68,12 @@ def test_pairs_are_entered_in_two_boxes_and_read_from_two_columns(browser: Brows
         rows = [(f"b {number}", str(number), f"a {number}") for number in range(20)] + [("x" * 61, "20", "a")]
         lines = [",".join(row) for row in [("other", "id", "text"), *rows]]
         upload(page, "rows.csv", "\n".join(lines).encode())
-        page.get_by_label("Column of the texts beside them").select_option("other")
+        second_column = page.get_by_label("Column of the texts beside them")
+        assert second_column.input_value() == "0"  # no name says so, but the first one is another
+        second_column.select_option("text")
+        page.get_by_role("button", name="Label it").click()
+        page.get_by_role("alert").filter(has_text="Choose two columns: this model reads pairs.").wait_for()
+        second_column.select_option("other")
         page.get_by_role("button", name="Label it").click()
         status(page, "20 rows labelled, 1 not")
         labelled = saved(page)[1:]

@@ -17,11 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
+from lora_distill.run_folder import ENVIRONMENT
 from lora_distill.serving.app import create_app
 from lora_distill.serving.server import KEY, MOST_HEAD, _Protocol, configure, listen, read_card, read_key
 from lora_distill.serving.settings import ServeSettings
+from lora_distill.store import write_json
 from tests.conftest import Run
 from tests.deployment.exported import write_exported
+from tests.reporting.test_report import finished_run
 from tests.serving.fake import FakeClassifier, label_of, served, until
 from tests.serving.process import SERVE, process
 
@@ -138,6 +141,15 @@ def test_cards(tmp_path: Path) -> None:
     assert read_card(tmp_path) == "of the student"
     (tmp_path / "README.md").write_text("of the export")
     assert read_card(tmp_path) == "of the export"
+
+
+def test_the_card_of_a_run_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "mine", 0, dataset="/home/someone/rows.csv")
+    model = {"kind": "folder", "name": "/home/someone/encoder", "reference": "/home/someone/encoder"}
+    write_json(run.path / ENVIRONMENT, run.environment() | {"base_model": model, "student_base_model": model})
+    (run.path / "student").mkdir(exist_ok=True)
+    (run.path / "student" / "README.md").write_text("made of /home/someone/rows.csv and /home/someone/encoder")
+    assert read_card(run.path) == read_card(run.path / "student") == "made of rows.csv and encoder"
 
 
 def test_a_model_at_home_has_its_card(exported: Path, tmp_path: Path) -> None:
@@ -297,13 +309,18 @@ def test_clients_that_leave_keep_nobody_from_an_answer() -> None:
         classifier.go.clear()
         leaving = [connect(url, f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n{BODY}") for _ in range(8)]
         classifier.begun.wait()
+        begun = len(classifier.batches[0])
         with ThreadPoolExecutor() as pool:
+            until(lambda: f"waiting_texts {8 - begun}.0" in httpx.get(f"{url}/metrics").text)
             staying = pool.submit(httpx.post, f"{url}/v1/classify", json={"text": "b"})
-            until(lambda: "waiting_texts 0.0" not in httpx.get(f"{url}/metrics").text)
+            until(lambda: f"waiting_texts {9 - begun}.0" in httpx.get(f"{url}/metrics").text)
             for each in leaving:
                 each.close()
+            until(lambda: "waiting_texts 1.0" in httpx.get(f"{url}/metrics").text)
             classifier.go.set()
             assert staying.result().json()["results"][0]["label"] == label_of("b")
+        assert classifier.batches[1:] == [["b"]]  # nothing is computed for who has left
+        assert 'status="499"' in httpx.get(f"{url}/metrics").text
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_queue": 5000}, {"max_batch": 2000}])
@@ -323,6 +340,39 @@ def test_what_is_no_http_is_a_400(request_line: str) -> None:
         assert opened.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
+UPGRADE = f"{HEAD}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+def test_a_request_that_asks_for_another_protocol_is_answered_in_its_own() -> None:
+    settings = ServeSettings()
+    whole = f"{UPGRADE}Content-Length: {len(BODY)}\r\n\r\n{BODY}"
+    with served(create_app(FakeClassifier(), settings), settings) as url:
+        for parts in ([whole], [whole[:30], whole[30:-5], whole[-5:]], [whole[: -len(BODY)], BODY]):
+            with closing(connect(url, parts[0])) as opened:
+                for part in parts[1:]:
+                    time.sleep(0.05)
+                    opened.sendall(part.encode())
+                assert opened.recv(100).startswith(b"HTTP/1.1 200 ")
+        with closing(connect(url, whole + whole.replace("h2c", "websocket"))) as opened:
+            told = bytearray()
+            while told.count(b"HTTP/1.1 200 ") < 2:
+                told += opened.recv(4096)
+
+
+def test_what_follows_such_a_request_s_head_is_its_body() -> None:
+    settings, hidden = ServeSettings(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with served(create_app(FakeClassifier(), settings), settings) as url:
+        with closing(connect(url, f"{UPGRADE}Content-Length: {len(hidden)}\r\n\r\n")) as opened:
+            time.sleep(0.05)
+            opened.sendall(hidden.encode())
+            assert opened.recv(4096).startswith(b"HTTP/1.1 422 ")
+            opened.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                opened.recv(4096)
+        with closing(connect(url, "CONNECT a.org:443 HTTP/1.1\r\nHost: localhost\r\n\r\n")) as opened:
+            assert opened.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
 def answers_are_not_crossed(url: str, numbers: Sequence[int]) -> int:
     with httpx.Client(timeout=60) as client:
         for number in numbers:
@@ -340,7 +390,7 @@ def test_no_answer_is_lost_or_crossed_between_clients() -> None:
 
 
 def test_uvicorn_has_the_methods_that_are_overridden_and_called() -> None:
-    overridden = {name for name in vars(_Protocol) if not name.startswith("_")}
+    overridden = {name for name in vars(_Protocol) if not name.startswith("_")} - {"head"}
     assert {"data_received", "on_response_complete"} <= overridden
     assert overridden | {"send_400_response", "timeout_keep_alive_handler"} <= vars(HttpToolsProtocol).keys()
 
@@ -364,6 +414,11 @@ def test_a_port_that_is_taken(run: Run, exported: Path) -> None:
         ),
         ([".", "--timeout", "0"], "error: --timeout: '0' "),
         ([".", "--host", "no.such.host.invalid"], "error: --host no.such.host.invalid --port 8000: "),
+        ([".", "--host", "ü.."], "error: --host ü.. --port 8000: no such host. Give another"),
+        ([".", "--timeout", "1e308"], "error: --timeout: '1e308' "),
+        ([".", "--threads", "100000000"], "error: --threads: '100000000' "),
+        ([".", "--allow_origins", "https://a.org,b.org"], "error: --allow_origins: "),
+        ([".", "--allow_origins", "https://a.org/"], "error: --allow_origins: "),
         ([".", "--key", "s3cret"], "error: --key: no such flag"),
         ([".", "--key_file", "none"], "error: --key_file none: No such file or directory."),
     ],

@@ -44,6 +44,16 @@ def test_texts_are_answered_in_their_order_and_top_k_says_how_fully(client: Clie
     )
 
 
+def test_a_sigmoid_of_whatever_logits(client: Client, classifier: FakeClassifier) -> None:
+    classifier.temperature = 0.01
+    asked = {"inputs": "a", "parameters": {"function_to_apply": "sigmoid"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "logits", lambda _: np.array([[-9, 0, 9]], np.float32))
+        with np.errstate(all="raise"):
+            answers = client().post("/", json=asked).json()
+    assert sorted(each["score"] for each in answers[0]) == [0, 0.5, 1]
+
+
 def test_nothing_to_answer(client: Client) -> None:
     assert client().post("/v1/classify", json={"texts": []}).json() == {"results": []}
     assert client().post("/v1/classify", json={"text": ""}).json()["results"][0]["label"] == label_of("")

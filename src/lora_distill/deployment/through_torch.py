@@ -21,6 +21,7 @@ from lora_distill.errors import UserError
 from lora_distill.model.adapter_files import ADAPTER_CONFIG
 from lora_distill.model.base import encoder_files
 from lora_distill.model.given_teacher import FLAG, open_teacher
+from lora_distill.reporting.public import public_text
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 
 # Beginning a batch costs more than a run of a graph does.
@@ -56,7 +57,7 @@ def _open_role(run: RunFolder, role: Role) -> Opened:
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]
     tokeniser, labels = opened.tokeniser, results["data"]["label_names"]
-    about = about_model("run", labels, tokeniser.reading, base["name"], role, results)
+    about = about_model("run", labels, tokeniser.reading, public_text(base["name"], run), role, results)
     about["made_with"] = {"versions": environment["versions"]}
     # What the role was begun with has its fingerprint in the environment, and was compared with that.
     files = [run.path / ENVIRONMENT, run.path / METRICS, *([] if given else encoder_files(run.path / role))]
@@ -86,7 +87,7 @@ def _open_given(folder: Path, about: Mapping[str, Any] | None) -> Opened:
     told = dict(about or own)
     if len(told["labels"]) != len(given.columns):
         raise damaged(folder, CLASSIFIER, f"it has {len(told['labels'])} labels for {len(given.columns)} logits")
-    if isinstance(model, PeftModel):
+    if isinstance(model, PeftModel) and not model.active_peft_config.is_prompt_learning:
         model = cast(nn.Module, model.merge_and_unload())
     files = sorted({*encoder_files(given.folder), *encoder_files(given.tokenizer_folder)})
     tokeniser = tokeniser_of(given.tokenizer_folder, told["max_length"], told["long_text"], pairs=told["pairs"])

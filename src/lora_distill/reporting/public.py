@@ -53,6 +53,11 @@ def public_facts(run: RunFolder, role: Role) -> PublicFacts:
     return PublicFacts(results, config, base | {name: told(base[name]) for name in ("name", "reference")})
 
 
+def public_text(text: str, run: RunFolder) -> str:
+    """A text on a run in which each place of this machine is called by its last name."""
+    return _without_places(text, local_places(run))
+
+
 def local_places(run: RunFolder) -> list[str]:
     """Files and folders of this machine that a run was made from, as it names them, the longest first."""
     config, environment, data = run.resolved(), run.environment(), run.results()["data"]

@@ -8,14 +8,17 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
 from lora_distill.home import expanded
+from lora_distill.run_folder import RunFolder
 from lora_distill.serving.app import create_app
 from lora_distill.serving.gate import is_local
 from lora_distill.serving.logs import log_as_json
@@ -101,11 +104,16 @@ def read_key(file: str | None) -> str:
 
 
 def read_card(folder: Path) -> str:
-    """The model card, in Markdown; empty if there is none."""
-    for name in CARDS:
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8", errors="replace")
-    return ""
+    """The model card, in Markdown, without places of this machine; empty if there is none."""
+    card = next((folder / name for name in CARDS if (folder / name).is_file()), None)
+    if not card:
+        return ""
+    text, run = card.read_text(encoding="utf-8", errors="replace"), RunFolder(card.resolve().parent.parent)
+    if not run.finished:
+        return text
+    from lora_distill.reporting.public import public_text  # for a run, which needs more than what serving brings
+
+    return public_text(text, run)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -117,8 +125,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # the rest says again which address
+    except (OSError, TypeError, UnicodeError) as error:  # the latter two: it is no name that a host can have
+        reason = (getattr(error, "strerror", None) or "no such host").partition(" (")[0]  # the rest repeats the address
         raise UserError(
             f"--host {host} --port {port}: {reason}. Give another; --port 0 takes one that is free."
         ) from None
@@ -137,6 +145,39 @@ class Server(uvicorn.Server):
         self._announce()
 
 
+class _Parser:
+    """Httptools' parser, for which a request that asks for another protocol is one like others.
+
+    A server may ignore that (RFC 9110, 7.8), and here there is no other. But Java's client asks for HTTP/2 with each
+    request, and httptools takes what follows such a head for that protocol: the body would be lost, or be read as the
+    next request. So that head is read once more, without what it asks for.
+    """
+
+    def __init__(self, protocol: "_Protocol") -> None:
+        self._protocol = protocol
+        self._begin()
+
+    def __getattr__(self, name: str) -> object:
+        """All else is httptools'."""
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> None:
+        """Read what has come."""
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except HttpParserUpgrade as asked:
+                if self._parser.get_method() == b"CONNECT":
+                    raise HttpParserError("this is no proxy") from None
+                data = self._protocol.head() + data[asked.args[0] :]
+                self._begin()
+
+    def _begin(self) -> None:
+        self._parser = HttpRequestParser(self._protocol)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+
+
 class _Protocol(HttpToolsProtocol):
     """Drops a connection whose next request's head does not come, does not end, or is too long.
 
@@ -148,6 +189,16 @@ class _Protocol(HttpToolsProtocol):
     _head: asyncio.TimerHandle | None = None
     _outside = 0  # bytes since the last head or part of a body: of a head, a chunk's size or a trailer
     _reading: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*arguments, **named)
+        self.parser = _Parser(self)  # type: ignore[assignment] # has all of its that uvicorn uses
+
+    def head(self) -> bytes:
+        """Of the request that is read, without the protocol that it asks for."""
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -168,9 +219,15 @@ class _Protocol(HttpToolsProtocol):
         self._expect_head()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():  # it will be read once more
+            return
         self._outside = 0
         self._expect_no_head()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._outside = 0

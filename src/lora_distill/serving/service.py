@@ -29,6 +29,8 @@ from lora_distill.serving.schemas import (
 )
 from lora_distill.serving.settings import ServeSettings
 
+CLIENT_GONE = 499  # in logs and metrics, as nginx has it; nobody reads the answer
+
 
 class Answering(Protocol):
     """What is served: `lora_distill.Classifier`, or what stands in for one in a test."""
@@ -103,7 +105,8 @@ class Service:
             case "none":
                 scores = logits
             case "sigmoid":
-                scores = 1 / (1 + np.exp(-logits / self._classifier.temperature))
+                halves = logits / np.float32(2 * self._classifier.temperature)
+                scores = (1 + np.tanh(halves)) / 2  # the sigmoid, which exp would not reach from far below
             case _:
                 scores = self._classifier.probabilities(logits)
         rows = self._ranked(scores, parameters.top_k)
@@ -141,7 +144,7 @@ class Service:
         request.state.texts = len(texts)
         try:
             async with asyncio.timeout(self._settings.timeout):
-                return await self.batcher.answer(texts)
+                return await self._answer(texts, request)
         except FullError as full:
             reason = f"Too many texts wait already. Ask again in {counted(full.seconds, 'second')}."
             raise HTTPException(429, reason, {"Retry-After": str(full.seconds)}) from None
@@ -150,6 +153,19 @@ class Service:
         except TimeoutError:
             reason = f"There was no answer within {self._settings.timeout:g} seconds. Ask again, or for fewer texts."
             raise HTTPException(503, reason, {"Retry-After": "1"}) from None
+
+    async def _answer(self, texts: Sequence[Text], request: Request) -> NDArray[np.float32]:
+        """What the batcher says, for as long as the client is there: of one that has left, no text waits."""
+        answer = asyncio.create_task(self.batcher.answer(texts))
+        gone = asyncio.ensure_future(request.receive())  # whose body has come: nothing else can
+        try:
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise HTTPException(CLIENT_GONE, "The client has gone.")
+            return answer.result()
+        finally:
+            answer.cancel()
+            gone.cancel()
 
     def _check(self, texts: Sequence[Text]) -> None:
         limits = self._settings

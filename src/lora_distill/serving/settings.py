@@ -1,11 +1,21 @@
 """How a classifier is served: every knob, once. The flags of `serve` are made from it."""
 
-from typing import Self
+import re
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from lora_distill.config import Names, PositiveFloat, PositiveInt
 from lora_distill.errors import UserError
+
+_ORIGIN = re.compile(r"\*|https?://[^/?#\s]+")  # as a browser says it
+
+
+def _check_origins(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _ORIGIN.fullmatch(name):
+            raise ValueError(f"would never match: {name!r} is no scheme and host, without a path")
+    return names
 
 
 class ServeSettings(BaseModel):
@@ -15,13 +25,13 @@ class ServeSettings(BaseModel):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for one that is free")
-    threads: PositiveInt | None = Field(None, description="threads that compute; all cores when empty")
+    threads: PositiveInt | None = Field(None, le=1024, description="threads that compute; all cores when empty")
     key_file: str | None = Field(
         None,
         min_length=1,
         description="file with the key that requests must bear; $LORA_DISTILL_KEY when not given",
     )
-    allow_origins: Names = Field(
+    allow_origins: Annotated[Names, AfterValidator(_check_origins)] = Field(
         (), description="other sites whose pages may ask, as https://a.org,https://b.org; * for any"
     )
     max_batch: PositiveInt = Field(64, description="texts of several requests that are answered together")
@@ -30,7 +40,7 @@ class ServeSettings(BaseModel):
     max_characters: PositiveInt = Field(20_000, description="characters of a text")
     max_body: ByteSize = Field(ByteSize(2_000_000), gt=0, description="size of a request, as 2MB")
     timeout: PositiveFloat = Field(
-        30.0, description="seconds in which a request must arrive, and again in which it must be answered"
+        30.0, le=86_400, description="seconds in which a request must arrive, and again in which it must be answered"
     )
 
     @model_validator(mode="after")

@@ -8,7 +8,8 @@ export const separatorOf = start => {
 };
 
 export class Reader {
-  #separator; #cell = ""; #row = []; #quoted = false; #closed = false; #return = false;
+  // #closed: how long the cell was when its quotes ended; -1: they have not.
+  #separator; #cell = ""; #row = []; #quoted = false; #closed = -1; #return = false;
   constructor(separator) { this.#separator = separator; }
 
   // The rows that end in this piece.
@@ -20,10 +21,10 @@ export class Reader {
       const letter = piece[at], after = this.#return;
       this.#return = false;
       if (this.#quoted) {
-        if (letter === '"') { take(at); this.#quoted = false; this.#closed = true; }
-      } else if (letter === '"' && this.#closed && from === at) {  // doubled: one of them is meant
-        this.#cell += '"'; this.#quoted = true; this.#closed = false; from = at + 1;
-      } else if (letter === '"' && !this.#cell && !this.#closed && from === at) {
+        if (letter === '"') { take(at); this.#quoted = false; this.#closed = this.#cell.length; }
+      } else if (letter === '"' && this.#closed === this.#cell.length && from === at) {  // doubled: one of them is meant
+        this.#cell += '"'; this.#quoted = true; this.#closed = -1; from = at + 1;
+      } else if (letter === '"' && !this.#cell && this.#closed < 0 && from === at) {
         this.#quoted = true; from = at + 1;
       } else if (letter === this.#separator) {
         take(at); this.#end();
@@ -47,9 +48,9 @@ export class Reader {
     return this.#nothing ? [] : this.read("\n");
   }
 
-  get #nothing() { return !this.#row.length && !this.#cell && !this.#closed; }
+  get #nothing() { return !this.#row.length && !this.#cell && this.#closed < 0; }
 
-  #end() { this.#row.push(this.#cell); this.#cell = ""; this.#closed = false; }
+  #end() { this.#row.push(this.#cell); this.#cell = ""; this.#closed = -1; }
 }
 
 export const lineOf = (cells, separator) =>

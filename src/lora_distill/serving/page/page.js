@@ -98,10 +98,11 @@ const choose = file => trying(async () => {
   say("file-status", "");
   if (!file) return;
   chosen = { file, ...(await headerOf(file)) };
-  for (const [id, wanted, other] of [["column", "text", 0], ["other-column", "text_pair", 1]]) {
+  for (const [id, wanted] of [["column", "text"], ["other-column", "text_pair"]]) {
     $(id).replaceChildren(...chosen.header.map((name, index) => element("option", { text: name || `column ${index + 1}`, value: index })));
     const found = chosen.header.findIndex(name => name.trim().toLowerCase() === wanted);
-    $(id).value = found < 0 ? Math.min(other, chosen.header.length - 1) : found;
+    const free = chosen.header.findIndex((_, index) => id === "column" || index !== Number($("column").value));
+    $(id).value = Math.max(found < 0 ? free : found, 0);
   }
   $("choice").hidden = false;
   say("file-status", `${file.name}: ${counted(chosen.header.length, "column")}.`);
@@ -113,6 +114,7 @@ const label = () => trying(async () => {
   if (!model) await open();
   if (!model) return;
   const columns = ["column", ...(model.pairs ? ["other-column"] : [])].map(id => Number($(id).value));
+  if (new Set(columns).size < columns.length) throw new Error("Choose two columns: this model reads pairs.");
   const stopping = new AbortController(), stop = () => stopping.abort();
   $("stop").addEventListener("click", stop);
   for (const [id, shown] of [["work", true], ["stop", true], ["result", false]]) $(id).hidden = !shown;
