@@ -16,6 +16,7 @@ from typing import IO
 import yaml
 
 from lora_distill.config import Config
+from lora_distill.processors import cores
 from lora_distill.program import PARENT
 
 POLL_SECONDS = 0.1
@@ -102,8 +103,7 @@ def shared_work_first(runs: Mapping[str, Config], jobs: int) -> list[str]:
 def threads_each(jobs: int) -> int:
     """Threads of each of so many processes, one at least."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, (int(given) if given.isdecimal() else cores) // jobs)
+    return max(1, (int(given) if given.isdecimal() else cores()) // jobs)
 
 
 def failure(code: int, said: str) -> str:

@@ -1,7 +1,5 @@
 """A finished classifier in use: texts in, labels and probabilities out. An exported one answers without torch."""
 
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from lora_distill.deployment.forms import CLASSIFIER, ONNX_FILES
 from lora_distill.home import expanded
 from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
+from lora_distill.processors import cores
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -142,11 +141,6 @@ class Classifier:
             classifier_tags=ClassifierTags(),
             input_tags=InputTags(one_d_array=not self.pairs, two_d_array=self.pairs, string=True),
         )
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _checked(texts: Iterable[Any], *, pairs: bool) -> list[Text]:

@@ -12,7 +12,6 @@ from transformers import AutoTokenizer, PreTrainedModel
 from lora_distill.config import Role
 from lora_distill.data.reading import Reading
 from lora_distill.data.wording import listing
-from lora_distill.deployment.classifier import cores
 from lora_distill.deployment.exported import Opened, about_model, open_onnx, read_about
 from lora_distill.deployment.finished import FinishedModel, open_role
 from lora_distill.deployment.forms import CLASSIFIER, EXPORTED, MERGED, ONNX_FILES, VERIFICATION
@@ -22,6 +21,7 @@ from lora_distill.deployment.verification import BARS, verify
 from lora_distill.errors import UserError
 from lora_distill.evidence import read_predictions
 from lora_distill.made_with import OF_EXPORTS, made_with
+from lora_distill.processors import cores
 from lora_distill.remembering import remembering
 from lora_distill.reporting.exported import opening_of
 from lora_distill.reporting.model_card import model_card
