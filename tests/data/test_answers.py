@@ -1,6 +1,7 @@
 """A file of answers is read by text and by the names of labels, and nothing in it is believed that cannot be."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,18 @@ def test_json_objects_have_the_keys_of_the_first(tmp_path: Path) -> None:
     file.write_text("[1]\n")
     with pytest.raises(UserError, match=r"line 1: a JSON object is expected; found list"):
         read(file)
+
+
+def test_numbers_beyond_any_and_decimals(tmp_path: Path) -> None:
+    with (tmp_path / "a.jsonl").open("w") as file:
+        file.writelines(f'{{"text": "{text}", "no": 1{"0" * 400}, "yes": 0.5}}\n' for text in TEXTS)
+    with pytest.raises(UserError, match=r", line 1: '10+' in column 'no' is no number"):
+        read(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 1: an object without keys"):
+        read(tmp_path / "a.jsonl")
+    shares = [Decimal(str(share)) for share in SHARES]
+    columns = {"text": TEXTS, "no": shares, "yes": [1 - share for share in shares]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    plain = read(write(tmp_path / "a.csv", {"text": TEXTS, "no": SHARES, "yes": [1 - share for share in SHARES]}))
+    assert np.allclose(read(tmp_path / "a.parquet").logits["train"], plain.logits["train"])

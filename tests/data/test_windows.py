@@ -394,3 +394,18 @@ def test_whatever_csv_writes_is_read(tmp_path_factory: pytest.TempPathFactory, r
     windows = read(source)
     assert values(windows) == [row for row in rows if row[0].strip()]
     assert len(bad(windows)) == sum(not row[0].strip() for row in rows)
+
+
+def test_a_bad_row_beside_columns_that_arrow_cannot_filter(tmp_path: Path) -> None:
+    nested = pa.array([[text] for text in ("a", "b", "c", "d")], pa.list_(pa.string_view()))
+    texts = pa.array([None, "two", None, "four"], pa.string_view())
+    parquet.write_table(pa.table({"text": texts, "views": nested}), tmp_path / "rows.parquet")
+    windows = read(source_of(tmp_path / "rows.parquet"))
+    assert bad(windows) == [(1, "no text"), (3, "no text")]
+    assert values(windows) == [["two", '["b"]'], ["four", '["d"]']]
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="standard input: is closed"):
+        open_reader(Source(None, "csv", "text"), None)

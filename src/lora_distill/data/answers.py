@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,10 +187,10 @@ def _column(where: str, raw: Raw, name: str) -> NDArray[np.float64]:
     numbers = []
     for value, place in zip(raw.values[name], raw.places, strict=True):
         try:
-            if isinstance(value, bool) or not isinstance(value, str | float | int):
+            if isinstance(value, bool) or not isinstance(value, str | float | int | Decimal):
                 raise ValueError
             numbers.append(float(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise UserError(
                 f"{where}, {raw.unit} {place}: {str(value)[:40]!r} in column {name!r} is no number.\nThe columns that"
                 " are named as labels hold probabilities or logits."

@@ -224,6 +224,8 @@ def _read_jsonl(path: Path, text: str, columns: Columns | None) -> Raw:
         except RowError as error:
             raise UserError(f"{where}: {error}.") from None
         wanted = wanted or {name: name for name in row}
+        if not wanted:
+            raise UserError(f"{where}: an object without keys.")
         if missing := [name for name in wanted.values() if name not in row]:
             find_columns(where, list(row), columns)
             raise UserError(f"{where}: no key {missing[0]!r}, which the first object has.")

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import BinaryIO
 
-MOST_BYTES = 2**24  # of a record; what is longer must not fill the memory
+MOST_BYTES = 2**22  # of a record; what is longer must not fill the memory: to tokenise it takes a hundred times as much
 _CHUNK = 2**20
 _ENDS = (b"\n", b"\r")
 

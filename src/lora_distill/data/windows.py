@@ -58,6 +58,8 @@ class Source:
         Raises:
             UserError: they cannot be read.
         """
+        if not self.path and sys.stdin is None:
+            raise UserError("standard input: is closed. Give a file, or open it.")
         try:
             return self.path.open("rb") if self.path else cast("io.BufferedReader", sys.stdin.buffer)
         except (FileNotFoundError, ValueError):
