@@ -14,7 +14,7 @@ from lora_distill import checking, commands_on_suites, forecast
 from lora_distill.data.catalogue import open_source
 from lora_distill.data.files import Columns
 from lora_distill.planning import Plan, PlannedRun
-from lora_distill.run_folder import ENVIRONMENT, METRICS, PREDICTIONS, RunFolder
+from lora_distill.run_folder import ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, RunFolder
 from lora_distill.store import write_json
 from tests.conftest import Run
 from tests.reporting.test_report import finished_run
@@ -176,3 +176,29 @@ def test_a_budget_says_what_does_not_fit_and_what_the_asked_student_takes(
     assert "\nAsked for: 644 trainable parameters, 512 in LoRA of rank 2 on 3 layers (4 on layer 2), 132 in the" in out
     code, _, err = run("plan", "--base_model", tiny("bert"), "--student_budget", 600, *asked)
     assert (code, "44 over its budget of 600" in err) == (2, True)
+
+
+def test_what_is_to_be_trained_again_is_not_mixed_with_what_was(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    finished = [finish(name, seed) for name, seed in itertools.product("xy", range(2))]
+    finished[3].mark_outdated()
+    _, _, err = run("suite", "s.yaml", "--only", "x")
+    assert "y-seed-1 is left out of what the suite shows: it is to be trained again" in " ".join(err.split())
+    written = json.loads(Path("o/s.json").read_text())
+    assert {name: each["seeds"] for name, each in written["experiments"].items()} == {"x": [0, 1], "y": [0]}
+    assert written["missing"] == ["y-seed-1"]
+    assert "1 run of the suite failed, or did not run: &#39;y-seed-1&#39;." in Path("o/s.html").read_text()
+
+
+@pytest.mark.parametrize("contents", [None, '{"event": "val'])
+def test_a_damaged_history_costs_its_plot_and_nothing_else(
+    contents: str | None, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = finished_suite(tmp_path, monkeypatch)
+    history, *_ = [finish(name, seed).path / HISTORY for name, seed in itertools.product("xy", range(2))]
+    history.write_text(contents) if contents else history.unlink()
+    code, out, err = run("suite", "s.yaml")
+    assert (code, "Report: o/s.html" in out) == (0, True)
+    assert f"{history} is left out, for it cannot be read" in " ".join(err.split())

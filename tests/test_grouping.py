@@ -64,3 +64,12 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
         str(tmp_path / "deep" / "b" / "s-one-seed-0"): 2,
         "own-0.3": 1,
     }
+
+
+def test_a_run_that_is_to_be_trained_again_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    suite = suite_in(tmp_path, 2, "one")
+    finish(suite, {"teacher": 0.9, "student": 0.9, "control": 0.85})
+    runs = [RunFolder.of(config) for config in suite.runs.values()]
+    runs[1].mark_outdated()
+    assert list(group_by_seed(runs)) == ["s-one"]
+    assert caplog.messages == [f"{runs[1].path} is to be trained again, which has not been done: it is shown as it was"]

@@ -3,13 +3,15 @@
 import argparse
 import errno
 import io
+import os
 import sys
+from contextlib import suppress
 
 from lora_distill.errors import UserError
 from lora_distill.hub import quiet as quiet_libraries
 from lora_distill.parser import parse
 from lora_distill.printing import say_error
-from lora_distill.program import INTERRUPTED, WRONG_INPUT, install
+from lora_distill.program import INTERRUPTED, OK, WRONG_INPUT, install
 from lora_distill.progress import log_to_terminal
 
 
@@ -31,6 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] == "lora_distill":
             raise
         say_error(f"the package {error.name} is not installed. Install it: {install('train')}")
+    except BrokenPipeError:  # whoever read has left; what is written into files is written by now
+        with suppress(io.UnsupportedOperation):  # it is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so at its end
+        return OK
     except OSError as error:
         if not (advice := _USERS_TO_MEND.get(error.errno or 0)):
             raise

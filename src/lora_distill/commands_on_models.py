@@ -1,7 +1,6 @@
 """The commands that take a finished model: to label texts, to export, to push, to serve."""
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -43,9 +42,6 @@ def predict(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say_error(f"stopped.{_kept(arguments)}")
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read standard output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     print_lines(f"{counted(counts.labelled, 'row')} labelled: {target}")
     if arguments.threshold is not None:
         print_lines(

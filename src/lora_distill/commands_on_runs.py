@@ -29,15 +29,15 @@ from lora_distill.store import write_json
 def evaluate(arguments: argparse.Namespace) -> int:
     """A finished run on other texts."""
     from lora_distill.evaluate_run import evaluate_run
-    from lora_distill.reporting.sentences import differences_of_one_seed
+    from lora_distill.reporting.sentences import about_data, differences_of_one_seed, warnings_of
     from lora_distill.reporting.tables import role_table
 
     config = make_config(*given(arguments))
     with warnings.catch_warnings(action="ignore"):  # the libraries' warnings to programmers
         results, path = evaluate_run(arguments.run, config)
     console().print(role_table(results))
-    if said := differences_of_one_seed(results):
-        print_lines("", *(line[0].upper() + line[1:] for line in said))
+    differences = [line[0].upper() + line[1:] for line in differences_of_one_seed(results)]
+    print_lines("", *warnings_of([results]), *differences, *about_data([results]))
     _keep(path, results)
     return OK
 

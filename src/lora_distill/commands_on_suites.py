@@ -162,12 +162,14 @@ def _show_suite(suite: "Suite", outcome: "SuiteResult", *, write: bool) -> None:
     if write and evidence:
         from lora_distill.evidence import as_json
 
-        write_json(suite.file(".json"), {"suite": suite.name} | as_json(evidence))
+        told = {each["exp_name"] for each in results}
+        missing = [name for name, config in suite.runs.items() if config.exp_name not in told]
+        write_json(suite.file(".json"), {"suite": suite.name, "missing": missing} | as_json(evidence))
         said.append(f"Written to {suite.file('.json')}")
         if not is_told:
             from lora_distill.reporting.report import write_report
 
-            write_report(suite.file(".html"), evidence, groups)
+            write_report(suite.file(".html"), evidence, groups, missing=missing)
             said.append(report_line(suite.file(".html")))
     if results:
         print_evidence(groups, results, evidence)

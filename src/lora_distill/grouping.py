@@ -19,6 +19,8 @@ def group_by_seed(runs: list[RunFolder]) -> dict[str, list[RunFolder]]:
     """
     alike: dict[str, dict[int, RunFolder]] = {}
     for run in runs:
+        if run.outdated_since:
+            logger.warning("%s is to be trained again, which has not been done: it is shown as it was", run.path)
         config, inputs = run.resolved(), run.inputs()
         settings = config.model_dump_json(exclude={"seed", *DECIDES_NOTHING})
         for again in itertools.count():

@@ -177,7 +177,7 @@ def run_or_read(config: Config, *, resume: bool, overwrite: bool, since: float |
 
 
 def read_others(suite: Suite, outcome: SuiteResult) -> list[dict[str, Any]]:
-    """The results of a suite's finished runs that were not called for, but for those that would be refused now.
+    """The results of a suite's finished runs that were not called for, but for those that are outdated or refused now.
 
     Args:
         suite: the whole of it.
@@ -187,8 +187,11 @@ def read_others(suite: Suite, outcome: SuiteResult) -> list[dict[str, Any]]:
     found = []
     with remembering():
         for name, config in suite.runs.items():
-            if called_for.isdisjoint((name, config.exp_name)) and RunFolder.of(config).finished:
+            run = RunFolder.of(config)
+            if called_for.isdisjoint((name, config.exp_name)) and run.finished:
                 try:
+                    if run.outdated_since:
+                        raise UserError("it is to be trained again, and has not been yet")
                     found.append(_read(config))
                 except UserError as error:
                     logger.warning("%s is left out of what the suite shows: %s", name, str(error).splitlines()[0])

@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from lora_distill.errors import UserError
 
 logger = logging.getLogger(__name__)
+Contents = TypeVar("Contents")
 ARTEFACTS, RECIPE = ".artefacts", "recipe.json"  # an artefact is finished when its recipe is there
 
 
@@ -89,6 +90,15 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON holds what it holds
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON object a line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_if_whole(read: Callable[[Path], Contents], path: Path) -> Contents | None:
+    """What a file holds on which nothing else depends; None, and a warning, where it is damaged or gone."""
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        logger.warning("%s is left out, for it cannot be read: %s", path, error)
+        return None
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class YamlMapping:
     def own_name(self) -> str:
         """What the file calls itself under `name`; where that is left out or empty, what the file is called."""
         given = self.values.get("name")
-        return self.path.stem if given in (None, "") else str(given)
+        return self.path.stem if given in (None, "") else str(plain(given))
 
     def section(self, key: str, wanted: str, faults: list[str]) -> "YamlMapping":
         """The mapping under a key; an empty one where it is left out, and with a fault where it is something else.

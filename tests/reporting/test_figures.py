@@ -11,15 +11,21 @@ import pytest
 from lora_distill.evidence import Evidence
 from lora_distill.reporting.figures import Effect, effects, learning
 from lora_distill.reporting.summary import Experiment
-from lora_distill.run_folder import HISTORY, RunFolder
+from lora_distill.run_folder import CONFIG, HISTORY, RunFolder
 from lora_distill.store import write_jsonl
 
 
 @dataclass
 class Named:
-    """What `effects` asks of an experiment: nothing."""
+    """What `effects` asks of an experiment: its seeds."""
 
     name: str
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def evidence(self) -> "Named":
+        """Which has them."""
+        return self
 
 
 def found(*settings: dict[str, Any]) -> list[tuple[str, list[Any]]]:
@@ -56,6 +62,12 @@ def test_a_grid_is_parted_by_what_else_it_varies() -> None:
         ("temperature: 0, 1", [1.0, 4.0]),
         ("temperature: 2, 3", [1.0, 4.0]),
     ]
+
+
+def test_experiments_of_other_seeds_are_not_compared() -> None:
+    settings = [{"alpha": alpha} for alpha in (0.1, 0.2, 0.3)]
+    experiments = [Named("a", (0, 1)), Named("b", (1,)), Named("c", (1, 0))]
+    assert [each.title for each in effects(settings, experiments)] == ["alpha: a, c"]  # type: ignore[arg-type]
 
 
 def test_values_of_any_kind_have_an_order() -> None:
@@ -112,4 +124,21 @@ def test_several_teachers_are_one_curve_of_their_means(tmp_path: Path) -> None:
     one.append(line | {"epoch": 2, "accuracy": statistics.mean([0.7, 0.9])})
     (tmp_path / "one").mkdir()
     write_jsonl(tmp_path / "one" / HISTORY, one)
+    for folder in (tmp_path, tmp_path / "one"):
+        (folder / CONFIG).write_text("")
     assert learning(RunFolder(tmp_path), "x") == learning(RunFolder(tmp_path / "one"), "x") != ""
+
+
+def test_of_a_teacher_that_taught_itself_the_curve_is_of_its_second_training(tmp_path: Path) -> None:
+    for name, members in (("both", (1, 2)), ("second", (2,))):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / CONFIG).write_text("teacher_self_training: true\nunlabelled: texts\n")
+        lines = [
+            {"role": "teacher", "event": "validation", "epoch": epoch, "accuracy": member / 10, "member": member}
+            for member in members
+            for epoch in range(1, 4)
+        ]
+        student = {"role": "student", "event": "validation", "epoch": 1, "accuracy": 0.5}
+        write_jsonl(folder / HISTORY, [*lines, student])
+    assert learning(RunFolder(tmp_path / "both"), "x") == learning(RunFolder(tmp_path / "second"), "x") != ""

@@ -89,7 +89,7 @@ def test_they_are_told_in_every_form_with_the_same_figures(tmp_path: Path) -> No
     assert row.split()[1:4] == ["alpha", "0.1", "2"]
     assert "+6.85" in row
     headings, _, cells = found.as_markdown().splitlines()
-    assert "| Student - base_ |" in headings
+    assert r"| Student - base\_ |" in headings
     assert cells.startswith("| more | alpha 0.1 | 2 | ")
     assert "| 93.15% | +6.85 [" in cells
     (line,) = csv.DictReader(io.StringIO(found.as_csv()))

@@ -87,7 +87,7 @@ def compare_over_seeds(
     student_metrics: Sequence[Mapping[str, Any]],
     control_metrics: Sequence[Mapping[str, Any]],
 ) -> Comparison:
-    """Compare students with controls that differ from them in nothing but the teacher.
+    """Compare students with controls that learned without the teacher.
 
     Args:
         student: float32 [N, C] for each of S seeds, two at least.

@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from lora_distill.reporting.svg import (
     scatter,
 )
 from lora_distill.run_folder import HISTORY, RunFolder
-from lora_distill.store import read_jsonl
+from lora_distill.store import read_if_whole, read_jsonl
 
 COVERAGES = np.arange(1, 11) / 10
 WIDE = 10  # times as large as the least: the values of a setting stand by their logarithm
@@ -53,12 +53,16 @@ def overview(experiments: Sequence[Experiment]) -> str:
         for (role, total, found), of in names.items()
     ]
     title = "Accuracy against trainable parameters, with 95% intervals"
-    return _accuracies(marks, "Trainable parameters", title, experiments, count_text)
+    x_label, y_label = "Trainable parameters", "Accuracy on the test split"
+    return scatter(marks, x_label, y_label, title, x_text=count_text, front=_of_one_test(experiments))
 
 
 def latency(experiments: Sequence[Experiment]) -> str:
-    """Accuracy of teachers and students against what a text takes them, of runs that were timed; empty if none was."""
-    marks = []
+    """Accuracy of teachers and students against what a text takes them, of runs that were timed; empty if none was.
+
+    The accuracy is in fp32, in whatever form they were timed.
+    """
+    marks, timed = [], {(each.timed_form, each.measured.get("device")) for each in experiments if each.measured}
     for each in experiments:
         for role, seconds in each.seconds_a_text.items():
             if found := each.accuracy(role):
@@ -69,25 +73,28 @@ def latency(experiments: Sequence[Experiment]) -> str:
         return ""
     title = "Accuracy against the time of an answer, with 95% intervals"
     x_label = "Milliseconds a text: 32 long ones at once, on all threads"
-    return _accuracies(marks, x_label, title, experiments, "{:.4g}".format)
+    comparable = len(timed) == 1 and _of_one_test(experiments)
+    y_label = "Accuracy on the test split, in fp32"
+    return scatter(marks, x_label, y_label, title, x_text="{:.4g}".format, front=comparable)
 
 
-def _accuracies(
-    marks: list[Point], x_label: str, title: str, experiments: Sequence[Experiment], x_text: Callable[[float], str]
-) -> str:
-    """With the Pareto front, but where they were judged on different rows, for then none outdoes another."""
-    one_test = len({each.evidence.test for each in experiments}) == 1
-    return scatter(marks, x_label, "Accuracy on the test split", title, x_text=x_text, front=one_test)
+def _of_one_test(experiments: Sequence[Experiment]) -> bool:
+    """Whether they were judged on the same rows, else none outdoes another: there is no Pareto front."""
+    return len({each.evidence.test for each in experiments}) == 1
 
 
 def learning(run: RunFolder, name: str) -> str:
     """Accuracy on validation after each epoch, of the roles that were trained; empty where none was.
 
-    Of several teachers, the mean of those that went on so long.
+    Of several teachers, the mean of those that went on so long; of one that taught itself, its second training.
     """
+    history = read_if_whole(read_jsonl, run.path / HISTORY) or []
+    lines = [line for line in history if line["event"] == "validation"]
+    last = max((line.get("member", 1) for line in lines), default=1)
+    is_taught = run.resolved().teacher_self_training
     accuracies: dict[str, dict[int, list[float]]] = {}
-    for line in read_jsonl(run.path / HISTORY):
-        if line["event"] == "validation":
+    for line in lines:
+        if not is_taught or line.get("member", last) == last:
             accuracies.setdefault(line["role"], {}).setdefault(line["epoch"], []).append(line["accuracy"])
     series: dict[str, list[tuple[float, float]]] = {
         role: [(epoch, statistics.mean(each)) for epoch, each in epochs.items()] for role, epochs in accuracies.items()
@@ -132,7 +139,7 @@ def by_length(predictions: Predictions, name: str) -> str:
 
 @dataclass(frozen=True)
 class Effect:
-    """Experiments that differ in one setting only.
+    """Experiments that differ in one setting only, with the same seeds.
 
     Attributes:
         setting: its name.
@@ -180,7 +187,7 @@ def _places(values: Sequence[Any], setting: str) -> tuple[list[float], str]:
 
 
 def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment]) -> list[Effect]:
-    """What single settings do: for each that varies, the experiments that are the same in all others.
+    """What single settings do: for each that varies, the experiments that are the same in all others, and their seeds.
 
     Settings of the control alone keep no experiments apart that differ in another one: some may do without a control.
 
@@ -194,7 +201,7 @@ def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment
         held = [name for name in varied if name != key and (is_of_control(key) or not is_of_control(name))]
         alike: dict[str, list[tuple[Any, Experiment]]] = {}
         for each, experiment in zip(settings, experiments, strict=True):
-            others = str([each[name] for name in held])
+            others = str([sorted(experiment.evidence.seeds), *(each[name] for name in held)])
             alike.setdefault(others, []).append((each[key], experiment))
         for group in alike.values():
             if len({str(value) for value, _ in group}) > 1:

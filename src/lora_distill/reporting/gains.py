@@ -106,7 +106,7 @@ class Gains:
 
     def as_markdown(self) -> str:
         """A table for a paper or an issue."""
-        headings = self._headings(" ")
+        headings = map(literal, self._headings(" "))
         rows = ([*map(literal, row[:2]), *row[2:]] for row in self._rows(" "))
         lines = [headings, ["---", "---", *["---:"] * 5, "---", "---:"], *rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -49,7 +49,7 @@ def model_card(
     """Write the card of one role of a finished run.
 
     Args:
-        role: teacher, student or control.
+        role: of `ROLES`.
         results: what metrics.json holds.
         config: the resolved config.
         base: of the base model `name`, `kind` (hub, packaged or folder), `revision` and `reference` (the hub's

@@ -1,7 +1,7 @@
 """The report: one page that opens from disk, asks no network, and answers first whether the student is worth having."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from lora_distill import __version__
 from lora_distill.config import CONTROLS, role_noun
-from lora_distill.data.wording import byte_size, counted, points
+from lora_distill.data.wording import byte_size, counted, listing, points
 from lora_distill.evidence import Evidence, gather
 from lora_distill.reporting import figures
 from lora_distill.reporting.pairs import pairs, settings_of
@@ -49,6 +49,7 @@ def write_report(
     experiments: Mapping[str, Evidence],
     runs: Mapping[str, list[RunFolder]],
     figures_folder: Path | None = None,
+    missing: Sequence[str] = (),
 ) -> int:
     """Write the page, and each plot of it as an SVG and a PNG file where a folder is given.
 
@@ -57,6 +58,7 @@ def write_report(
         experiments: the evidence, by experiment.
         runs: finished runs of each.
         figures_folder: is made if need be.
+        missing: names of runs that belong to them and that the page cannot tell of.
 
     Returns:
         How many plots were written as files.
@@ -95,7 +97,7 @@ def write_report(
         sections=sections,
         cost=cost(each),
         pairs=pairs(each),
-        notes=_notes(each),
+        notes=[*_missing(missing), *_notes(each)],
         captions=CAPTIONS,
         version=__version__,
     )
@@ -173,6 +175,13 @@ def _say_unlearnt(runs: list[dict[str, Any]]) -> list[str]:
         where = f"in {len(found)} of {len(runs)} runs, as in {one_line(results['exp_name'])}: "
     lead = "teach" if any("teacher" in roles for _, roles in found) else "be compared"
     return [f"What has not learnt cannot {lead}: {where}{said}.", f"{advice[0].upper()}{advice[1:]}."]
+
+
+def _missing(names: Sequence[str]) -> list[str]:
+    """That runs which belong to these are not told of."""
+    if not names:
+        return []
+    return [f"{counted(len(names), 'run')} of the suite failed, or did not run: {listing(map(one_line, names), 20)}."]
 
 
 def _notes(experiments: list[Experiment]) -> list[str]:

@@ -119,8 +119,9 @@ def _shortened(text: str) -> str:
 def cost(experiments: Sequence[Experiment]) -> dict[str, Any]:
     """Where the seconds of all runs went, by stage and role, and what sharing and keeping spared.
 
-    `reused`: roles taken from runs before instead of trained, and of how many; `saved`: the seconds that training them
-    had taken; `spared`: those that the frozen layers would have run again in the trainings that took place.
+    `reused`: roles taken from runs before instead of trained, and of how many; `saved`: the seconds that training
+    each of them anew would have taken; `spared`: those that the frozen layers would have run again in the trainings
+    that took place.
 
     Args:
         experiments: one at least.

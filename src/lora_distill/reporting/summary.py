@@ -17,7 +17,7 @@ from lora_distill.evidence import Evidence
 from lora_distill.model.adapter_files import ADAPTER_WEIGHTS
 from lora_distill.reporting.sentences import differences_of_one_seed, literal, percent, roles_in, with_interval
 from lora_distill.run_folder import SPEED, RunFolder
-from lora_distill.store import read_json
+from lora_distill.store import read_if_whole, read_json
 
 FIGURES = {
     "macro F1": ("test", "macro_f1"),
@@ -72,7 +72,8 @@ class Experiment:
     def measured(self) -> dict[str, Any] | None:
         """What `lora-distill speed` has measured of its first run that was timed; None: none was."""
         files = [run.path / SPEED for run in self.runs]
-        return next((read_json(file) for file in files if file.is_file()), None)
+        found = (read_if_whole(read_json, file) for file in files if file.is_file())
+        return next((each for each in found if each), None)
 
     @property
     def seconds_a_text(self) -> dict[Role, float]:
@@ -94,11 +95,11 @@ class Experiment:
         if "weight_bytes" in model:  # earlier versions did not call it so
             found[MERGED] = model["weight_bytes"]
         exported = [
-            read_json(file)
+            read_if_whole(read_json, file)
             for run in self.runs
             for file in sorted(run.path.glob(f"{EXPORTED}/student-*/{VERIFICATION}"))
         ]
-        return found | {each["form"]: each["bytes"] for each in exported}
+        return found | {each["form"]: each["bytes"] for each in exported if each}
 
     def of_each_seed(self) -> list["Experiment"]:
         """Its runs, each as an experiment of one seed."""

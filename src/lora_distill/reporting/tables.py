@@ -211,7 +211,7 @@ def plain_table(title: str, first: str, *others: str) -> Table:
     table = Table(title=Text(f"\n{title}"), box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column(first, overflow="fold")
     for heading in others:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     return table
 
 
