@@ -1,5 +1,6 @@
 import io
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from rich.console import Console
 from lora_distill import progress, watching
 from lora_distill.config import Config
 from lora_distill.progress import log_to_terminal, track
-from lora_distill.run_folder import CONFIG, ENVIRONMENT, LOG, METRICS
+from lora_distill.run_folder import CONFIG, ENVIRONMENT, LOG, METRICS, RunFolder
 from lora_distill.running import SuiteResult
 from lora_distill.store import write_json, write_text
 from lora_distill.suite import Suite
@@ -30,8 +31,8 @@ def suite(tmp_path: Path) -> Suite:
     early = "INFO lora_distill.preparation: student: 450 trainable parameters of 1,000 allowed\n"
     write_text(tmp_path / "s-starting" / LOG, early)
     said = [
-        "INFO lora_distill.training.loop: teacher: epoch 3: validation accuracy 90.00%, loss 0.3",
-        "INFO lora_distill.training.loop: student: epoch 1: validation accuracy 88.00%, loss 0.4",
+        "INFO lora_distill.training.loop: teacher: epoch 3 of 3: validation accuracy 90.00%, loss 0.3",
+        "INFO lora_distill.training.loop: student: epoch 1 of 3: validation accuracy 88.00%, loss 0.4",
         "INFO lora_distill.experiment: another line",
     ]
     write_text(tmp_path / "s-halfway" / LOG, "\n".join([*["x" * 100] * 100, *said, ""]))
@@ -106,3 +107,14 @@ def test_it_is_shown_on_a_terminal_only_with_progress_below_it_and_is_gone_after
     assert ("student, 1 of 3 epochs" in written, "student: epoch 2 of 3" in written) == (seen, seen)
     assert ("a message\n" in written) == (not quiet)
     assert (not seen) or written.endswith("\x1b[2K")  # the last that is done is to remove a line
+
+
+def test_epochs_are_those_of_the_training_and_no_old_log_is_believed(suite: Suite, outcome: SuiteResult) -> None:
+    run = RunFolder.of(suite.runs["halfway"])
+    line = "INFO lora_distill.training.loop: teacher: epoch 1 of 2: validation accuracy 90.00%, loss 0.3\n"
+    write_text(run.path / LOG, line)  # 2 of its own, where the config has 3
+    table = SuiteTable(suite, outcome)
+    assert ["halfway", "teacher, 1 of 2 epochs"] in [[name, state.strip()] for name, state in drawn(table, 30)[1:3]]
+    run.mark_outdated()
+    os.utime(run.path / LOG, (0, 0))
+    assert ["halfway", "begins"] in [[name, state.strip()] for name, state in drawn(table, 30)[1:3]]

@@ -20,7 +20,7 @@ from lora_distill.suite import Suite
 
 _TAIL = 4096  # bytes of a log
 # What a training logs, but not what is said of a role before it begins.
-_STAGE = rf": ({'|'.join(ROLES)}): (?:epoch (\d+):|\w+: frozen layers)"
+_STAGE = rf": ({'|'.join(ROLES)}): (?:epoch (\d+) of (\d+):|\w+: frozen layers)"
 _LINES_AROUND = 7  # of a terminal: the table's frame, and what is logged above it
 _ORDER = ("running", "failed", "done", "waiting")  # which runs are shown where not all have room
 
@@ -81,11 +81,12 @@ class SuiteTable:
     def _progress(self, name: str) -> str:
         """`student, 2 of 3 epochs`, by the last that its log says of a role."""
         config = self._runs[name]
-        found = re.findall(_STAGE, _tail(RunFolder.of(config).path / LOG))
+        run = RunFolder.of(config)
+        found = re.findall(_STAGE, _tail(run.path / LOG, run.outdated_since))
         if not found:
             return "begins"
-        role, epoch = found[-1]
-        return f"{role}, {epoch or 0} of {config.own('num_epochs', role)} epochs"
+        role, epoch, epochs = found[-1]
+        return f"{role}, {epoch or 0} of {epochs or config.own('num_epochs', role)} epochs"
 
     def _caption(self, kinds: list[str]) -> str:
         told, now, trained = f"{kinds.count('done')} of {len(kinds)} done", time.monotonic(), len(self._outcome.trained)
@@ -97,10 +98,11 @@ class SuiteTable:
         return told
 
 
-def _tail(path: Path) -> str:
+def _tail(path: Path, since: float) -> str:
+    """The end of a log; of one that nothing was written into since then, which will be replaced, nothing."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
-            return file.read().decode(errors="replace")
+            return file.read().decode(errors="replace") if path.stat().st_mtime >= since else ""
     except OSError:  # not begun, or just overwritten
         return ""

@@ -129,7 +129,7 @@ def test_environment_and_log(small_run: Path) -> None:
     assert len(environment["data"]["fingerprint"]) == 64
     log = (small_run / "train.log").read_text()
     assert "drawn stratified" in log
-    assert "student: epoch 2: validation accuracy" in log
+    assert "student: epoch 2 of 2: validation accuracy" in log
 
 
 def test_the_same_seed_gives_the_same_bits_and_its_config_gives_the_run_again(

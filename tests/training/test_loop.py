@@ -177,12 +177,12 @@ def test_early_stopping_waits_as_many_epochs_as_it_is_told(trainer: Trainer, mon
 
 def test_equal_accuracy_is_decided_by_the_likelihood(make_model: Make, validation_rows: Split) -> None:
     progress = Progress(epoch=1)
-    loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student")
+    loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student", 3)
     assert progress.best_epoch == 1
     nll = progress.best_nll
     for epoch, known_nll, expected in ((2, nll, 1), (3, nll + 0.1, 3)):
         progress.epoch, progress.best_nll, progress.best_epoch = epoch, known_nll, 1
-        loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student")
+        loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student", 3)
         assert progress.best_epoch == expected
 
 

@@ -228,7 +228,7 @@ def test_a_suite_trains_each_teacher_and_each_control_once(suite: Suite, done: d
     for name in suite.runs:
         log = (RunFolder.of(suite.runs[name]).path / "train.log").read_text()
         for role in ROLES:
-            epochs = log.count(f"{role}: epoch 1: validation accuracy")
+            epochs = log.count(f"{role}: epoch 1 of 1: validation accuracy")
             assert epochs == (1 if role in FRESHLY_TRAINED[name] else 0), (name, role)
 
 

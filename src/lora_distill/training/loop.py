@@ -102,7 +102,7 @@ def train(
         record(f"{role}: training steps", taken)
         progress.epoch += 1
         with stage(f"{role}: validation"):
-            _evaluate(network, validation, progress, role)
+            _evaluate(network, validation, progress, role, settings.num_epochs)
         observe(progress.history[-1])  # before the checkpoint: what it ends is ended again when it is tried again
         if progress.best_epoch == progress.epoch or settings.keep_epoch == "last":
             best = snapshot(model)
@@ -220,7 +220,7 @@ def _diverged(role: str, what: str, step: int) -> UserError:
     )
 
 
-def _evaluate(network: SplitClassifier, validation: Split, progress: Progress, role: str) -> None:
+def _evaluate(network: SplitClassifier, validation: Split, progress: Progress, role: str, epochs: int) -> None:
     network.eval()
     logits = predict_logits(network.logits, validation.rows)
     if not np.isfinite(logits).all():
@@ -236,7 +236,8 @@ def _evaluate(network: SplitClassifier, validation: Split, progress: Progress, r
         "step": progress.step,
     }
     progress.history.append(entry | {"accuracy": accuracy, "nll": nll})
-    logger.info("%s: epoch %d: validation accuracy %.2f%%, loss %.4f", role, progress.epoch, 100 * accuracy, nll)
+    done = f"epoch {progress.epoch} of {epochs}"
+    logger.info("%s: %s: validation accuracy %.2f%%, loss %.4f", role, done, 100 * accuracy, nll)
 
 
 def _is_out_of_patience(progress: Progress, settings: TrainingSettings) -> bool:
