@@ -170,6 +170,10 @@ def test_what_the_model_cannot_take_is_told_with_its_lines(base: dict[str, objec
     said = str(error.value)
     for words in ("less than high", "student_target_layers: --student_target_layers 4", "--teacher_target_layers 9"):
         assert words in said
+    ranks = {"teacher_lora_r": {"low": 1, "high": 999}}
+    without_rank = {name: value for name, value in fixed.items() if name != "teacher_lora_r"}
+    with pytest.raises(UserError, match=r"rank 999: the smallest adapted matrix of bert has rank"):
+        read_search(write(tmp_path, without_rank, search=ranks), {}, {}, misfits)
     with pytest.raises(UserError, match=r"the student has .* over its budget"):
         read_search(write(tmp_path, base | {"student_budget": 10}), {}, {}, misfits)
     assert not (tmp_path / "out").exists()

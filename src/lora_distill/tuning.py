@@ -24,11 +24,6 @@ from lora_distill.training.loop import Unwanted
 from lora_distill.training.outcome import Outcome
 
 logger = logging.getLogger(__name__)
-OF_THE_MODEL = (
-    *("base_model", "student_base_model", "student_depth", "teacher_checkpoint", "teacher_predictions"),
-    *("target_modules", "teacher_rank_pattern", "student_rank_pattern", "max_length", "long_text"),
-    *("teacher_fit", "teacher_folds"),
-)
 
 
 @dataclass(frozen=True)
@@ -65,14 +60,13 @@ def misfits(search: Search) -> list[str]:
         return [_located(error, search)]
     faults = []
     for name, dimension in search.space.items():
-        if name in OF_THE_MODEL or name.endswith("_target_layers"):
-            for value in dimension.extremes:
-                try:
-                    _prepare_quietly(search.config(least | {name: value}))
-                except OverBudgetError:
-                    continue
-                except UserError as error:
-                    faults.append(_located(error, search))
+        for value in dimension.extremes:
+            try:
+                _prepare_quietly(search.config(least | {name: value}))
+            except OverBudgetError:
+                continue
+            except UserError as error:
+                faults.append(_located(error, search))
     return faults
 
 
@@ -129,7 +123,11 @@ def run_trials(search: Search, role: Role = "student") -> list[TrialResult]:
     path = storage_of(search)
     check_writable(path.parent)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with lock(path.parent / ARTEFACTS, f"tune-{search.name}"), warnings.catch_warnings(action="ignore"):
+    with (
+        lock(path.parent / ARTEFACTS, f"tune-{search.name}"),
+        warnings.catch_warnings(action="ignore"),
+        remembering(),  # all trials are of the same rows and models, whatever becomes of their files
+    ):
         study = optuna.create_study(
             study_name=search.name,
             storage=f"sqlite:///{path}",
@@ -158,7 +156,6 @@ def _admit(study: optuna.Study, search: Search, path: Path) -> None:
         study.set_user_attr(name, value)
 
 
-@remembering()
 def _inputs(search: Search) -> dict[str, Any]:
     """The fingerprints of the rows, and of all models that trials are made of."""
     first = {name: dimension.extremes[0] for name, dimension in search.space.items()}
