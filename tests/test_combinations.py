@@ -33,6 +33,10 @@ from lora_distill.errors import UserError
         ({"teacher_checkpoint": "t", "teacher_fit": "crossfit"}, "--teacher_fit: is for a teacher that is trained"),
         ({"teacher_ensemble": 3, "pooled_weight": 1.0}, "--pooled_weight: .* and --teacher_ensemble gives none"),
         ({"teacher_predictions": "p", "pooled_weight": 1.0}, "--pooled_weight: .* --teacher_predictions gives none"),
+        (
+            {"teacher_predictions": "p", "base_depth": 4, "student_depth": 2},
+            "--base_depth: with --teacher_predictions, ",
+        ),
         ({"teacher_checkpoint": "t", "student_base_model": "b"}, "--student_base_model: with --teacher_checkpoint,"),
         (
             {"teacher_predictions": "p", "teacher_self_training": True, "unlabelled": "texts"},

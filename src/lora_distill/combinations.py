@@ -105,6 +105,8 @@ def _check_teacher(config: Config) -> None:
         )
     if given and config.student_base_model:
         raise UserError(f"--student_base_model: with {given[0]}, --base_model is the student's. Give it there.")
+    if given and config.base_depth and config.student_depth:
+        raise UserError(f"--base_depth: with {given[0]}, --student_depth says how deep the student is. Leave one out.")
     if given:
         of_training = next((name for name in OF_A_TRAINED_TEACHER if not config.is_default(name)), None)
         if of_training:

@@ -17,7 +17,9 @@ from pydantic import (
 )
 
 from lora_distill.data.long_text import LongText
+from lora_distill.errors import UserError
 from lora_distill.faults import make_settings
+from lora_distill.home import expanded
 from lora_distill.presets import PRESETS, Preset, with_preset
 
 Role = Literal["teacher", "student", "control", "self-trained"]
@@ -79,6 +81,13 @@ def _check_folder_name(value: str) -> str:
     return value
 
 
+def _expand(value: str) -> str:
+    try:
+        return str(expanded(value)) if value.startswith("~") else value
+    except UserError as error:
+        raise ValueError(f"is no place: {error}") from None
+
+
 FolderName = Annotated[str, AfterValidator(_check_folder_name)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_read_pairs)]
@@ -96,7 +105,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     exp_name: FolderName = Field("", description="name of the run's folder; made from the settings when empty")
-    output_dir: str = Field("outputs/lora_distillation", min_length=1, description="folder that the runs lie in")
+    output_dir: Annotated[str, AfterValidator(_expand)] = Field(
+        "outputs/lora_distillation", min_length=1, description="folder that the runs lie in"
+    )
     seed: int = Field(0, ge=0, description="seed of every random draw")
 
     preset: Preset | None = Field(

@@ -19,7 +19,7 @@ from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
-from lora_distill.training.plan import choose_plan
+from lora_distill.training.plan import choose_plan, enough_memory
 from lora_distill.training.several import pooled
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
         models = open_models(run, role)
         tokens = models[0].tokenised(rows.texts)
         stage = f"{role}: {len(labels):,} rows, in fp32"
-        answers = [predict_logits(plain(each.model.to(device)), tokens, stage)[:, each.columns] for each in models]
+        with enough_memory(device, "Judge it with --device cpu."):
+            answers = [predict_logits(plain(each.model.to(device)), tokens, stage)[:, each.columns] for each in models]
         logits[role] = answers[0] if len(answers) == 1 else pooled(answers)
         facts = {name: value for name, value in original[role].items() if name not in OF_THE_TRAINING}
         temperature = original[role]["temperature_scaling"]["temperature"]

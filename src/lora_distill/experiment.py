@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lora_distill.config import Config, Role
 from lora_distill.errors import UserError
 from lora_distill.made_with import made_with
@@ -25,9 +23,11 @@ from lora_distill.store import ARTEFACTS, lock, working_seconds, write_json
 from lora_distill.tracking import Tracking
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.outcome import Outcome
+from lora_distill.training.plan import enough_memory
 from lora_distill.trainings import run_training, trainings
 
 logger = logging.getLogger(__name__)
+SMALLER = "Lower --batch_size or --max_length, with --overwrite or another --exp_name."
 
 
 def run_experiment(
@@ -49,11 +49,12 @@ def run_experiment(
         UserError: something that was given is wrong; nothing has been written then.
     """
     started, since = working_seconds(), (since or time.time()) if overwrite else 0.0
+    resume = resume and not overwrite
     with run_log() as log_into, stages() as spent:
         with stage("prepare"):
             prepared, begun = prepare_run(config, resume=resume, overwrite=overwrite, since=since)
         run = RunFolder.of(prepared.config)
-        with run.lock(), run.resumable(), prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
+        with run.lock(), run.resumable(), prepared.plan.with_threads(), enough_memory(prepared.plan.device, SMALLER):
             if run.finished and not overwrite:  # by another process, while this one waited for it
                 run.admit(config, resume=resume, overwrite=False)
                 return run.results()
@@ -165,16 +166,6 @@ def _stopwatch(
         raise
 
 
-@contextmanager
-def _enough_memory(device: str) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{device}: out of memory.\nLower --batch_size or --max_length, with --overwrite or another --exp_name."
-        ) from error
-
-
 def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
     """Train a role of a config, a student's teacher before it, as far as validation shows: test is left alone.
 
@@ -189,7 +180,7 @@ def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
         UserError: something that was given is wrong; an OverBudgetError where only the student is too large.
     """
     prepared = prepare(config.model_copy(update={"exp_name": ""}))
-    with prepared.plan.with_threads(), _enough_memory(prepared.plan.device):
+    with prepared.plan.with_threads(), enough_memory(prepared.plan.device, SMALLER):
         wanted = trainings(prepared)
         if role == "student":
             run_training(prepared, wanted["teacher"], 0.0, nobody, judged=False)

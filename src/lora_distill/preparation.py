@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder
 from lora_distill.teachers import open_answers, open_given_teacher
 from lora_distill.tracking import check_tracker
-from lora_distill.training.plan import ExecutionPlan, choose_plan
+from lora_distill.training.plan import ExecutionPlan, choose_plan, enough_memory
 from lora_distill.training.several import ensemble_seeds
 from lora_distill.training.teacher_reading import TeacherReading
 
@@ -155,13 +155,18 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         reading = TeacherReading(teacher, config, dataset, plan, prepared.cache)
         once(
             ("teacher", reading.artefact().key, bool(config.pooled_weight)),
-            lambda: reading.check(validation["validation"]),
+            partial(_check_teacher, reading, validation["validation"]),
         )
     # Last, for this is written.
     base, student_base = (
         cut_base(prepared.base_of(role), Cut.of(config, role), Path(config.output_dir)) for role in ROLES[:2]
     )
     return replace(prepared, base=base, student_base=student_base)
+
+
+def _check_teacher(reading: TeacherReading, validation: Tokens) -> None:
+    with enough_memory(reading.plan.device, "The given teacher is too large for it: --device cpu, or a smaller one."):
+        reading.check(validation)
 
 
 def _base_model(config: Config, fallbacks: list[str]) -> tuple[Config, BaseModel]:

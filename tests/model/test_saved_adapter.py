@@ -1,15 +1,17 @@
 """Adapters that strangers made: whole, or refused. What we save and load ourselves: test_adapter.py."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
+from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
 from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.model.saved_adapter import load_adapter
@@ -80,3 +82,25 @@ def test_a_config_that_peft_does_not_know(tiny: Tiny, tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "TELEPATHY"}))
     with pytest.raises(UserError, match="does not fit"):
         load_adapter(base_of(tiny("roberta")), LABELS, folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], bias="all"),
+        PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3),
+        PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3),
+    ],
+    ids=["bias", "prefix", "prompt"],
+)
+def test_adapters_of_other_kinds(settings: PeftConfig, tiny: Tiny, tmp_path: Path) -> None:
+    base = AutoModelForSequenceClassification.from_pretrained(tiny("bert"), num_labels=len(LABELS))
+    theirs = get_peft_model(base, settings).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load_adapter(base_of(tiny("bert")), LABELS, tmp_path)
+    assert not any(p.requires_grad for p in ours.parameters())
+    ids = torch.arange(5, 25)[None]
+    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert torch.equal(ours(**asked).logits, theirs(**asked).logits)
+    shutil.copytree(tiny("bert"), tmp_path, dirs_exist_ok=True, ignore=lambda *_: ["config.json", "model.safetensors"])
+    assert Classifier.load(tmp_path).logits(["a text"]).shape == (1, len(LABELS))

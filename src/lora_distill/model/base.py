@@ -219,6 +219,8 @@ def _check_architecture(what: str, folder: Path, any_classifier: bool) -> "PreTr
             f"{what}: is a {config.model_type}, which is no encoder for text classification.\n"
             "Give an encoder, such as roberta-base, bert-base-uncased or distilbert-base-uncased."
         )
+    if getattr(config, "num_hidden_layers", None) is None:
+        raise UserError(f"{what}: a {config.model_type} does not say how many layers it has. Give another encoder.")
     if config.model_type in OFFSET_POSITIONS and config.pad_token_id is None:
         raise UserError(f"{what}: its config.json holds no pad_token_id, from which a {config.model_type} counts.")
     return config

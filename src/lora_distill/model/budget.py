@@ -137,7 +137,7 @@ class LayerCost:
     def of(cls, model: PeftModel) -> "LayerCost":
         """That of an adapted model's layers."""
         settings = model.peft_config["default"]
-        layers = len(settings.layers_to_transform or range(count_layers(model.get_base_model())))
+        layers = len(settings.layers_to_transform)
         ranks = settings.r * (layers - len(settings.rank_pattern)) + sum(settings.rank_pattern.values())
         sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad and "lora_" in name}
         beside = sum(size for name, size in sizes.items() if "magnitude" in name)
@@ -156,7 +156,7 @@ def _what_fits(model: PeftModel, count: ParameterCount, budget: int) -> str:
     settings = model.peft_config["default"]
     left, cost = budget - count.head, LayerCost.of(model)
     total_layers = count_layers(model.get_base_model())
-    layers = len(settings.layers_to_transform or range(total_layers))
+    layers = len(settings.layers_to_transform)
     if left < cost.at(1):
         leaves = f"leaves {left:,}" if left >= 0 else f"is {-left:,} over it"
         return (

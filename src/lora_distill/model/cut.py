@@ -94,7 +94,12 @@ def cut_config(config: PreTrainedConfig, cut: Cut) -> PreTrainedConfig:
     """The config of a model's kept layers."""
     shorter = copy.deepcopy(config)
     for name, value in _changes(config, cut.layers(config.num_hidden_layers)).items():
-        setattr(shorter, name, value)
+        try:
+            setattr(shorter, name, value)
+        except NotImplementedError:  # Funnel, whose layers are in blocks
+            raise UserError(
+                f"--{cut.setting} {cut.depth}: a {config.model_type} cannot be cut by layers. Leave it out."
+            ) from None
     return shorter
 
 

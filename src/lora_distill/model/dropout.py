@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from lora_distill.seeding import derive_seed
+
 Words = Callable[[int], torch.Tensor]
 
 
@@ -48,7 +50,8 @@ def words_by_numpy(seed: int) -> Words:
 
 def words_by_torch(seed: int, device: torch.device) -> Words:
     """On any device."""
-    generator = torch.Generator(device).manual_seed(seed)
+    # Another seed, for torch's own generator, which draws the other masks, begins with this one and is of this kind.
+    generator = torch.Generator(device).manual_seed(derive_seed(seed, "masks"))
 
     def words(count: int) -> torch.Tensor:
         drawn = torch.empty(4 * count, dtype=torch.int16, device=device)

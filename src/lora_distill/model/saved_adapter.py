@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from lora_distill.errors import UserError
-from lora_distill.model.adapter import PEFT_PREFIX, load_classifier
+from lora_distill.model.adapter import load_classifier
 from lora_distill.model.adapter_files import ADAPTER_WEIGHTS, LABELS_FILE
 from lora_distill.model.base import BaseModel, brief
 
@@ -47,16 +47,15 @@ def load_adapter(base: BaseModel, label_names: list[str], folder: Path) -> PeftM
     except Exception as error:  # a stranger's files break PEFT in many ways
         raise UserError(f"adapter {folder}: does not fit its base model {base.name}: {brief(error)}.") from error
     _check_complete(model, classifier.fresh, base, folder)
-    if any(p.requires_grad for p in model.parameters()):
-        raise AssertionError("a loaded adapter must be frozen")
+    model.requires_grad_(requires_grad=False)  # of some kinds of adapters PEFT leaves biases or prompts to be trained
     return model.eval()
 
 
 def _check_complete(model: PeftModel, fresh: frozenset[str], base: BaseModel, folder: Path) -> None:
     """PEFT says nothing where adapter and model do not cover each other; such a model answers at random."""
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-        saved = {name.removeprefix(PEFT_PREFIX) for name in file.keys()}  # noqa: SIM118 - no dict
-    wanted = {name.removeprefix(PEFT_PREFIX) for name in get_peft_model_state_dict(model, save_embedding_layers=False)}
+        saved = set(map(_own_name, file.keys()))
+    wanted = set(map(_own_name, get_peft_model_state_dict(model, save_embedding_layers=False)))
     lacking = sorted((wanted | fresh) - saved)
     if lacking:
         raise UserError(
@@ -66,3 +65,8 @@ def _check_complete(model: PeftModel, fresh: frozenset[str], base: BaseModel, fo
     strays = sorted(name for name in saved - wanted if "lora_" in name)
     if strays:
         raise UserError(f"adapter {folder}: holds {strays[0]}, for which its base model {base.name} has no place.")
+
+
+def _own_name(name: str) -> str:
+    """A weight's name without what PEFT puts before it: of adapters that are prompts it is less."""
+    return name.removeprefix("base_model.").removeprefix("model.")

@@ -14,6 +14,7 @@ import torch
 from lora_distill.cache import PROCESSORS, cache_folder
 from lora_distill.errors import UserError
 from lora_distill.memory import bound_memory
+from lora_distill.processors import cores
 from lora_distill.store import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,19 @@ def computing_with(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def enough_memory(device: str, advice: str) -> Iterator[None]:
+    """Say what to do where a device has not enough of it.
+
+    Raises:
+        UserError: it has not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{device}: out of memory.\n{advice}") from error
+
+
 def choose_plan(device: str, precision: str) -> ExecutionPlan:
     """The plan for this machine.
 
@@ -78,14 +92,15 @@ def choose_plan(device: str, precision: str) -> ExecutionPlan:
     """
     bound_memory()
     device = _choose_device(device)
+    threads = min(torch.get_num_threads(), cores())  # of a container's limit torch knows nothing
     if precision == "fp32":
-        return ExecutionPlan(device, precision, torch.get_num_threads())
+        return ExecutionPlan(device, precision, threads)
     in_hardware = _has_bf16(device) if device != "cpu" else _bf16_pays(cache_folder())
     if precision == "auto":
         precision = "bf16" if in_hardware else "fp32"
     elif not in_hardware:
         logger.warning("bf16 was asked for, but %s has no hardware for it: expect it to be slow", device)
-    return ExecutionPlan(device, precision, torch.get_num_threads())
+    return ExecutionPlan(device, precision, threads)
 
 
 def _choose_device(asked: str) -> str:
