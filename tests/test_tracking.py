@@ -48,13 +48,13 @@ def track(config: Config, epochs: list[int], *, resume: bool = False, stop_befor
     tracks.test("student", tracks.follow("student", train), {"accuracy": 0.75, "per_class": {}})
 
 
-def read_tensorboard(folder: Path) -> tuple[Told, dict[str, Any]]:
+def read_tensorboard(folder: Path, role: str = "student") -> tuple[Told, dict[str, Any]]:
     yaml = pytest.importorskip("yaml")
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = events.EventAccumulator(str(folder / "run" / "student"))
+    found = events.EventAccumulator(str(folder / "run" / role))
     found.Reload()
     told = {tag: [(each.step, each.value) for each in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
-    (settings,) = (folder / "run" / "student").rglob("hparams.yml")
+    (settings,) = (folder / "run" / role).rglob("hparams.yml")
     return told, yaml.safe_load(settings.read_text())
 
 
@@ -121,6 +121,9 @@ def test_of_what_another_run_has_trained_it_is_told_afterwards(tmp_path: Path) -
     Tracking(config, resume=False).follow("student", lambda _: outcome([1, 2], reused=True))  # replaces the first
     told, _ = read_tensorboard(tmp_path / TRACKERS / "tensorboard")
     assert told["validation/accuracy"] == [(2, 0.5), (4, 0.5)]
+    # Of a run that is resumed, too, where it had come to nobody's training of that role before.
+    Tracking(config, resume=True).follow("teacher", lambda _: outcome([1], reused=True))
+    assert read_tensorboard(tmp_path / TRACKERS / "tensorboard", "teacher")[0]["validation/accuracy"] == [(2, 0.5)]
 
 
 def test_a_tracker_that_fails_is_given_up_with_a_warning_and_the_results_are_the_same(

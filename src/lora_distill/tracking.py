@@ -69,6 +69,7 @@ class Tracking:
 
         Another is told only while it runs.
         """
+        was_told = self.resume and self._told(role).mark.is_file()
         with self._tracker(role) as observe:
 
             def both(line: dict[str, Any]) -> None:
@@ -76,7 +77,7 @@ class Tracking:
                 other(line)
 
             outcome = train(both)
-            if outcome.reused and not self.resume:
+            if outcome.reused and not was_told:
                 for line in outcome.history:
                     observe(line)
         return outcome
@@ -120,20 +121,23 @@ class Tracking:
                     _finish(tracker)
 
     def _open(self, role: Role, step: int | None) -> GeneralTracker:
-        config = self.config
-        folder = Path(config.output_dir).resolve() / TRACKERS / config.report_to
-        folder.mkdir(parents=True, exist_ok=True)
-        told = _Told(folder, config.exp_name, role, _flat(config), self.resume or role in self._begun, step)
+        told = self._told(role, step)
+        told.folder.mkdir(parents=True, exist_ok=True)
         PartialState()  # Accelerate's log asks for it
-        tracker, is_new = _OPENERS[config.report_to](told)
+        tracker, is_new = _OPENERS[self.config.report_to](told)
         tracker.start()
         self._begun.add(role)
-        logger.info("to look on: %s", LOOK[config.report_to].format(shlex.quote(str(folder))), extra=ONCE)
-        if isinstance(tracker, MLflowTracker):
-            write_text(told.mlflow_id, tracker.tracker.info.run_id)
+        where = shlex.quote(str(told.folder))
+        logger.info("to look on: %s", LOOK[self.config.report_to].format(where), extra=ONCE)
+        write_text(told.mark, tracker.tracker.info.run_id if isinstance(tracker, MLflowTracker) else told.name)
         if is_new:
             tracker.store_init_configuration(told.settings)
         return tracker
+
+    def _told(self, role: Role, step: int | None = None) -> "_Told":
+        config = self.config
+        folder = Path(config.output_dir).resolve() / TRACKERS / config.report_to
+        return _Told(folder, config.exp_name, role, _flat(config), self.resume or role in self._begun, step)
 
 
 @dataclass(frozen=True)
@@ -162,8 +166,8 @@ class _Told:
         return f"{self.run}-{self.role}"
 
     @property
-    def mlflow_id(self) -> Path:
-        """Where MLflow's name for it is kept: its own variables may put the run into any experiment."""
+    def mark(self) -> Path:
+        """A file that says that it was told, and MLflow's name for it, whose variables may put it anywhere."""
         return self.folder / f"{self.name}.id"
 
 
@@ -186,9 +190,9 @@ def _mlflow(told: _Told) -> tuple[GeneralTracker, bool]:
     if "MLFLOW_TRACKING_URI" not in os.environ:
         mlflow.set_tracking_uri(f"sqlite:///{told.folder / 'mlflow.db'}")
     last = None
-    if told.goes_on and told.mlflow_id.is_file():
+    if told.goes_on and told.mark.is_file():
         with suppress(mlflow.MlflowException):  # it began in another store
-            last = mlflow.get_run(told.mlflow_id.read_text(encoding="utf-8")).info.run_id
+            last = mlflow.get_run(told.mark.read_text(encoding="utf-8")).info.run_id
     return MLflowTracker(PROJECT, told.folder.as_uri(), run_id=last, run_name=told.name), last is None
 
 
