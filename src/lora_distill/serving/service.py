@@ -157,7 +157,7 @@ class Service:
     async def _answer(self, texts: Sequence[Text], request: Request) -> NDArray[np.float32]:
         """What the batcher says, for as long as the client is there: of one that has left, no text waits."""
         answer = asyncio.create_task(self.batcher.answer(texts))
-        gone = asyncio.ensure_future(request.receive())  # whose body has come: nothing else can
+        gone = asyncio.create_task(_leave(request))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
@@ -188,6 +188,12 @@ class Service:
         for row, columns in zip(scores, order, strict=True):
             found.append([(labels[column], float(row[column])) for column in columns])
         return found
+
+
+async def _leave(request: Request) -> None:
+    """Returns when the client of a request whose body has come is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def describe_fault(fault: Mapping[str, Any]) -> str:
