@@ -1,5 +1,6 @@
 """A graph answers as the model that it was made from, in every family, for every shape, whatever the padding."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onnx import ModelProto
 from onnxruntime import InferenceSession
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from lora_distill.deployment.int8_model import quantise
 from lora_distill.deployment.onnx_model import convert, save
 from lora_distill.errors import UserError
 from tests.tiny import FAMILIES, tiny_model
@@ -80,10 +82,27 @@ def test_of_the_last_layer_only_what_the_head_reads_is_computed(family: str, lay
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wide)
     given = batch(model, 4, 9)
     logits, *inner = InferenceSession(graph.SerializeToString()).run(None, given)
-    assert [each.shape for each in inner] == [(4, 9, 64)] * (layers - 1) + [(4, 1, 64)]
+    # Of lower layers what the feed-forward widens; of the last one keys and values together, and what it widens.
+    assert [each.shape for each in inner] == [(4 * 9, 64)] * layers + [(4, 64)]
     with torch.inference_mode():  # the model has all of its layers again
         expected = model(**{name: torch.from_numpy(each) for name, each in given.items()}).logits.numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_tokens_are_the_rows_of_one_matrix_and_stay_so(tmp_path: Path) -> None:
+    graph = convert(classifier(tiny_model("bert", tmp_path, layers=2)))
+    weights = {each.name for each in graph.graph.initializer}
+    shapes = {
+        each.name: [size.dim_param or size.dim_value for size in each.type.tensor_type.shape.dim]
+        for each in graph.graph.value_info
+    }
+    products = [node for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    assert [len(shapes[node.input[0]]) for node in products] == [2] * len(products) == [2] * (4 + 5)
+    assert len({shapes[node.input[0]][0] for node in products}) == 2  # all tokens, and the first ones
+    small = quantise(graph)
+    operators = Counter(node.op_type for node in small.graph.node)
+    assert operators["MatMulIntegerToFloat"] == operators["QuantizeLinear"] == len(products)
+    assert operators["Expand"] <= 2 + Counter(node.op_type for node in graph.graph.node)["Expand"]
 
 
 def test_a_large_graph_lies_in_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

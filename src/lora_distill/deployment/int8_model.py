@@ -10,7 +10,6 @@ Weights of products take seven of their bits. x86-64 processors without VNNI add
 signed byte in 16 bits: 2 * 255 * 63 fits, 2 * 255 * 127 would be cut off there, and an answer be another one.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from math import isclose, sqrt
 from typing import Any
@@ -43,10 +42,12 @@ class _Quantiser:
         self._before = graph
         self._weights = {each.name: each for each in graph.graph.initializer}
         self._makers = {name: node for node in graph.graph.node for name in node.output}
-        self._uses = Counter(name for node in graph.graph.node for name in node.input)
+        shapes = {each.name: each.type.tensor_type.shape.dim for each in graph.graph.value_info}
+        self._matrices = {name: shape[0].dim_param for name, shape in shapes.items() if len(shape) == 2}  # their rows
         self._nodes: list[onnx.NodeProto] = []
         self._new: dict[str, onnx.TensorProto] = {}
         self._rounded: dict[str, str] = {}  # activations that several products read are rounded once
+        self._zeros_of: dict[str, str] = {}
 
     def run(self) -> onnx.ModelProto:
         inside = self._before.graph
@@ -77,15 +78,18 @@ class _Quantiser:
         zero, one = self._constant("zero_uint8", np.uint8(ZERO)), self._constant("one", np.float32(1))
         product = [rounded, columns[0], one, columns[1], zero]
         self._add("MatMulIntegerToFloat", product, f"{output}_unscaled", domain=MICROSOFT)
-        self._add("Mul", [f"{output}_unscaled", f"{of}_scale"], f"{output}_flat")
-        self._reshape_as(of, f"{output}_flat", output, width=self._weights[weight].dims[1])
+        if of in self._matrices:
+            self._add("Mul", [f"{output}_unscaled", f"{of}_scale"], output)
+        else:
+            self._add("Mul", [f"{output}_unscaled", f"{of}_scale"], f"{output}_flat")
+            self._reshape_as(of, f"{output}_flat", output, width=self._weights[weight].dims[1])
 
     def _rounded_by_token(self, of: str, width: int) -> str:
         """Activations as [tokens, width], uint8, and `of`_scale, [tokens, 1]."""
         rounded = f"{of}_uint8"
         if of not in self._rounded:
             last, line = self._constant("last_axis", np.array([-1])), self._constant("line", np.array([-1]))
-            flat = self._add("Reshape", [of, self._constant(f"rows_of_{width}", np.array([-1, width]))], f"{of}_flat")
+            flat = of if of in self._matrices else self._flat(of, width)
             # Twice as fast as the greatest of the absolute values, which would be written out.
             high = self._add("ReduceMax", [flat, last], f"{of}_high", keepdims=1)
             low = self._add("Neg", [self._add("ReduceMin", [flat, last], f"{of}_low", keepdims=1)], f"{of}_depth")
@@ -93,11 +97,18 @@ class _Quantiser:
             most = self._add("Max", [high, low, tiny], f"{of}_most")
             scale = self._add("Mul", [most, self._constant("step", np.float32(1 / MOST))], f"{of}_scale")
             scales = self._add("Reshape", [scale, line], f"{of}_scales")
-            zero = self._constant("zeros_uint8", np.array([ZERO], np.uint8))
-            zeros = self._add("Expand", [zero, self._add("Shape", [scales], f"{of}_tokens")], f"{of}_zeros")
-            self._add("QuantizeLinear", [flat, scales, zeros], rounded, axis=0)
+            self._add("QuantizeLinear", [flat, scales, self._zeros(of, scales)], rounded, axis=0)
             self._rounded[of] = rounded
         return rounded
+
+    def _zeros(self, of: str, scales: str) -> str:
+        """As many as there are scales; one for all matrices with so many rows."""
+        rows = self._matrices.get(of) or of
+        if rows not in self._zeros_of:
+            zero = self._constant("zeros_uint8", np.array([ZERO], np.uint8))
+            tokens = self._add("Shape", [scales], f"{rows}_tokens")
+            self._zeros_of[rows] = self._add("Expand", [zero, tokens], f"{rows}_zeros")
+        return self._zeros_of[rows]
 
     def _embedding(self, table: str, ids: str, output: str) -> None:
         rows, scale = f"{table}_int8", f"{table}_scale"
@@ -110,9 +121,11 @@ class _Quantiser:
 
     def _normalisation(self, node: onnx.NodeProto) -> None:
         """On a matrix: ONNX Runtime would join it with the sum before it, in an operator that is many times as slow."""
+        if node.input[0] in self._matrices:
+            self._nodes.append(node)
+            return
         width = self._weights[node.input[1]].dims[0]
-        rows = self._constant(f"rows_of_{width}", np.array([-1, width]))
-        flat = self._add("Reshape", [node.input[0], rows], f"{node.output[0]}_rows")
+        flat = self._flat(node.input[0], width)
         attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         normal = self._add("LayerNormalization", [flat, *node.input[1:]], f"{node.output[0]}_normal", **attributes)
         self._reshape_as(node.input[0], normal, node.output[0], width)
@@ -140,6 +153,10 @@ class _Quantiser:
         if found is None or found.data_type != onnx.TensorProto.FLOAT or len(found.dims) != 2:
             return False
         return bool(found.dims[0] >= least_rows)
+
+    def _flat(self, of: str, width: int) -> str:
+        """As [tokens, width]."""
+        return self._add("Reshape", [of, self._constant(f"rows_of_{width}", np.array([-1, width]))], f"{of}_flat")
 
     def _reshape_as(self, of: str, flat: str, output: str, width: int) -> None:
         """Give rows back the leading axes of `of`, and a name."""

@@ -48,19 +48,24 @@ class _Logits(nn.Module):
         return logits
 
 
-class _FirstTokensLogits(nn.Module):
-    """The same of a model whose head reads the first token, the only one that the last layer then computes.
+class _LeanLogits(nn.Module):
+    """The same with less work, of a model whose layers can be run lean and whose head reads the first token.
+
+    Layers read tokens as the rows of one matrix, so that nothing is shaped anew around a product; query, key and value
+    are one product; and of the last layer only the first token is computed.
 
     Args:
-        model: whose list of layers lacks the last.
-        last: that one.
-        names: of its parts.
+        model: whose list of layers is empty.
+        layers: those that were in it.
+        names: of their parts.
     """
 
-    def __init__(self, model: PreTrainedModel, last: nn.Module, names: LayerNames) -> None:
+    def __init__(self, model: PreTrainedModel, layers: list[nn.Module], names: LayerNames) -> None:
         super().__init__()
-        self.model, self.last = model, last  # by which the exporter knows the weights of the parts
-        self._parts = LayerParts.of(last, names)
+        self.model, self.layers = model, nn.ModuleList(layers)  # by which the exporter knows the weights of the parts
+        *self._lower, self._last = (LayerParts.of(layer, names) for layer in layers)
+        self.joined = nn.ModuleList(_joined(parts.query, parts.key, parts.value) for parts in self._lower)
+        self.last_joined = _joined(self._last.key, self._last.value)
         self._activation = activation_of(model.config)
 
     def forward(
@@ -68,15 +73,40 @@ class _FirstTokensLogits(nn.Module):
     ) -> torch.Tensor:
         segments = {} if token_type_ids is None else {TYPES: token_type_ids}
         hidden = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, **segments)[0]
-        bias, first, parts = attention_bias(self.model, attention_mask, hidden)[:, :, :1], hidden[:, :1], self._parts
-        q, k, v = map(self._by_head, (parts.query(first), parts.key(hidden), parts.value(hidden)))
-        context = attend_by_products(q, k, v, bias, 0.0, Dropout()).transpose(1, 2).flatten(2)
-        x = parts.attention_norm(first + parts.out(context))
-        x = parts.output_norm(x + parts.down(self._activation(parts.up(x))))
-        return first_token_head(self.model, x[:, 0])
+        bias, (batch, length, width) = attention_bias(self.model, attention_mask, hidden), hidden.shape
+        x = hidden.reshape(-1, width)
+        for parts, joined in zip(self._lower, self.joined, strict=True):
+            q, k, v = (self._by_head(each, length) for each in torch.split(_product(joined, x), width, dim=1))
+            x = self._behind(parts, x, attend_by_products(q, k, v, bias, 0.0, Dropout()))
+        k, v = (self._by_head(each, length) for each in torch.split(_product(self.last_joined, x), width, dim=1))
+        first = x.view(batch, length, width)[:, 0]
+        q = self._by_head(_product(self._last.query, first), 1)
+        context = attend_by_products(q, k, v, bias[:, :, :1], 0.0, Dropout())
+        return first_token_head(self.model, self._behind(self._last, first, context))
 
-    def _by_head(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(*x.shape[:2], self.model.config.num_attention_heads, -1).transpose(1, 2)
+    def _by_head(self, x: torch.Tensor, length: int) -> torch.Tensor:
+        """[B * L, H] as [B, heads, L, D]."""
+        heads = int(self.model.config.num_attention_heads)
+        return x.view(-1, length, heads, x.shape[1] // heads).transpose(1, 2)
+
+    def _behind(self, parts: LayerParts, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """What a layer gives, [rows, H], from what it read, and what its attention gave, [B, heads, L, D]."""
+        x = parts.attention_norm(x + _product(parts.out, context.transpose(1, 2).reshape(x.shape)))
+        y: torch.Tensor = parts.output_norm(x + _product(parts.down, self._activation(_product(parts.up, x))))
+        return y
+
+
+def _joined(*modules: nn.Module) -> nn.Linear:
+    """Linear modules that read the same, as one."""
+    weight, bias = (torch.cat([each.get_parameter(name) for each in modules]) for name in ("weight", "bias"))
+    one = nn.Linear(weight.shape[1], weight.shape[0])
+    one.weight.data, one.bias.data = weight, bias
+    return one
+
+
+def _product(linear: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Not by calling the module, which would be a Gemm in the graph: those are the head's, which keep their bits."""
+    return x @ linear.get_parameter("weight").T + linear.get_parameter("bias")
 
 
 @contextmanager
@@ -84,9 +114,9 @@ def _logits_of(model: PreTrainedModel) -> Iterator[nn.Module]:
     """What gives a model's logits with the least work, and is the model's own but while the block lasts."""
     if names := find_layer_names(model):
         path = layers_path(model)
-        *lower, last = model.get_submodule(path)
-        with layers_in_place(model, path, lower):
-            yield _FirstTokensLogits(model, last, names)
+        layers = [*model.get_submodule(path).children()]
+        with layers_in_place(model, path, []):
+            yield _LeanLogits(model, layers, names)
     else:
         yield _Logits(model)
 
@@ -139,14 +169,16 @@ def convert(model: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProt
 
 
 def _tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's notes, which hold the paths of the machine that it ran on."""
+    """Without the exporter's notes, which hold the paths of the machine that it ran on; its sizes by their names."""
     inside = graph.graph
-    for noted in (graph, inside, *inside.node, *inside.input, *inside.output, *inside.initializer):
+    values = [*inside.input, *inside.output, *inside.value_info]
+    for noted in (graph, inside, *inside.node, *inside.initializer, *values):
         del noted.metadata_props[:]
-    del inside.value_info[:]
-    for value, axes in [(each, ("batch", "length")) for each in inside.input] + [(inside.output[0], ("batch",))]:
-        for dimension, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
-            dimension.dim_param = name
+    given = [dimension.dim_param for dimension in inside.input[0].type.tensor_type.shape.dim]
+    names = dict(zip(given, ("batch", "length"), strict=True))
+    for dimension in (dimension for value in values for dimension in value.type.tensor_type.shape.dim):
+        if dimension.dim_param:
+            dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
     return graph
 
 
