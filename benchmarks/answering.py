@@ -5,6 +5,7 @@ python -m benchmarks.answering --side pipeline --model FOLDER --texts texts.json
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,31 @@ def through_onnx(folder: Path, max_length: int) -> Answer:
     return answer
 
 
+def through_plain_onnx(folder: Path, max_length: int) -> Answer:
+    """A merged model by torch's exporter as one calls it, made once beside it, and then as any ONNX file."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    made = folder.with_name(f"{folder.name}-plain")
+    if not made.exists():
+        (made / "onnx").mkdir(parents=True)
+        for name in ("config.json", "tokenizer.json"):
+            shutil.copy(folder / name, made)
+        sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+        given = {name: torch.ones(2, 5, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+        torch.onnx.export(
+            AutoModelForSequenceClassification.from_pretrained(folder).eval(),
+            f=made / "onnx" / "model.onnx",
+            kwargs=given,
+            input_names=[*given],
+            output_names=["logits"],
+            dynamic_shapes=dict.fromkeys(given, sizes),
+            external_data=False,
+            dynamo=True,
+        )
+    return through_onnx(made, max_length)
+
+
 def through_classifier(folder: Path, _max_length: int) -> Answer:
     """Ours."""
     from lora_distill import Classifier
@@ -111,6 +137,7 @@ SIDES = {
     "peft": through_peft,
     "torch": through_torch,
     "onnx": through_onnx,
+    "plain-onnx": through_plain_onnx,
     "classifier": through_classifier,
 }
 

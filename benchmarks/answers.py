@@ -25,6 +25,7 @@ SIDES = (
     ("student, transformers' pipeline", "pipeline", "student merged"),
     ("student, PEFT, not merged", "peft", "student"),
     ("student, ONNX in fp32", "onnx", "student onnx"),
+    ("student, ONNX in fp32, by torch's exporter as it is", "plain-onnx", "student merged"),
     ("teacher, int8", "classifier", "teacher onnx-int8"),
     ("teacher, merged", "torch", "teacher merged"),
 )
