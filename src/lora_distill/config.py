@@ -248,6 +248,7 @@ class Config(BaseModel):
     num_epochs: PositiveInt = Field(10, description="passes over the training rows")
     teacher_num_epochs: PositiveInt | None = Field(None, description="the teacher's, if they are others")
     control_num_epochs: PositiveInt | None = Field(None, description="the control's, if they are others")
+    min_steps: int = Field(0, ge=0, description="steps of each training at least, in whole epochs: few rows make few")
     lora_plus_ratio: float = Field(
         1.0, ge=1, allow_inf_nan=False, description="LoRA's B learns at the learning rate times this, as in LoRA+"
     )

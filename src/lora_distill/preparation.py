@@ -7,10 +7,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lora_distill.cache import Cache, cache_folder
 from lora_distill.combinations import check_combinations
 from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.answers import Answers
+from lora_distill.data.batches import TrainingOrder
 from lora_distill.data.long_text import cut_note
 from lora_distill.data.splits import draw_folds, stand_in
 from lora_distill.data.tokenising import keep_tokens, most_tokens
@@ -138,6 +141,7 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     if config.unlabelled:
         reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"
         config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason, config.model_fields_set)
+    config = _with_enough_steps(config, dataset)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
     teacher, answers = open_given_teacher(config, dataset, begun), open_answers(config, dataset, begun)
     if answers:
@@ -241,6 +245,22 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
     fallbacks.append(f"the default {name} {asked} could not be had; {packaged} was used instead ({reason})")
     logger.warning("%s", fallbacks[-1], extra=ONCE)
     return config.model_copy(update={name: packaged})
+
+
+def _with_enough_steps(config: Config, dataset: Dataset) -> Config:
+    """As many epochs of each role as make `min_steps`; teacher and control read no texts without labels."""
+    is_given = bool(config.teacher_checkpoint or config.teacher_predictions)
+    trained = {"teacher": not is_given, "student": True, "control": not config.no_control}
+    for role in (role for role in ROLES if trained.get(role)):
+        labelled = len(dataset.train)
+        rows = labelled + (len(dataset.unlabelled) if role == "student" and dataset.unlabelled else 0)
+        order = TrainingOrder(np.zeros(rows, np.int64), config.batch_size, labelled, config.labelled_per_batch)
+        epochs, least = config.own("num_epochs", role), -(-config.min_steps // order.steps)
+        if epochs < least:
+            said = f"{counted(epochs, 'epoch')} of {counted(order.steps, 'step')} become {least}"
+            logger.info("%s: %s, for --min_steps %d", role, said, config.min_steps, extra=ONCE)
+            config = config.model_copy(update={"num_epochs" if role == "student" else f"{role}_num_epochs": least})
+    return config
 
 
 def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Dataset) -> Config:

@@ -23,8 +23,10 @@ _SMALL_ENCODER = {
 PRESETS: dict[Preset, dict[str, Any]] = {
     "small_student": _SMALL_ENCODER | {"num_epochs": 8, "teacher_num_epochs": 3},
     # Few rows make few steps: many epochs for those who have no more than the labels, and no validation to choose by.
+    # After so few, a teacher is less sure than it is right, and its student would learn to be.
     "few_labels": _SMALL_ENCODER
-    | {"num_epochs": 2, "teacher_num_epochs": 20, "control_num_epochs": 30, "keep_epoch": "last"},
+    | {"num_epochs": 2, "teacher_num_epochs": 20, "control_num_epochs": 30, "min_steps": 40, "keep_epoch": "last"}
+    | {"teacher_calibrate": True},
 }
 
 

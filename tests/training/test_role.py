@@ -89,6 +89,7 @@ ELSEWHERE = {
 }
 IDLE = {
     "preset": "few_labels",  # what it sets decides
+    "min_steps": 7,  # the epochs that make them decide
     "exp_name": "other",
     "output_dir": "other",
     "student_budget": 7,
