@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lora_distill import preparation
+from lora_distill.combinations import check_combinations
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
@@ -169,6 +170,30 @@ def test_a_depth_and_the_layers_adapted_in_it_have_bounds_and_nothing_is_written
     ]
     assert prepared.base.folder.is_relative_to(tmp_path / "out")
     assert prepared.base.whole.folder == tiny("roberta")
+
+
+def test_few_rows_get_the_epochs_that_the_least_steps_take(
+    tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"num_epochs": 2, "teacher_num_epochs": 3, "batch_size": 8}
+    base = tiny("roberta")
+
+    def epochs(**more: object) -> list[int]:
+        config = prepare(config_of(base, rows, **asked, **more)).config
+        assert prepare(config).config == config  # as where it is resumed
+        return [config.own("num_epochs", role) for role in ("teacher", "student", "control")]
+
+    assert epochs() == epochs(min_steps=1) == [3, 2, 2]
+    steps = -(-len(prepare(config_of(base, rows)).dataset.train) // 8)
+    with caplog.at_level(logging.INFO, "lora_distill"):
+        assert epochs(min_steps=4 * steps + 1) == [5, 5, 5]
+    assert f"teacher: 3 epochs of {steps} steps become 5, for --min_steps {4 * steps + 1}" in caplog.messages
+    more = {"unlabelled": str(rows), "labels_per_class": 4, "labelled_per_batch": 4}
+    teacher, student, control = epochs(min_steps=30, **more)
+    assert teacher == control > student >= 2  # who reads no more than the labels makes fewer steps
+    config = prepare(config_of(base, rows, min_steps=99, no_control=True)).config
+    assert config.control_num_epochs is None
+    check_combinations(config)
 
 
 def test_the_config_says_what_is_really_used(tiny: Tiny, rows: Path) -> None:
