@@ -54,6 +54,13 @@ def test_a_sigmoid_of_whatever_logits(client: Client, classifier: FakeClassifier
     assert sorted(each["score"] for each in answers[0]) == [0, 0.5, 1]
 
 
+def test_a_base_model_is_told_without_the_folder_that_it_lies_in(client: Client, classifier: FakeClassifier) -> None:
+    for name, told in (("/home/someone/encoder", "encoder"), ("org/encoder", "org/encoder"), ("minilm", "minilm")):
+        classifier.about["made_from"]["base_model"] = name
+        assert client().get("/v1/model").json()["about"]["made_from"]["base_model"] == told
+    assert classifier.about["made_from"]["base_model"] == "minilm"
+
+
 def test_nothing_to_answer(client: Client) -> None:
     assert client().post("/v1/classify", json={"texts": []}).json() == {"results": []}
     assert client().post("/v1/classify", json={"text": ""}).json()["results"][0]["label"] == label_of("")

@@ -21,7 +21,6 @@ from lora_distill.errors import UserError
 from lora_distill.model.adapter_files import ADAPTER_CONFIG
 from lora_distill.model.base import encoder_files
 from lora_distill.model.given_teacher import FLAG, open_teacher
-from lora_distill.reporting.public import public_text
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 
 # Beginning a batch costs more than a run of a graph does.
@@ -57,7 +56,7 @@ def _open_role(run: RunFolder, role: Role) -> Opened:
     given = environment.get("given_teacher") if role == "teacher" else None
     base = given or environment["base_model" if role == "teacher" else "student_base_model"]
     tokeniser, labels = opened.tokeniser, results["data"]["label_names"]
-    about = about_model("run", labels, tokeniser.reading, public_text(base["name"], run), role, results)
+    about = about_model("run", labels, tokeniser.reading, base["name"], role, results)
     about["made_with"] = {"versions": environment["versions"]}
     # What the role was begun with has its fingerprint in the environment, and was compared with that.
     files = [run.path / ENVIRONMENT, run.path / METRICS, *([] if given else encoder_files(run.path / role))]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,11 +115,14 @@ class Service:
 
     async def model(self) -> ModelInfo:
         """Its labels, what it was made from and how good it is, and what a request may hold."""
-        limits = self._settings
+        limits, about = self._settings, self._classifier.about
+        made_from = dict(about.get("made_from", {}))
+        if PurePath(made_from.get("base_model", "")).is_absolute():  # where that lies is nobody's to know
+            made_from["base_model"] = PurePath(made_from["base_model"]).name
         return ModelInfo(
             labels=list(self._classifier.labels),
             pairs=self.pairs,
-            about=self._classifier.about,
+            about=about | {"made_from": made_from},
             card=self._card,
             limits=Limits(
                 max_texts=limits.max_texts, max_characters=limits.max_characters, max_body=int(limits.max_body)
