@@ -85,3 +85,23 @@ def test_no_two_products_overflow_sixteen_bits() -> None:
     (factor,) = [each for each in small.graph.initializer if each.data_type == onnx.TensorProto.INT8]
     largest = int(np.abs(numpy_helper.to_array(factor).astype(np.int32)).max())
     assert 2 * 255 * largest < 2**15
+
+
+def test_what_norms_and_products_read_alike_is_made_a_matrix_once() -> None:
+    weight = np.eye(4, dtype=np.float32)
+    constants = [numpy_helper.from_array(each, name) for name, each in (("w", weight), ("ones", weight[0] * 0 + 1))]
+    x, *given_back = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", "length", 4]) for name in "xabc"
+    )
+    nodes = [
+        onnx.helper.make_node("LayerNormalization", ["x", "ones"], ["a"]),
+        onnx.helper.make_node("LayerNormalization", ["x", "ones"], ["b"]),
+        onnx.helper.make_node("MatMul", ["x", "w"], ["c"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "alike", [x], given_back, constants)
+    small = quantise(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10))
+    onnx.checker.check_model(small)
+    given = np.array([[[1, 2, 3, 4], [0, 0, 1, 0]]], np.float32)
+    a, b, c = InferenceSession(small.SerializeToString()).run(None, {"x": given})
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(c, given, atol=0.02)

@@ -47,6 +47,7 @@ class _Quantiser:
         self._nodes: list[onnx.NodeProto] = []
         self._new: dict[str, onnx.TensorProto] = {}
         self._rounded: dict[str, str] = {}  # activations that several products read are rounded once
+        self._flattened: dict[str, str] = {}
         self._zeros_of: dict[str, str] = {}
 
     def run(self) -> onnx.ModelProto:
@@ -155,8 +156,11 @@ class _Quantiser:
         return bool(found.dims[0] >= least_rows)
 
     def _flat(self, of: str, width: int) -> str:
-        """As [tokens, width]."""
-        return self._add("Reshape", [of, self._constant(f"rows_of_{width}", np.array([-1, width]))], f"{of}_flat")
+        """As [tokens, width]; made once, whoever reads it."""
+        if of not in self._flattened:
+            rows = self._constant(f"rows_of_{width}", np.array([-1, width]))
+            self._flattened[of] = self._add("Reshape", [of, rows], f"{of}_flat")
+        return self._flattened[of]
 
     def _reshape_as(self, of: str, flat: str, output: str, width: int) -> None:
         """Give rows back the leading axes of `of`, and a name."""
