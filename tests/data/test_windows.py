@@ -233,57 +233,6 @@ def test_keys_of_json_lines_may_be_optional_in_all_rows_of_the_first_window(tmp_
     assert_goes_on_from_anywhere(source)
 
 
-def test_bad_rows_of_parquet_and_types_that_stay(tmp_path: Path) -> None:
-    texts = pa.array([b"one", None, b"\xff", b" ", b"five"]).view(pa.string())
-    table = pa.table({"text": texts, "n": [1, 2, 3, 4, 5], "many": pa.array([[1.5], None, [], [2], [3]])})
-    parquet.write_table(table, tmp_path / "rows.parquet")
-    windows = read(source_of(tmp_path / "rows.parquet"))
-    assert bad(windows) == [(2, "no text"), (3, "byte 0xff is not UTF-8"), (4, "no text")]
-    assert pa.concat_tables(window.rows.table() for window in windows).equals(table.take([0, 4]))
-    assert values(windows) == [["one", "1", "[1.5]"], ["five", "5", "[3.0]"]]
-
-
-def test_strings_of_parquet_that_are_not_utf_8_have_no_place_in_text(tmp_path: Path) -> None:
-    whole = pa.array([b"a", b"b", b"\xff", b"d", b"e", b"f"]).view(pa.string())
-    items = pa.array([b"a", b"b", b"c", b"d", b"\xfe", b"f"]).view(pa.string())
-    lists = pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5, 6], items)
-    times = pa.array(range(6), pa.timestamp("ns"))
-    table = pa.table({"text": list("abcdef"), "whole": whole, "lists": lists, "times": times})
-    parquet.write_table(table, tmp_path / "rows.parquet")
-    source = source_of(tmp_path / "rows.parquet")
-    windows = read(source)
-    assert bad(windows) == [
-        (3, "byte 0xff in the column 'whole' is not UTF-8"),
-        (5, "byte 0xfe in the column 'lists' is not UTF-8"),
-    ]
-    assert [row[1] for row in values(windows)] == ["a", "b", "d", "f"]
-    assert [json.loads(row)["lists"] for window in windows for row in window.rows.objects()] == [[x] for x in "abdf"]
-    assert_goes_on_from_anywhere(source)
-
-    kept = read(replace(source, as_text=False))
-    assert bad(kept) == []
-    assert pa.concat_tables(window.rows.table() for window in kept).column("whole").equals(pa.chunked_array([whole]))
-
-
-def test_times_within_whatever_parquet_holds_are_told(tmp_path: Path) -> None:
-    far, times = 3 * 10**11, pa.timestamp("s")  # for which Python has no object
-    told = "11476-08-15 05:20:00.000"
-    columns = {
-        "large": pa.array([[far]], pa.large_list(times)),
-        "fixed": pa.array([[far, far]], pa.list_(times, 2)),
-        "map": pa.array([[("a", far)]], pa.map_(pa.string(), times)),
-        "deep": pa.array([[{"a": [far]}]], pa.large_list(pa.struct([("a", pa.list_(times))]))),
-    }
-    parquet.write_table(pa.table({"text": ["a"], **columns}), tmp_path / "rows.parquet")
-    (window,) = read(source_of(tmp_path / "rows.parquet"))
-    assert [json.loads(value) for value in values([window])[0][1:]] == [
-        [told],
-        [told, told],
-        [["a", told]],
-        [{"a": [told]}],
-    ]
-
-
 def test_deep_json_is_a_bad_row_where_it_would_be_written_anew(tmp_path: Path) -> None:
     deep = '{"text": "b", "n": ' + "[" * 600 + "]" * 600 + "}"
     path = tmp_path / "rows.jsonl"
@@ -378,14 +327,6 @@ def test_a_column_of_plain_lines_has_a_name_that_may_be_taken(tmp_path: Path) ->
         open_reader(source, None)
 
 
-def test_parquet_from_standard_input_or_without_strings(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="standard input: Parquet cannot"):
-        open_reader(Source(None, "parquet", "text"), None)
-    parquet.write_table(pa.table({"text": [1]}), tmp_path / "n.parquet")
-    with pytest.raises(UserError, match="holds int64, not strings"):
-        open_reader(source_of(tmp_path / "n.parquet"), None)
-
-
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=2), max_size=9))
 def test_whatever_csv_writes_is_read(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
     written = io.StringIO(newline="")
@@ -394,15 +335,6 @@ def test_whatever_csv_writes_is_read(tmp_path_factory: pytest.TempPathFactory, r
     windows = read(source)
     assert values(windows) == [row for row in rows if row[0].strip()]
     assert len(bad(windows)) == sum(not row[0].strip() for row in rows)
-
-
-def test_a_bad_row_beside_columns_that_arrow_cannot_filter(tmp_path: Path) -> None:
-    nested = pa.array([[text] for text in ("a", "b", "c", "d")], pa.list_(pa.string_view()))
-    texts = pa.array([None, "two", None, "four"], pa.string_view())
-    parquet.write_table(pa.table({"text": texts, "views": nested}), tmp_path / "rows.parquet")
-    windows = read(source_of(tmp_path / "rows.parquet"))
-    assert bad(windows) == [(1, "no text"), (3, "no text")]
-    assert values(windows) == [["two", '["b"]'], ["four", '["d"]']]
 
 
 def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
