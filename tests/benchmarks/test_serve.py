@@ -40,7 +40,7 @@ def test_clients_count_what_they_are_answered() -> None:
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_distill.serving.server.IDLE_SECONDS", 1)
+    monkeypatch.setattr("lora_distill.serving.connection.IDLE_SECONDS", 1)
     settings = ServeSettings()
 
     async def ask(connection: Connection) -> list[int]:
