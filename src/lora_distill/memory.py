@@ -7,7 +7,7 @@ import sys
 from ctypes import CDLL
 from pathlib import Path
 
-KERNELS = "64"  # the products of one batch's shape are about 30
+KERNELS = "64"  # the products of one batch's shape are 30 to 60
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 GIBI, HALF_A_HEAP = 2**30, 32 * 2**20
 
@@ -15,8 +15,8 @@ GIBI, HALF_A_HEAP = 2**30, 32 * 2**20
 def bound_memory() -> None:
     """Keep few compiled kernels, and what was freed; to be called before torch's first matrix product.
 
-    oneDNN compiles a kernel for each shape and keeps 1024 of them, about 2 MB each; batches differ in length, so within
-    an epoch that is several times of what a step needs. And glibc gives large tensors back to the system at each step
+    oneDNN compiles a kernel for each shape and keeps 1024 of them, which with AMX takes some 0.5 GB more than these; an
+    epoch has several times the shapes of a step. And glibc gives large tensors back to the system at each step
     and takes them again, page by page.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)

@@ -33,13 +33,18 @@ class Dropout:
 
     def __call__(self, x: torch.Tensor, rate: float) -> torch.Tensor:
         """The tensor with about `rate` of its elements zero, in steps of 1/65536, without bias."""
+        kept, scale = self.thin(x, rate)
+        return x if kept is x else kept.mul_(scale)
+
+    def thin(self, x: torch.Tensor, rate: float) -> tuple[torch.Tensor, float]:
+        """The same but for its scale, which comes beside it: for who multiplies something smaller by it."""
         if self._words is None or rate == 0:
-            return x
+            return x, 1.0
         bits = self._words(math.ceil(x.numel() / 4))[: x.numel()].view(x.shape)
         dropped = min(round(rate * 65536), 65535)
         # Compared straight into the dtype of x: by way of a boolean it would take four times as long.
         mask = torch.ge(bits, dropped - 32768, out=torch.empty(x.shape, dtype=x.dtype, device=x.device))
-        return (x * mask).mul_(65536 / (65536 - dropped))  # the scale has no exact place in a bfloat16 mask
+        return x * mask, 65536 / (65536 - dropped)  # the scale has no exact place in a bfloat16 mask
 
 
 def words_by_numpy(seed: int) -> Words:

@@ -99,23 +99,24 @@ class Projection:
         y = self._frozen(x)
         if not any(self._adapters):
             return y
-        (down, up), dropped = self._low_rank(), dropout(x, self._dropout)
+        dropped, scale = dropout.thin(x, self._dropout)
+        down, up = self._low_rank(scale)
         if any(adapter.lora_magnitude_vector for adapter in self._adapters if adapter):
             longer = self._longer()
             turned = y if dropped is x else self._frozen(dropped)
-            y = y + (longer - 1).to(x.dtype) * (turned - self._frozen.bias)
+            y = y + (scale * (longer - 1)).to(x.dtype) * (turned - self._frozen.bias)
             up = up * longer
-        return torch.addmm(y, dropped @ down.to(x.dtype).t(), up.to(x.dtype))
+        return y.addmm_(dropped @ down.to(x.dtype).t(), up.to(x.dtype))
 
-    def _low_rank(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A's of all modules [ranks, in], and their B's with the scale as blocks [ranks, all out]."""
+    def _low_rank(self, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """A's of all modules [ranks, in], and their B's as blocks [ranks, all out], with their scale and this one."""
         downs, ups = [], []
         for plain, adapter in zip(self._plain, self._adapters, strict=True):
             if adapter is None:
                 ups.append(torch.zeros(0, plain.out_features, device=self._device))
             else:
                 downs.append(adapter.lora_A["default"].weight)
-                ups.append(adapter.lora_B["default"].weight.t() * adapter.scaling["default"])
+                ups.append(adapter.lora_B["default"].weight.t() * (scale * adapter.scaling["default"]))
         return torch.cat(downs), torch.block_diag(*ups)  # type: ignore[no-untyped-call]
 
     def _longer(self) -> torch.Tensor:
