@@ -1,8 +1,10 @@
 # A server of an exported model. Not yet built in a container: a test runs its commands without one.
 #
 #     docker build --tag lora-distill .
-#     docker run --read-only --cap-drop ALL --publish 127.0.0.1:8000:8000 \
+#     docker run --read-only --cap-drop ALL --stop-timeout 61 --publish 127.0.0.1:8000:8000 \
 #         --volume "$PWD/outputs/lora_distillation/mine/exported/student-onnx-int8:/model:ro" lora-distill
+#
+# A server that is stopped finishes what it accepted: that may take twice its --timeout of 30 seconds.
 FROM python:3.11-slim AS build
 WORKDIR /build
 COPY pyproject.toml constraints.txt README.md LICENSE ./

@@ -132,7 +132,7 @@ def write_expected(model: Path, rows: Path, out: Path) -> float:
     """
     texts = [text for _, text in csv.reader(rows.open(newline="", encoding="utf-8"))][1:]
     classifier = Classifier.load(model)
-    probabilities = classifier.predict_proba(texts)
+    probabilities = classifier.probabilities(classifier.logits(texts))
     expected = [dict(zip(classifier.labels, map(float, row), strict=True)) for row in probabilities]
     out.write_text(json.dumps({"texts": texts, "expected": expected}), encoding="utf-8")
     logs = np.log(np.maximum(probabilities, LEAST))

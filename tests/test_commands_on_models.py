@@ -31,7 +31,7 @@ def test_something_is_kept_only_of_a_file_and_from_its_first_window_on(
     write_exported(tmp_path / "model")
     Path("in.csv").write_text("text\n" + "a tulip\n" * 6)
     Path("out.csv").write_text("old")
-    answer, answered = Classifier.predict_proba, iter(range(windows))
+    answer, answered = Classifier.logits, iter(range(windows))
 
     def stop(self: Classifier, *asked: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as the classifier's
         if next(answered, None) is None:
@@ -42,7 +42,7 @@ def test_something_is_kept_only_of_a_file_and_from_its_first_window_on(
         Path("out.csv").unlink()
     with monkeypatch.context() as patched:
         patched.setattr(line_windows, "WINDOW_ROWS", 2)
-        patched.setattr(Classifier, "predict_proba", stop)
+        patched.setattr(Classifier, "logits", stop)
         code, out, err = run("predict", "model", "in.csv", "--output", *call)
     assert (code, out, err) == (130, "", f"error: {said}\n")
     if call == ["-"]:

@@ -183,6 +183,18 @@ def test_those_that_fill_a_folder_wait_for_each_other(tmp_path: Path) -> None:
     assert list((tmp_path / "sub").iterdir()) == [target]
 
 
+def test_where_a_link_leads_is_filled_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there")
+    for name in ("one", "two"):
+        with locked_folder(link) as folder:
+            (folder / name).write_text("")
+        assert link.is_symlink()
+        assert [path.name for path in (tmp_path / "there").iterdir()] == [name]
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "there"}
+
+
 def killed_in_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
     def rmtree(path: Path, ignore_errors: bool = False) -> None:
         if path.exists():

@@ -111,7 +111,7 @@ def push(arguments: argparse.Namespace) -> int:
                 return OK
             shared = push(run, repository, private=arguments.private, **model)
     except KeyboardInterrupt:
-        say_error("stopped before it was pushed.")
+        say_error(f"stopped. {repository} shows whether it was pushed before that.")
         return INTERRUPTED
     print_lines(f"Pushed to {shared.pushed.url}", "", *shared.opening)
     return OK

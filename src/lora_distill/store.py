@@ -125,7 +125,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_folder(path: Path) -> Iterator[Path]:
-    """As `whole_folder`, for what no other lock keeps apart: others that fill the same wait."""
+    """As `whole_folder`, for what no other lock keeps apart: others that fill the same wait.
+
+    Where `path` is a link, the folder that it leads to is put in place, and the link stays.
+    """
+    path = path.resolve()
     with lock(path.parent, f".{path.name}"):
         try:
             with whole_folder(path) as folder:

@@ -1,5 +1,7 @@
 """A classifier answers as its logits say, whatever the order and the company of its texts."""
 
+import errno
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -119,15 +121,28 @@ def test_scikit_learn_scores_it(folder: Path) -> None:
     )
 
 
+def test_scikit_learn_scores_labels_that_are_not_in_the_order_of_their_letters(tmp_path: Path) -> None:
+    labels = ["space", "10", "9"]
+    loaded, texts = Classifier.load(write_exported(tmp_path / "model", labels=labels)), ["tulip", "oven", "orbit"]
+    assert (loaded.labels, loaded.classes_.tolist()) == (tuple(labels), ["10", "9", "space"])
+    given = loaded.probabilities(loaded.logits(texts))
+    np.testing.assert_array_equal(loaded.predict_proba(texts), given[:, [1, 2, 0]])
+    assert loaded.predict(texts).tolist() == labels
+    assert get_scorer("neg_log_loss")(loaded, texts, labels) == pytest.approx(np.log(np.diag(given)).mean(), rel=1e-6)
+
+
 def test_the_share_that_is_answered_is_told_batch_by_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "BATCH_TOKENS", 8)
     shares: list[float] = []
-    Classifier.load(folder, threads=2).predict_proba(
-        ["tulip", "oven", "the comet", "a hedge of the garden"], shares.append
-    )
+    Classifier.load(folder, threads=2).logits(["tulip", "oven", "the comet", "a hedge of the garden"], shares.append)
     assert len(shares) > 1
     assert shares == sorted(set(shares))
     assert shares[-1] == 1.0
+
+
+def changed(**about: object) -> Callable[[str], str]:
+    """What makes another classifier.json of one."""
+    return lambda text: json.dumps(json.loads(text) | about)
 
 
 TABLE = pa.table({"text": ["tulip"], "text_pair": ["comet"]}).to_pandas()
@@ -207,6 +222,16 @@ def test_the_fingerprint_is_that_of_all_that_decides(folder: Path, tmp_path: Pat
         ("classifier.json", lambda text: text.replace('"segments": false', '"segments": true'), "segments is true"),
         ("classifier.json", lambda text: text.replace('"kitchen", ', ""), "3 logits for 2 labels"),
         ("classifier.json", lambda _: "[]", "damaged"),
+        *(
+            ("classifier.json", changed(**{key: value}), f"missing or damaged: {key} is ")
+            for key, value in [
+                ("labels", "abc"),
+                ("labels", ["a", "a", "b"]),
+                ("labels", ["a", 1, 2]),
+                ("max_length", "16"),
+                ("made_from", None),
+            ]
+        ),
         ("config.json", lambda _: "", "its config.json is missing or damaged"),
         ("tokenizer.json", lambda text: text[:99], "its tokenizer.json is missing or damaged"),
         ("tokenizer.json", None, "its tokenizer.json is missing or damaged"),
@@ -226,3 +251,12 @@ def test_a_damaged_folder(
         Classifier.load(tmp_path / "model")
     assert str(error.value).endswith("\nExport it again.")
     assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)  # root may read all
+    with pytest.raises(UserError, match=r"^model .*: Permission denied\. Let this user read the folder\.$"):
+        Classifier.load(folder)

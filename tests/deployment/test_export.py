@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lora_distill.deployment.export import _Exporting
+import pytest
+
+from lora_distill.deployment.export import UnfaithfulError, _Exporting, export_role
 
 
 def test_two_exports_to_one_place_come_one_after_the_other(tmp_path: Path) -> None:
@@ -31,3 +33,22 @@ def test_two_exports_to_one_place_come_one_after_the_other(tmp_path: Path) -> No
     assert [sorted(each["files"]) for each in written] == [sorted([*others, name]) for name in "abc"]
     assert list(tmp_path.iterdir()) == [place]
     assert len(list(place.iterdir())) == 4
+
+
+def test_where_one_form_is_unfaithful_the_others_are_kept_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(form: str, _: Path, *, force: bool) -> dict[str, Any]:
+        if form == "onnx-int8" and not force:
+            raise UnfaithfulError("onnx-int8: it is off.")
+        return {}
+
+    monkeypatch.setattr(_Exporting, "of", lambda *_: SimpleNamespace(write=write))
+    run: Any = SimpleNamespace(results_of=lambda _: {})
+    with pytest.raises(UnfaithfulError) as error:
+        export_role(run, "student", {"merged": tmp_path / "one", "onnx-int8": tmp_path / "two"})
+    assert str(error.value).splitlines() == [
+        "onnx-int8: it is off.",
+        "Nothing of it was kept. --force keeps it all the same.",
+        f"Written to {tmp_path / 'one'}",
+    ]

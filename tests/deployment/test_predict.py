@@ -81,6 +81,16 @@ def test_each_row_has_its_own_answer(classifier: Classifier, tmp_path: Path) -> 
     assert list(found[0]) == ["id", "text", "label", "confidence", "review", *names]
 
 
+def test_a_class_has_its_own_column_whatever_the_order_of_the_letters(tmp_path: Path) -> None:
+    labels = ["space", "10", "9"]
+    loaded = Classifier.load(write_exported(tmp_path / "model", labels=labels))
+    found = Labelling(loaded).columns(["tulip", "oven", "orbit"])
+    assert list(found) == ["label", "confidence", *(f"probability_{label}" for label in labels)]
+    assert found["label"].tolist() == labels
+    for row, label in enumerate(labels):
+        assert found[f"probability_{label}"][row] == found["confidence"][row]
+
+
 def test_names_that_are_taken_get_a_prefix(classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("label,text\nspace,comet\n")
@@ -98,11 +108,11 @@ class StoppingClassifier(Classifier):
 
     windows = 10**9
 
-    def predict_proba(self, *asked: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as the classifier's
+    def logits(self, *asked: Any) -> NDArray[np.float32]:  # noqa: ANN401 - as the classifier's
         if not self.windows:
             raise KeyboardInterrupt
         self.windows -= 1
-        return super().predict_proba(*asked)
+        return super().logits(*asked)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -286,3 +296,9 @@ def test_standard_output(
     assert written.buffer.getvalue() == (tmp_path / "out.csv").read_bytes()
     assert f"{source.path}, line 27: 1 columns found, 2 expected." in caplog.messages
     assert not list(tmp_path.glob("out.csv.*"))
+
+
+def test_a_closed_standard_output(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(UserError, match=r"^--output -: standard output is closed\. Give a file\.$"):
+        label_stream(Labelling(classifier), source_of(tmp_path), "csv")

@@ -1,5 +1,6 @@
 """What is pushed of a run, and what is refused before anything is."""
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_a_file_that_would_tell_too_much_stops_it(
         write_shared(run, "me/mine", tmp_path / "out")
     assert "hf_" not in str(raised.value)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_place_whose_letters_are_written_as_numbers_is_told_too(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = json.dumps({"base_model": HUB, "id2label": {"0": "/data/jürgen/rows"}}).encode("ascii")
+    (run.path / "student" / "labels.json").write_bytes(said)
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/data/jürgen"))
+    with pytest.raises(UserError, match=r"labels\.json: would tell everybody /data/jürgen"):
+        write_shared(run, "me/mine", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

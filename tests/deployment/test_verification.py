@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lora_distill.deployment.exported import Forward, Opened, open_onnx, read_about
 from lora_distill.deployment.verification import BARS, verify
+from lora_distill.errors import UserError
 from tests.deployment.exported import WORDS, expected_logits, write_exported
 
 DRAW = np.random.default_rng(0)
@@ -65,10 +66,11 @@ def test_answers_that_are_surer_or_less_sure_than_before_fail(opened: Opened, sc
     assert found["confidence_difference"] > 0.015
 
 
-def test_logits_that_are_no_numbers_pass_nowhere(opened: Opened) -> None:
+def test_logits_that_are_no_numbers_pass_nowhere_and_by_no_force(opened: Opened) -> None:
     broken = through(opened, lambda given: opened.forward(given) * np.float32(np.nan))
     for bar in BARS.values():
-        assert verify(broken, TEXTS, BEFORE, LABELS, bar)["faults"]
+        with pytest.raises(UserError, match="logits are no numbers"):
+            verify(broken, TEXTS, BEFORE, LABELS, bar)
 
 
 @pytest.mark.parametrize(

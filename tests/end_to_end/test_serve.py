@@ -33,7 +33,7 @@ def test_a_run_and_a_merged_folder_are_served_as_they_answer_in_process(
     assert bool(model["card"]) is (form == "run")
     assert [each["label"] for each in results] == classifier.predict(texts).tolist()
     found = [
-        [{each["label"]: each["probability"] for each in row["probabilities"]}[label] for label in classifier.labels]
+        [{each["label"]: each["probability"] for each in row["probabilities"]}[label] for label in classifier.classes_]
         for row in results
     ]
     np.testing.assert_allclose(found, classifier.predict_proba(texts), atol=1e-6)

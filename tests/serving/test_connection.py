@@ -181,6 +181,29 @@ def test_clients_that_leave_keep_nobody_from_an_answer() -> None:
         assert 'status="499"' in httpx.get(f"{url}/metrics").text
 
 
+def test_a_client_that_leaves_within_its_body_is_counted_as_gone() -> None:
+    settings = ServeSettings()
+    with served(create_app(FakeClassifier(), settings), settings) as url:
+        connect(url, f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n{BODY[:5]}").close()
+        until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
+        assert 'status="400"' not in httpx.get(f"{url}/metrics").text
+
+
+def test_all_bodies_together_are_held_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_distill.serving.gate.MOST_HELD", 3000)
+    settings = ServeSettings(max_body=1000)
+    large, reason = {"text": "a" * 400}, "Too much is sent here at once. Ask again."
+    with served(create_app(FakeClassifier(), settings), settings) as url:
+        halves = [connect(url, f"{HEAD}Content-Length: 1000\r\n\r\n{900 * ' '}") for _ in range(3)]
+        until(lambda: httpx.post(f"{url}/v1/classify", json=large).status_code == 503)
+        refused = httpx.post(f"{url}/v1/classify", json=large)
+        assert (refused.json()["error"], refused.headers["Retry-After"]) == (reason, "1")
+        assert httpx.post(f"{url}/v1/classify", json={"text": "a"}).is_success  # there is room for it
+        for each in halves:
+            each.close()
+        until(lambda: httpx.post(f"{url}/v1/classify", json=large).is_success)
+
+
 @pytest.mark.parametrize(
     "request_line", ["GET / HTTP/9.9\r\n\r\n", "\x16\x03\x01\x02", "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
 )

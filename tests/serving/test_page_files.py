@@ -172,6 +172,37 @@ def test_a_busy_server_is_asked_again_and_a_stop_keeps_what_was_done(browser: Br
         page.close()
 
 
+def test_a_slow_server_is_asked_for_fewer_and_a_row_that_is_too_large_says_so(browser: Browser) -> None:
+    settings = ServeSettings(**LIMITS)
+    with served(create_app(FakeClassifier(), settings), settings) as url:
+        page, asked = Opened(browser, url, 1440).page, list[int]()
+
+        def refuse(route: Any, request: Any) -> None:  # noqa: ANN401 - Playwright's
+            texts = json.loads(request.post_data)["texts"]
+            asked.append(len(texts))
+            if len(texts) > 2 or (len(texts) == 2 and "large" in texts):
+                route.fulfill(status=503, headers={"Retry-After": "1"}, body=json.dumps({"error": "slow"}))
+            elif "large" in texts:
+                route.fulfill(status=413, body=json.dumps({"error": "large"}))
+            else:
+                route.continue_()
+
+        page.route("**/v1/classify", refuse)
+        page.goto(f"{url}/")
+        texts = [f"text {number}" for number in range(12)]
+        texts[7] = "large"
+        upload(page, "rows.csv", "\n".join(["text", *texts]).encode())
+        page.get_by_role("button", name="Label it").click()
+        status(page, "11 rows labelled, 1 not, for the reason in the last column.")
+        rows = saved(page)[1:]
+        assert [row[0] for row in rows] == texts
+        assert [row[1] for row in rows] == [label_of(text) if text != "large" else "" for text in texts]
+        assert rows[7][-1] == "large"
+        assert asked[:3] == [7, 4, 2]
+        assert max(asked[2:]) == 2
+        page.close()
+
+
 def test_a_file_that_is_dropped_while_another_is_labelled_changes_nothing(browser: Browser) -> None:
     def drop(name: str, content: str) -> None:
         made = "([name, text]) => { const d = new DataTransfer(); d.items.add(new File([text], name)); return d; }"

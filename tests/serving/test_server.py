@@ -1,6 +1,7 @@
 """The server as a process: what it says, what it does with slow clients, how it ends."""
 
 import json
+import resource
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from lora_distill.deployment.classifier import Classifier
 from lora_distill.errors import UserError
 from lora_distill.run_folder import ENVIRONMENT
 from lora_distill.serving.app import create_app
-from lora_distill.serving.server import KEY, configure, listen, read_card, read_key
+from lora_distill.serving.server import KEY, allow_files, configure, listen, read_card, read_key
 from lora_distill.serving.settings import ServeSettings
 from lora_distill.store import write_json
 from tests.conftest import Run
@@ -66,7 +67,7 @@ def test_an_exported_model_from_start_to_end(exported: Path, tmp_path: Path) -> 
         assert server.wait(60) == 0
     classifier = Classifier.load(exported)
     for row, result, answer in zip(classifier.predict_proba(texts), results, answers, strict=True):
-        expected = [(classifier.labels[column], row[column]) for column in np.argsort(-row, kind="stable")]
+        expected = [(classifier.classes_[column], row[column]) for column in np.argsort(-row, kind="stable")]
         assert [(each["label"], np.float32(each["probability"])) for each in result["probabilities"]] == expected
         assert [(each.label, np.float32(each.score)) for each in answer] == expected
     assert (best.label, best.score) == ("kitchen", 2.0)
@@ -74,7 +75,7 @@ def test_an_exported_model_from_start_to_end(exported: Path, tmp_path: Path) -> 
     assert [each["path"] for each in told if each["event"] == "request"] == ["/v1/classify", "/v1/model", *["/"] * 4]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_server_that_is_stopped_answers_what_it_has_accepted(tmp_path: Path, number: signal.Signals) -> None:
     def ask(text: str) -> str:
         answered = httpx.post(f"{url}/v1/classify", json={"text": text}, timeout=60)
@@ -163,6 +164,19 @@ def test_a_queue_is_full_before_there_are_too_many_connections(limits: dict[str,
     assert most > settings.max_queue + settings.max_batch
 
 
+def test_there_may_be_as_many_open_files_as_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = list[tuple[int, int]]()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: allowed.append(limits))
+    allow_files(ServeSettings())
+    assert allowed == [(1024, 4096)]
+    with pytest.raises(UserError, match=r"that takes 5,512 open files, and this process may have 4,096\."):
+        allow_files(ServeSettings(max_queue=5000))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
+    allow_files(ServeSettings(max_queue=5000))
+    assert allowed[1:] == [(5512, resource.RLIM_INFINITY)]
+
+
 def answers_are_not_crossed(url: str, numbers: Sequence[int]) -> int:
     with httpx.Client(timeout=60) as client:
         for number in numbers:
@@ -202,7 +216,14 @@ def test_a_port_that_is_taken(run: Run, exported: Path) -> None:
         ([".", "--timeout", "1e308"], "error: --timeout: '1e308' "),
         ([".", "--threads", "100000000"], "error: --threads: '100000000' "),
         ([".", "--allow_origins", "https://a.org,b.org"], "error: --allow_origins: "),
-        ([".", "--allow_origins", "https://a.org/"], "error: --allow_origins: "),
+        *(
+            ([".", "--allow_origins", origin], "error: --allow_origins: ")
+            for origin in ("https://a.org/", "https://A.org", "https://a.org:443", "http://a.org:80")
+        ),
+        (
+            [".", "--max_queue", "100000000"],
+            "error: --max_queue 100000000, --max_batch 64: that takes 100,000,512",
+        ),
         ([".", "--key", "s3cret"], "error: --key: no such flag"),
         ([".", "--key_file", "none"], "error: --key_file none: No such file or directory."),
     ],

@@ -13,6 +13,7 @@ from lora_distill.data.batches import evaluation_order
 from lora_distill.data.types import Text
 from lora_distill.deployment.exported import Opened, open_onnx, read_about
 from lora_distill.deployment.forms import CLASSIFIER, ONNX_FILES
+from lora_distill.errors import UserError
 from lora_distill.home import expanded
 from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
@@ -33,7 +34,7 @@ class Classifier:
 
     Attributes:
         labels: C names, in the order of the logits.
-        classes_: str [C], the same.
+        classes_: str [C], the same in the order of their letters, as scikit-learn takes them to be.
         pairs: whether it reads pairs of texts.
         max_length: tokens that are read at once.
         temperature: that the logits are divided by before they become probabilities (Guo et al. 2017).
@@ -44,7 +45,8 @@ class Classifier:
         self._opened = opened
         self.about: dict[str, Any] = opened.about
         self.labels: tuple[str, ...] = tuple(opened.about["labels"])
-        self.classes_: NDArray[np.str_] = np.array(self.labels)
+        self._by_letters = np.argsort(self.labels)
+        self.classes_: NDArray[np.str_] = np.array(self.labels)[self._by_letters]
         self.pairs = bool(opened.about["pairs"])
         self.max_length = int(opened.about["max_length"])
         self.temperature = float(opened.about["temperature"])
@@ -63,7 +65,10 @@ class Classifier:
             UserError: there is no such model, or it cannot be used.
         """
         folder = expanded(folder, f"model {folder}")
-        about = read_about(folder) if (folder / CLASSIFIER).is_file() else None
+        try:
+            about = read_about(folder) if (folder / CLASSIFIER).is_file() else None
+        except PermissionError as error:
+            raise UserError(f"model {folder}: {error.strerror}. Let this user read the folder.") from None
         if about and about["form"] in ONNX_FILES:
             return cls(open_onnx(folder, about, threads or cores()))
         from lora_distill.deployment.folders import check_model  # brings all settings, which none of the above asks for
@@ -107,12 +112,12 @@ class Classifier:
                 told(answered / len(found))
         return tokens.of_texts(found)
 
-    def predict_proba(self, texts: Iterable[Text], told: Callable[[float], None] | None = None) -> NDArray[np.float32]:
+    def predict_proba(self, texts: Iterable[Text]) -> NDArray[np.float32]:
         """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. All else as `logits`."""
-        return self.probabilities(self.logits(texts, told))
+        return self.probabilities(self.logits(texts))[:, self._by_letters]
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The softmax of logits / temperature, float32 [N, C]."""
+        """The softmax of logits / temperature, float32 [N, C], in the order of the logits."""
         scaled = logits.astype(np.float64) / self.temperature
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -120,7 +125,7 @@ class Classifier:
 
     def predict(self, texts: Iterable[Text]) -> NDArray[np.str_]:
         """The likeliest label of each text, str [N]. Raises as `logits`."""
-        likeliest: NDArray[np.str_] = self.classes_[self.logits(texts).argmax(axis=1)]
+        likeliest: NDArray[np.str_] = np.array(self.labels)[self.logits(texts).argmax(axis=1)]
         return likeliest
 
     def fingerprint(self) -> str:

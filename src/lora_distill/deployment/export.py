@@ -78,7 +78,9 @@ def export_role(
         except UnfaithfulError as error:
             faults.append(str(error))
     if faults:
-        raise UnfaithfulError("\n".join([*faults, "Nothing of it was kept. --force keeps it all the same."]))
+        others = [f"Written to {folder}" for form, folder in folders.items() if form in written]
+        nothing = f"Nothing of {'it' if len(faults) == 1 else 'them'} was kept. --force keeps it all the same."
+        raise UnfaithfulError("\n".join([*faults, nothing, *others]))
     return written
 
 

@@ -87,12 +87,13 @@ def read_about(folder: Path) -> dict[str, Any]:
             name
             for name, is_whole in {
                 "form": about["form"] in {ADAPTER, MERGED, *ONNX_FILES},
-                "labels": len(about["labels"]) > 1 and all(isinstance(label, str) for label in about["labels"]),
-                "max_length": int(about["max_length"]) > 0,
+                "labels": _are_labels(about["labels"]),
+                "max_length": type(about["max_length"]) is int and about["max_length"] > 0,
                 "long_text": about["long_text"] in get_args(LongText),
                 "pairs": about["pairs"] is False or (about["pairs"] is True and about["long_text"] == "truncate"),
                 "segments": about["segments"] is False or (about["segments"] is True and about["pairs"]),
                 "temperature": float(about["temperature"]) > 0,
+                "made_from": isinstance(about.get("made_from", {}), dict),
             }.items()
             if not is_whole
         ]
@@ -101,6 +102,11 @@ def read_about(folder: Path) -> dict[str, Any]:
     if faults:
         raise damaged(folder, CLASSIFIER, f"{faults[0]} is {json.dumps(about[faults[0]])}")
     return about
+
+
+def _are_labels(value: object) -> bool:
+    names = value if isinstance(value, list) else []
+    return len(set(map(str, names))) == len(names) > 1 and all(isinstance(name, str) for name in names)
 
 
 def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:

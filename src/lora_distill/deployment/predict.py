@@ -54,9 +54,9 @@ class Labelling:
             texts: of the rows.
             told: is called again and again with the share of them that is answered.
         """
-        probabilities = self.classifier.predict_proba(texts, told)
+        probabilities = self.classifier.probabilities(self.classifier.logits(texts, told))
         confidence = probabilities.max(axis=1, initial=0)
-        labels = self.classifier.classes_[probabilities.argmax(axis=1)]
+        labels = np.array(self.classifier.labels)[probabilities.argmax(axis=1)]
         review = () if self.threshold is None else (confidence < self.threshold,)
         return dict(zip(self.names, (labels, confidence, *review, *probabilities.T), strict=True))
 
@@ -126,6 +126,8 @@ def label_stream(labelling: Labelling, source: Source, output_format: str) -> No
     Raises:
         UserError: the source cannot be read, or not one of its first rows.
     """
+    if not sys.stdout:
+        raise UserError("--output -: standard output is closed. Give a file.")
     source = _written_as(output_format, source, labelling)
     reader, writer = open_reader(source, None), WRITERS[output_format]
     for window, rows, _ in _label(labelling, reader, writer, source, Counts()):

@@ -21,6 +21,7 @@ from lora_distill.errors import UserError
 from lora_distill.model.adapter_files import ADAPTER_CONFIG
 from lora_distill.model.base import encoder_files
 from lora_distill.model.given_teacher import FLAG, open_teacher
+from lora_distill.processors import cores
 from lora_distill.run_folder import ENVIRONMENT, METRICS, RunFolder
 
 # Beginning a batch costs more than a run of a graph does.
@@ -34,13 +35,13 @@ def open_with_torch(folder: Path, about: Mapping[str, Any] | None, threads: int 
     Args:
         folder: a run's, that of one of its roles, an adapter's or a whole classifier's.
         about: the classifier.json of the folder, if it has one.
-        threads: that compute, in all that this process does with torch; None leaves them as they are.
+        threads: that compute, in all that this process does with torch; as torch has them if None, but no more than
+            there are cores for this process.
 
     Raises:
         UserError: there is no model, or it cannot be used.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     run, parent = RunFolder(folder), RunFolder(folder.resolve().parent)
     if run.begun:
         return _open_role(run, "student")

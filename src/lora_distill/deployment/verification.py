@@ -13,6 +13,7 @@ from lora_distill.data.types import Text
 from lora_distill.data.wording import counted
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.deployment.exported import Opened
+from lora_distill.errors import UserError
 from lora_distill.evaluation.significance import paired_difference
 
 BATCH = 32
@@ -58,6 +59,9 @@ def verify(
         labels: int64 [N], the true classes in that order.
         bar: what is asked of it.
 
+    Raises:
+        UserError: a logit is no number.
+
     Returns:
         For verification.json:
 
@@ -74,6 +78,8 @@ def verify(
     """
     classifier = Classifier(opened)
     found = classifier.logits(texts)
+    if not np.isfinite(found).all():
+        raise UserError("The model's logits are no numbers: it was not trained well, and --force keeps no such model.")
     first, second = found.argmax(axis=1), before.argmax(axis=1)
     compared = paired_difference(first == labels, second == labels)
     other, difference = int((first != second).sum()), float(np.abs(found - before).max())

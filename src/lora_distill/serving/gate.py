@@ -5,6 +5,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+CLIENT_GONE = 499  # in logs and metrics, as nginx has it; nobody reads the answer
+MOST_HELD = 2**26  # bytes of all bodies together, unless one alone may have more
 Observe = Callable[[str, int, float], None]  # path, status, seconds
 
 
@@ -65,13 +68,14 @@ class Gate:
         self._app, self._local, self._is_open, self._observe = app, local, is_open, observe
         self._key = key.encode()
         self._max_body, self._timeout = max_body, timeout
+        self._held = 0  # bytes of the bodies of all requests that are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer why not."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, method = time.perf_counter(), 0, scope["method"]
+        started, status, method, body = time.perf_counter(), 0, scope["method"], _Body()
         if method == "HEAD":  # a GET whose answer has no body, which the server leaves out
             scope = {**scope, "method": "GET"}
 
@@ -88,13 +92,14 @@ class Gate:
             if refusal := self._refusal(scope):
                 await refusal(scope, receive, send_with_headers)
             else:
-                await self._app(scope, self._limited(receive), send_with_headers)
+                await self._app(scope, self._limited(receive, body), send_with_headers)
         except Exception:
             logger.exception("failed")
             if not status:
                 problem = JSONResponse({"error": "The server failed; its log says where."}, 500)
                 await problem(scope, receive, send_with_headers)
         finally:
+            self._held -= body.size
             self._tell(scope, method, status, time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
@@ -115,14 +120,12 @@ class Gate:
     def _too_large(self) -> str:
         return f"A request's body has at most {self._max_body:,} bytes here. Send the texts in several requests."
 
-    def _limited(self, receive: Receive) -> Receive:
-        """`receive` that ends a body that is too large or too slow."""
+    def _limited(self, receive: Receive, body: "_Body") -> Receive:
+        """`receive` that ends a body that is too large or too slow, or one too many."""
         deadline = asyncio.get_running_loop().time() + self._timeout
-        size, is_whole = 0, False
 
         async def limited() -> Message:
-            nonlocal size, is_whole
-            if is_whole:
+            if body.is_whole:
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -130,10 +133,16 @@ class Gate:
             except TimeoutError:
                 reason = f"The request's body did not arrive within {self._timeout:g} seconds."
                 raise HTTPException(408, reason, {"Connection": "close"}) from None
-            size += len(message.get("body", b""))
-            if size > self._max_body:
+            if message["type"] == "http.disconnect":
+                raise HTTPException(CLIENT_GONE)
+            came = len(message.get("body", b""))
+            body.size += came
+            self._held += came
+            if body.size > self._max_body:
                 raise HTTPException(413, self._too_large())
-            is_whole = not message.get("more_body", False)
+            if self._held > max(MOST_HELD, self._max_body):
+                raise HTTPException(503, "Too much is sent here at once. Ask again.", {"Retry-After": "1"})
+            body.is_whole = not message.get("more_body", False)
             return message
 
         return limited
@@ -145,6 +154,14 @@ class Gate:
         if "texts" in scope.get("state", {}):
             fields["texts"] = scope["state"]["texts"]
         logger.info("request", extra={"fields": fields})
+
+
+@dataclass
+class _Body:
+    """What has come of a request's."""
+
+    size: int = 0
+    is_whole: bool = False
 
 
 def _names_this_machine(host: str) -> bool:

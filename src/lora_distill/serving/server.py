@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 KEY = "LORA_DISTILL_KEY"  # environment variable
 CARDS = ("README.md", "student/README.md")  # of an exported folder, of a run
-OTHER_CONNECTIONS = 384  # than those whose texts wait or are computed; what is over is dropped, before 1,024 files
+OTHER_CONNECTIONS = 384  # than those whose texts wait or are computed; what is over is dropped
+OTHER_FILES = 64  # than connections; with the defaults 1,024 in all
 BACKLOG = 1000  # connections that wait to be accepted
 
 
@@ -38,9 +40,11 @@ def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]
         announce: is told the server's URL once it answers.
 
     Raises:
-        UserError: the model cannot be used, the address cannot be had, or the key cannot be read.
+        UserError: the model cannot be used, the address cannot be had, the key cannot be read, or so many connections
+            are more than this process may have.
     """
     key, folder = read_key(settings.key_file), expanded(folder, f"model {folder}")
+    allow_files(settings)
     with listen(settings.host, settings.port) as listener:
         classifier = Classifier.load(folder, threads=settings.threads)
         first = "The first text takes longer than those after it."
@@ -51,8 +55,12 @@ def serve(folder: Path, settings: ServeSettings, announce: Callable[[str], None]
         app = create_app(classifier, settings, key=key, card=read_card(folder))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        server = Server(configure(app, settings), lambda: announce(url))
+        hang_up = getattr(signal, "SIGHUP", None)  # a closed terminal, which uvicorn does not know as an end
         with suppress(KeyboardInterrupt):  # the signal that stopped it, which uvicorn raises again when all is done
-            Server(configure(app, settings), lambda: announce(url)).run(sockets=[listener])
+            if hang_up and signal.getsignal(hang_up) is not signal.SIG_IGN:
+                signal.signal(hang_up, server.handle_exit)
+            server.run(sockets=[listener])
 
 
 def configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
@@ -66,10 +74,35 @@ def configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.max_queue + settings.max_batch + OTHER_CONNECTIONS,
+        limit_concurrency=connections(settings),
         timeout_keep_alive=connection.IDLE_SECONDS,
         timeout_graceful_shutdown=math.ceil(2 * settings.timeout) + 1,
     )
+
+
+def connections(settings: ServeSettings) -> int:
+    """That may be open at once."""
+    return settings.max_queue + settings.max_batch + OTHER_CONNECTIONS
+
+
+def allow_files(settings: ServeSettings) -> None:
+    """Let this process have as many files open as it may have connections: over that, none could be accepted.
+
+    Raises:
+        UserError: it may not.
+    """
+    try:
+        import resource
+    except ModuleNotFoundError:  # where there is no such limit
+        return
+    needed, (now, most) = connections(settings) + OTHER_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY not in (now, most) and most < needed:
+        raise UserError(
+            f"--max_queue {settings.max_queue}, --max_batch {settings.max_batch}: that takes {needed:,} open files, and"
+            f" this process may have {most:,}.\nGive less, or raise the limit (ulimit -n)."
+        )
+    if now != resource.RLIM_INFINITY and now < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
 def read_key(file: str | None) -> str:

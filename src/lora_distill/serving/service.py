@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from lora_distill.data.types import Text, parts
 from lora_distill.data.wording import counted
 from lora_distill.serving.batching import Batcher, ClosedError, FullError
+from lora_distill.serving.gate import CLIENT_GONE
 from lora_distill.serving.metrics import Metrics
 from lora_distill.serving.schemas import (
     Asked,
@@ -29,8 +30,6 @@ from lora_distill.serving.schemas import (
     Pair,
 )
 from lora_distill.serving.settings import ServeSettings
-
-CLIENT_GONE = 499  # in logs and metrics, as nginx has it; nobody reads the answer
 
 
 class Answering(Protocol):

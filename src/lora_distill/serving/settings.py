@@ -8,13 +8,16 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, mod
 from lora_distill.config import Names, PositiveFloat, PositiveInt
 from lora_distill.errors import UserError
 
-_ORIGIN = re.compile(r"\*|https?://[^/?#\s]+")  # as a browser says it
+# As a browser says it: in small letters, without the scheme's own port.
+_ORIGIN = re.compile(r"\*|http://(?![^/]*:80$)[^/?#\sA-Z]+|https://(?![^/]*:443$)[^/?#\sA-Z]+")
 
 
 def _check_origins(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not _ORIGIN.fullmatch(name):
-            raise ValueError(f"would never match: {name!r} is no scheme and host, without a path")
+            raise ValueError(
+                f"would never match: {name!r} is no scheme and host in small letters, without a path or the usual port"
+            )
     return names
 
 

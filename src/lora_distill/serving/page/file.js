@@ -29,7 +29,8 @@ const unused = (name, header) => (header.includes(name) ? unused(`${name}_predic
 // Labels the texts of one column of the file, or the pairs of two. `told` hears of the share that is done and the rows that were labelled. Gives the parts of
 // the new file, also when it ends early: then the error is in `failed`.
 export const labelFile = async ({ file, header, separator, columns, model, signal, told }) => {
-  const { max_texts, max_characters, max_body } = model.limits;
+  const { max_characters, max_body } = model.limits;
+  let most = model.limits.max_texts;  // at once; fewer where these were too many
   const names = ["label", "confidence", ...model.labels.map(label => `probability_${label}`), "problem"];
   const parts = [];  // as Blobs, which a browser may keep on disk
   const put = text => parts.push(new Blob([text]));
@@ -43,18 +44,30 @@ export const labelFile = async ({ file, header, separator, columns, model, signa
     return columns.some(column => [...cells[column]].length > max_characters) ? `has more than ${max_characters} characters` : "";
   };
   const textOf = cells => (columns.length > 1 ? { text: cells[columns[0]], text_pair: cells[columns[1]] } : cells[columns[0]]);
+  const answer = async asked => {
+    for (let part; asked.length;) {
+      part = asked.slice(0, most);
+      try {
+        const { results } = await ask("v1/classify", { texts: part.map(each => textOf(each.cells)) }, signal);
+        part.forEach((each, index) => { each.answer = results[index]; });
+      } catch (error) {
+        if (error.status === 503 && part.length > 1) { most = Math.ceil(part.length / 2); continue; }
+        if (error.status !== 413 || part.length > 1) throw error;
+        part[0].fault = error.message;
+      }
+      asked = asked.slice(part.length);
+    }
+  };
   const flush = async () => {
     const good = waiting.filter(each => !each.fault);
-    const { results } = good.length
-      ? await ask("v1/classify", { texts: good.map(each => textOf(each.cells)) }, signal) : { results: [] };
-    good.forEach((each, index) => { each.answer = results[index]; });
+    await answer(good);
     put(waiting.map(({ cells, fault, answer }) => {
       const chances = new Map(answer?.probabilities.map(each => [each.label, each.probability]));
       const found = answer ? [answer.label, answer.confidence, ...model.labels.map(label => chances.get(label))]
         : ["", "", ...model.labels.map(() => "")];
       return lineOf([...header.map((_, index) => cells[index] ?? ""), ...found.map(String), fault], separator);
     }).join(""));
-    rows += waiting.length; problems += waiting.length - good.length; waiting = []; size = 0;
+    rows += waiting.length; problems += waiting.filter(each => each.fault).length; waiting = []; size = 0;
     told(share, rows);
   };
   let failed = null;
@@ -64,7 +77,7 @@ export const labelFile = async ({ file, header, separator, columns, model, signa
       signal.throwIfAborted();
       if (!number++) continue;  // the header
       const length = columns.reduce((sum, column) => sum + 6 * (cells[column] ?? "").length + 20, 0);  // as JSON writes it, at most
-      if (waiting.length === max_texts || (size && size + length > max_body - 100)) await flush();
+      if (waiting.length >= most || (size && size + length > max_body - 100)) await flush();
       waiting.push({ cells, fault: fault(cells) }); size += length;
     }
     if (waiting.length) await flush();
