@@ -79,7 +79,8 @@ class Bench:
         def run_ours(number: int) -> Run:
             fresh = self.work / f"round-{number}"
             each = ours.suite(contents, self.rows, fresh / "runs", cache=fresh / "cache")
-            together = _together(dict(zip(experiments, each, strict=True)), each[0].process)
+            compared = dict(list(zip(experiments, each, strict=True))[: self.sampled])  # what the reference runs, too
+            together = _together(compared, each[0].process)
             return ours.with_fixed(together, self.settings, self.rows, cache=fresh / "cold")
 
         def run_reference(variant: str, _: int) -> Run:

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lora_distill import cache as cache_module
 from lora_distill.cache import PROCESSORS, Cache, Entry, Stream, cache_folder
@@ -206,7 +209,7 @@ def test_an_entry_of_another_user_is_used_all_the_same(cache: Cache, monkeypatch
 def test_the_limit_that_nobody_gave_is_half_of_the_free_disk_or_the_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for free, expected in ((1000, 500), (10 * cache_module.MOST, cache_module.MOST)):
+    for free, expected in ((2**32, 2**31), (10 * cache_module.MOST, cache_module.MOST)):
         usage = type("Usage", (), {"free": free})
         monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _, usage=usage: usage)  # type: ignore[attr-defined]
         assert Cache(tmp_path).room() == expected
@@ -228,9 +231,58 @@ def test_clear(cache: Cache) -> None:
     for each in half:
         each.mkdir()
     (cache.folder / PROCESSORS).write_text("{}")
+    with cache.lock("kind", RECIPE):
+        pass
+    assert list(cache.folder.glob("*.lock"))
     assert cache.clear() == size
     assert cache.entries() == []
     assert list(cache.folder.iterdir()) == []
+
+
+def test_what_is_being_written_is_not_cleared(cache: Cache) -> None:
+    def pieces() -> Iterator[NDArray[Any]]:
+        Cache(cache.folder).clear()
+        yield ARRAY
+
+    with cache.lock("kind", RECIPE):
+        entry = cache.add("kind", RECIPE, "part", "title", {"data": Stream(ARRAY.shape, ARRAY.dtype, pieces())})
+        assert entry
+        np.testing.assert_array_equal(entry.array("data"), ARRAY)
+    assert cache.find("kind", RECIPE)
+
+
+def test_what_vanishes_as_soon_as_it_is_written_is_lived_with(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lora_distill.cache._identity", lambda path: path.with_name("gone").stat())
+    assert cache.add("kind", RECIPE, "part", "title", {"data": Stream.of(ARRAY)}) is None
+    assert "takes no more (No such file or directory): going on without" in caplog.text
+
+
+def test_a_closed_terminal_is_no_fault_of_the_disk(cache: Cache) -> None:
+    def pieces() -> Iterator[NDArray[Any]]:
+        raise BrokenPipeError
+        yield
+
+    with pytest.raises(BrokenPipeError):
+        cache.add("kind", RECIPE, "part", "title", {"data": Stream(ARRAY.shape, ARRAY.dtype, pieces())})
+
+
+def test_what_a_killed_process_left_half_written_goes_when_room_is_asked_for(cache: Cache) -> None:
+    add(cache)
+    left = entry_of(cache).rename(cache.folder / f".{entry_of(cache).name}.part")
+    with cache.lock("kind", RECIPE):  # somebody works on it
+        cache.room()
+        assert left.is_dir()
+    cache.room()
+    assert not left.exists()
+
+
+def test_a_limit_leaves_some_of_the_disk_to_what_runs_write(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 2**30))
+    assert Cache(cache.folder, 10**12).room() == 2 * 2**30
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**29))
+    assert Cache(cache.folder, 10**12).room() == 0
 
 
 def test_what_is_not_the_cache_s_own_is_left_where_it_is(cache: Cache) -> None:

@@ -1,7 +1,7 @@
 """What only saves time: arrays by the content that they were made from, shared by all runs of a user.
 
-A run computes the same with the cache, without it, and with any part of it. So whatever is wrong with an entry, or with
-the disk, is said and then lived with: the entry is made again, or the run goes on without it.
+A run computes the same with the cache, without it, and with any part of it; on a GPU within rounding. So whatever is
+wrong with an entry, or with the disk, is said and then lived with: the entry is made again, or the run goes on without.
 """
 
 import hashlib
@@ -22,15 +22,18 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from lora_distill.home import expanded
-from lora_distill.store import file_sha256, fingerprint, lock, read_json, whole_folder, write_json
+from lora_distill.store import file_sha256, fingerprint, is_locked, lock, read_json, whole_folder, write_json
 
 logger = logging.getLogger(__name__)
 
 MOST = 20 * 2**30  # bytes that the cache takes where no limit is given, if half of the free disk is more
+SPARED = 2**30  # bytes of the disk, for what runs write
 ABOUT = "entry.json"
 PROCESSORS = "processors.json"  # what was measured on this machine
-# An entry's folder. Whatever else lies here is somebody's.
-_OURS = r"[a-z]+-[0-9a-f]{16}-\w+"
+# A recipe's name, and an entry's folder. Whatever else lies here is somebody's.
+_RECIPE = r"[a-z]+-[0-9a-f]{16}"
+_OURS = rf"{_RECIPE}-\w+"
+_HALF_WRITTEN, _LOCK = re.compile(rf"\.({_RECIPE})-\w+(\.away)?\.part"), re.compile(rf"({_RECIPE})\.lock")
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,8 @@ class Cache:
     ) -> Entry | None:
         """Write an entry, whole or not at all; None, with a warning, where the disk does not take it.
 
+        Whoever writes holds the recipe's `lock`, by which others know that what is half written is not left over.
+
         Args:
             kind: of entry.
             recipe: all that the arrays depend on.
@@ -185,11 +190,14 @@ class Cache:
                 files = {name: _write(beside / f"{name}.npy", array) for name, array in arrays.items()}
                 about = {"kind": kind, "title": title, "recipe": dict(recipe), "files": files}
                 write_json(beside / ABOUT, about | {"seconds": seconds + time.monotonic() - started})
+            _READ.update(_identity(folder / f"{name}.npy") for name in arrays)
+        except BrokenPipeError:  # of the progress that is told while the pieces are made
+            raise
         except OSError as error:
-            logger.warning("the cache %s takes no more (%s): going on without", self.folder, error.strerror)
+            reason = error.strerror or error
+            logger.warning("the cache %s takes no more (%s): going on without", self.folder, reason)
             return None
         self._in_use.add(folder)
-        _READ.update(_identity(folder / f"{name}.npy") for name in arrays)
         return _read(folder)
 
     @property
@@ -207,12 +215,13 @@ class Cache:
             return 0, 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove_left()
             there, free = sum(entry.size for entry in self.entries()), shutil.disk_usage(self.folder).free
         except OSError as error:
             logger.warning("no cache in %s: %s", self.folder, error.strerror)
             return 0, 0
         limit = min((free + there) // 2, MOST) if self._limit is None else self._limit
-        return max(0, min(limit - there, free)), limit
+        return max(0, min(limit - there, free - SPARED)), limit
 
     def make_room(self, size: int) -> int:
         """Remove what was used longest ago until `size` bytes may be written; the bytes that may.
@@ -245,12 +254,23 @@ class Cache:
     def clear(self) -> int:
         """Remove every entry, and nothing that is not the cache's own; the bytes that they took."""
         entries = self.entries()
-        half_written = re.compile(rf"\.{_OURS}(\.away)?\.part")  # by a process that was killed
-        left = [path for path in self.folder.glob(".*.part") if half_written.fullmatch(path.name)]
-        for folder in (*(entry.folder for entry in entries), *left):
-            shutil.rmtree(folder, ignore_errors=True)
+        for entry in entries:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+        self._remove_left()
+        for path in self._unlocked("*.lock", _LOCK):
+            path.unlink(missing_ok=True)
         (self.folder / PROCESSORS).unlink(missing_ok=True)
         return sum(entry.size for entry in entries)
+
+    def _remove_left(self) -> None:
+        """Remove what processes that were killed left half written."""
+        for folder in self._unlocked(".*.part", _HALF_WRITTEN):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _unlocked(self, names: str, ours: re.Pattern[str]) -> list[Path]:
+        """What is the cache's own among these, and of a recipe on which nobody works now."""
+        found = [(path, ours.fullmatch(path.name)) for path in self.folder.glob(names)]
+        return [path for path, known in found if known and not is_locked(self.folder, known[1])]
 
 
 def entry_name(kind: str, recipe: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from lora_distill import cache as cache_module
 from lora_distill.cache import Cache
+from lora_distill.data.batches import Batch
 from lora_distill.data.tokenising import tokenise
 from lora_distill.data.tokens import Tokens
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
@@ -138,6 +139,26 @@ def test_a_deeper_prefix_goes_on_from_a_shallower_one_to_the_same_bits(
     assert "frozen layers 2 to 2 of" in caplog.text
     assert torch.equal(hidden_of(gone_on, list(range(30))), hidden_of(afresh, list(range(30))))
     assert gone_on.seconds() > begun.seconds() > 0  # of all the layers below, whoever ran them
+
+
+def test_what_a_deeper_prefix_has_no_room_for_goes_on_from_the_shallower_one_each_time(
+    tiny: Tiny, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, rows = tokenise(texts(30), tiny("mpnet"), 32), list(range(30))
+    shallow, deep = (network_of(tiny("mpnet"), layers, torch.bfloat16) for layers in (2, 1))
+    afresh = hidden_of(keep(deep, tokens, Cache(tmp_path / "other", 10**9)), rows)
+    keep(shallow, tokens, cache)
+    part = keep(deep, tokens, Cache(cache.folder, cache.entries()[0].size * 3 // 2))
+    assert 0 < part.share_kept < 1
+    starts, run = set[int](), SplitClassifier.prefix
+
+    def prefix(network: SplitClassifier, batch: Batch, start: int) -> torch.Tensor:
+        starts.add(start)
+        return run(network, batch, start)
+
+    monkeypatch.setattr(SplitClassifier, "prefix", prefix)
+    assert torch.equal(hidden_of(part, rows), afresh)
+    assert starts == {1}
 
 
 def test_without_room_for_all_the_shortest_rows_are_kept(

@@ -109,13 +109,15 @@ class SplitClassifier:
             batch: B rows; its `hidden` is what the first `start` layers gave.
             start: 0 to `depth`; 0 begins with the token ids.
         """
-        packing, batch = Packing(batch.attention_mask, self.device), batch.to(self.device)
+        mask, batch = batch.attention_mask, batch.to(self.device)
         hidden = (
             batch.hidden.to(self.dtype) if start and batch.hidden is not None else self._run(batch, 0, None, stop=0)
         )
+        if start == self.depth:
+            return hidden
         if not self.lean:
-            return hidden if start == self.depth else self._run(batch, start, hidden, self.depth)
-        bias = attention_bias(self.classifier, batch.attention_mask, hidden)
+            return self._run(batch, start, hidden, self.depth)
+        packing, bias = Packing(mask, self.device), attention_bias(self.classifier, batch.attention_mask, hidden)
         x = packing.pack(hidden.flatten(0, 1))
         for index in range(start, self.depth):
             x = self._lean_layer(index)(x, packing, bias, Dropout())

@@ -40,6 +40,9 @@ class Activations:
         kept_in: int64 [K], which of them holds a chunk; -1: none.
         place: int64 [K], where in it the chunk's tokens begin.
         token_seconds: for each of the arrays, what a token of it took to compute.
+        source: where chunks that are not kept are continued from, if that is less than the whole: what `start` of the
+            layers give for all of them.
+        start: 0 without a source.
     """
 
     network: SplitClassifier
@@ -48,6 +51,8 @@ class Activations:
     kept_in: NDArray[np.int64]
     place: NDArray[np.int64]
     token_seconds: list[float]
+    source: "Activations | None" = None
+    start: int = 0
 
     @property
     def at_hand(self) -> bool:
@@ -90,7 +95,8 @@ class Activations:
         missing = np.flatnonzero(self.kept_in[places] < 0)
         for group in equal_length_groups(self.tokens.chunk_lengths[places[missing]], GROUP_TOKENS):
             chosen = missing[group]
-            computed = compute(self.network, self.tokens.chunks(places[chosen]))
+            below = (self.source or self.tokens).chunks(places[chosen])
+            computed = compute(self.network, below, self.start)
             raw[chosen, : computed.shape[1]] = _raw(computed)
         return replace(batch, hidden=hidden)
 
@@ -129,15 +135,15 @@ def keep_activations(
         _, first = np.unique(keys, return_index=True)
         missing = first[kept.kept_in[first] < 0]
         if missing.size:
-            source, start = kept, 0
             for depth in range(network.depth - 1, 0, -1):
                 shallower = _locate(network, tokens, keys, cache.find(KIND, recipes[depth], _holds(keys[missing])))
                 if (shallower.kept_in[missing] >= 0).all():
-                    source, start = shallower, depth
+                    kept = replace(kept, source=shallower, start=depth)
                     break
-            entry = _build(source, start, keys, missing, cache, recipes[network.depth], stage)
+            entry = _build(kept, keys, missing, cache, recipes[network.depth], stage)
             if entry:
-                kept = _locate(network, tokens, keys, [*entries, entry])
+                found = _locate(network, tokens, keys, [*entries, entry])
+                kept = found if found.at_hand else replace(found, source=kept.source, start=kept.start)
     return kept
 
 
@@ -183,8 +189,7 @@ def _locate(network: SplitClassifier, tokens: Tokens, keys: NDArray[np.bytes_], 
 
 
 def _build(
-    source: Activations,
-    start: int,
+    before: Activations,
     keys: NDArray[np.bytes_],
     chunks: NDArray[np.int64],
     cache: Cache,
@@ -192,24 +197,25 @@ def _build(
     stage: str,
 ) -> Entry | None:
     """Compute what is missing, the shortest chunks first, for most of them fit where not all do."""
-    network, lengths = source.network, source.tokens.chunk_lengths[chunks]
+    network, tokens, start = before.network, before.tokens, before.start
+    lengths = tokens.chunk_lengths[chunks]
     width, dtype = network.classifier.config.hidden_size, _raw(torch.empty(0, dtype=network.dtype)).dtype
     chunk_bytes = keys.itemsize + lengths.itemsize
     wanted = int(lengths.sum()) * width * dtype.itemsize + len(chunks) * chunk_bytes
     room = (cache.make_room(min(wanted, cache.limit)) - len(chunks) * chunk_bytes) // (width * dtype.itemsize)
     groups = [chunks[group] for group in equal_length_groups(lengths, GROUP_TOKENS)]
-    sizes = np.cumsum([int(source.tokens.chunk_lengths[group].sum()) for group in groups])
+    sizes = np.cumsum([int(tokens.chunk_lengths[group].sum()) for group in groups])
     groups = groups[: int(np.searchsorted(sizes, room, side="right"))]
     if not groups:
         level = logging.WARNING if cache.limit else logging.DEBUG  # none was asked for
         logger.log(level, "the cache %s has no room: the frozen layers run each time", cache.folder, extra=ONCE)
         return None
     order = np.concatenate(groups)
-    noun = "row" if source.tokens.starts is None else "chunk"
+    noun = "row" if tokens.starts is None else "chunk"
     if len(order) < len(chunks):
         left = counted(len(chunks) - len(order), noun)
         logger.warning("%s: the cache %s has no room for %s: those run each time", stage, cache.folder, left)
-    total = int(source.tokens.chunk_lengths[order].sum())
+    total = int(tokens.chunk_lengths[order].sum())
     logger.info(
         "%s: frozen layers %d to %d of %s, computed once and kept in %s (%s)",
         *(stage, start + 1, network.depth, counted(len(order), noun), cache.folder),
@@ -219,15 +225,15 @@ def _build(
     def pieces() -> Iterator[NDArray[Any]]:
         with track(f"{stage}: frozen layers", len(order)) as advance:
             for group in groups:
-                batch = (source if start else source.tokens).chunks(group)
+                batch = (before.source or tokens).chunks(group)
                 yield _raw(compute(network, batch, start)).reshape(-1, width)
                 advance(len(group))
 
     arrays = {
         "keys": Stream.of(keys[order]),
-        "lengths": Stream.of(source.tokens.chunk_lengths[order]),
+        "lengths": Stream.of(tokens.chunk_lengths[order]),
         "data": Stream((total, width), dtype, pieces()),
     }
     part = hashlib.blake2b(keys[order].tobytes(), digest_size=8).hexdigest()
     title = f"{network.classifier.config.model_type} {network.depth} layers deep, {counted(len(order), noun)}"
-    return cache.add(KIND, recipe, part, title, arrays, source.seconds(order) if start else 0.0)
+    return cache.add(KIND, recipe, part, title, arrays, before.source.seconds(order) if before.source else 0.0)
