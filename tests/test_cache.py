@@ -204,6 +204,9 @@ def test_an_entry_of_another_user_is_used_all_the_same(cache: Cache, monkeypatch
     monkeypatch.setattr(cache_module, "_READ", set())
     monkeypatch.setattr(cache_module, "file_sha256", refuse)  # it goes while it is read
     assert Cache(cache.folder).find("kind", RECIPE) == []
+    monkeypatch.setattr(cache_module, "read_json", refuse)
+    assert cache.entries() == []
+    assert entry_of(cache).joinpath("data.npy").is_file()  # what cannot be read now is not damaged
 
 
 def test_the_limit_that_nobody_gave_is_half_of_the_free_disk_or_the_most(

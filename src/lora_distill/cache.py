@@ -152,8 +152,10 @@ class Cache:
                     known = _identity(path) in _READ
                     whole = known or (path.stat().st_size == file["size"] and file_sha256(path) == file["sha256"])
                     _READ.update([_identity(path)] if whole else [])
-                except OSError:  # it is gone, or not for this user to read
+                except FileNotFoundError:
                     whole = False
+                except OSError:  # not for this user to read, or not now
+                    return False
                 if not whole:
                     _remove(entry.folder, f"its {path.name} is not as it was written")
                     return False
@@ -289,8 +291,10 @@ def _read(folder: Path) -> Entry | None:
     try:
         entry = Entry(folder, read_json(folder / ABOUT))
         whole = entry.size >= 0 and folder.name.startswith(entry_name(entry.about["kind"], entry.about["recipe"]))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         whole = False
+    except OSError:  # not for this user to read, or not now
+        return None
     if whole:
         return entry
     if folder.is_dir():
