@@ -104,14 +104,14 @@ def test_of_a_source_whose_rows_nobody_counted_the_size_says_what_is_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_to_terminal(quiet=False)
-    with track_source("rows.csv", 1000, 200) as advance:
+    with track_source("rows.csv", 1000, 200, rows_before=1000) as advance:
         advance(5, 100)
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
         advance(5, 300)
         line = capsys.readouterr().err
         advance(2, 400)
-    assert line.startswith("rows.csv: 10 rows, ")
+    assert line.startswith("rows.csv: 1,010 rows, ")
     assert " rows/s, 60% done, " in line
     assert line.endswith(" s left\n")
     with track_source("rows.parquet", 1, 0) as advance:

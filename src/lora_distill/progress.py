@@ -76,13 +76,16 @@ def _rate(rate: float) -> str:
 
 
 @contextmanager
-def track_source(source: str, whole: int | None, done: int) -> Iterator[Callable[[int, int], None]]:
+def track_source(
+    source: str, whole: int | None, done: int, rows_before: int = 0
+) -> Iterator[Callable[[int, int], None]]:
     """As `track`, where nobody has counted the rows: yields the function that takes the rows just done, and their size.
 
     Args:
         source: what the rows are read from.
         whole: its size, in bytes or whatever the rows' is in; None where it has no end that is known.
         done: of that size, before.
+        rows_before: that this were.
     """
     started = last = time.monotonic()
     rows = read = 0
@@ -90,7 +93,7 @@ def track_source(source: str, whole: int | None, done: int) -> Iterator[Callable
     def pace(more: int, size: int) -> str:
         nonlocal rows, read
         rows, read = rows + more, read + size
-        return f"{rows:,} rows, {rows / (time.monotonic() - started):,.0f} rows/s"
+        return f"{rows_before + rows:,} rows, {rows / (time.monotonic() - started):,.0f} rows/s"
 
     def plain_lines(more: int, size: int) -> None:
         nonlocal last

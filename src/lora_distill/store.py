@@ -157,8 +157,10 @@ def check_named(folder: Path) -> None:
     """Check that a folder can be put in place whole, for which there must be a place beside it.
 
     Raises:
-        UserError: it is `.`, `..` or `/`.
+        UserError: it is `.`, `..` or `/`, or below a file.
     """
+    if file := next((parent for parent in folder.parents if parent.is_file()), None):
+        raise UserError(f"{folder}: {file} is a file. Give another folder.")
     if folder.name in {"", ".."}:
         raise UserError(f"{folder}: is no folder's own name. Give one, such as {folder / 'model'}.")
 

@@ -59,7 +59,7 @@ def test_an_empty_folder_is_filled_and_no_other(run: RunFolder, tmp_path: Path) 
     with pytest.raises(UserError, match="empty: exists, and is no empty folder"):
         write_shared(run, "me/mine", tmp_path / "empty")
     assert {path: path.read_bytes() for path in (tmp_path / "empty").iterdir()} == before
-    with pytest.raises(UserError, match=r"in-a-file: (Not a directory|File exists)\. Give a folder"):
+    with pytest.raises(UserError, match=r"in-a-file: .* is a file\. Give another folder"):
         write_shared(run, "me/mine", tmp_path / "empty" / "README.md" / "in-a-file")
 
 
@@ -73,6 +73,12 @@ def test_a_folder_without_a_name_of_its_own_is_refused(
         write_shared(run, "me/mine", Path(folder))
     with pytest.raises(UserError, match=r"is no folder's own name\. Give one, such as"):
         export_role(run, "student", {"merged": Path(folder)})
+
+
+def test_a_folder_below_a_file_is_refused_before_any_work(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/sub/out: .*/file is a file\. Give another folder\.$"):
+        write_shared(run, "me/mine", tmp_path / "file" / "sub" / "out")
 
 
 @pytest.mark.parametrize(

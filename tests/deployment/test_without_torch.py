@@ -101,7 +101,7 @@ def test_what_needs_torch_says_how_to_get_it(folder: Path) -> None:
     about.write_text(about.read_text().replace('"onnx"', '"merged"'))
     done = python(ABSENT + COMMAND, folder)
     assert done.returncode == 2
-    assert done.stderr.endswith(f" is not installed. Install it: {install('train')}\n")
+    assert done.stderr.endswith(f", which is not installed.\nInstall it: {install('train')}\n")
 
 
 @pytest.mark.parametrize("command", ["predict", "serve"])

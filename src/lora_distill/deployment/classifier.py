@@ -18,6 +18,7 @@ from lora_distill.home import expanded
 from lora_distill.hub import quiet
 from lora_distill.model.base import hash_files
 from lora_distill.processors import cores
+from lora_distill.program import install
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -71,12 +72,18 @@ class Classifier:
             raise UserError(f"model {folder}: {error.strerror}. Let this user read the folder.") from None
         if about and about["form"] in ONNX_FILES:
             return cls(open_onnx(folder, about, threads or cores()))
-        from lora_distill.deployment.folders import check_model  # brings all settings, which none of the above asks for
+        try:
+            # These bring all settings, and torch, which none of the above asks for.
+            from lora_distill.deployment.folders import check_model
 
-        check_model(folder)
-        quiet()
-        from lora_distill.deployment.through_torch import open_with_torch
-
+            check_model(folder)
+            quiet()
+            from lora_distill.deployment.through_torch import open_with_torch
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "lora_distill":
+                raise
+            lacks = f"needs the package {error.name}, which is not installed.\nInstall it: {install('train')}"
+            raise UserError(f"model {folder}: {lacks}") from None
         with warnings.catch_warnings(action="ignore"):  # the libraries' to programmers
             return cls(open_with_torch(folder, about, threads))
 

@@ -148,7 +148,7 @@ def _label(
 ) -> Iterator[tuple[Window, bytes, Counts]]:
     """Each window, its rows as they are written (the first behind the header), and the counts behind it."""
     counts, is_first = before, before == Counts()
-    with track_source(str(source), reader.whole, reader.done) as show:
+    with track_source(str(source), reader.whole, reader.done, before.labelled + before.bad) as show:
         for window in reader.windows():
             if is_first and not window.texts:
                 none = f"None of the first {len(window.bad):,} rows can be read"
