@@ -48,10 +48,11 @@ def speed(arguments: argparse.Namespace) -> int:
     from lora_distill.reporting.tables import explain_speed, speed_table
 
     run = RunFolder(arguments.run)
+    results = run.results()
     with warnings.catch_warnings(action="ignore"):
         measured = measure_speed(run, make_config(*given(arguments)).device, arguments.form)
     console().print(speed_table(measured))
-    print_lines("", *explain_speed(measured, run.results()))
+    print_lines("", *explain_speed(measured, results))
     _keep(run.path / SPEED, measured)
     return OK
 

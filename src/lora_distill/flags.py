@@ -147,7 +147,10 @@ def _add_predict(predict: Parser) -> None:
     for name in ("text_column", "text_pair_column"):
         _add_config_flag(predict, name)
     predict.add_argument(
-        "--threshold", metavar="…", type=float, help="mark rows of less confidence (0 to 1), for a person to read"
+        "--threshold",
+        metavar="…",
+        type=float,
+        help="mark rows of less confidence (above 0, up to 1), for a person to read",
     )
     predict.add_argument(
         "--prefix", metavar="…", default="", help="of the names of the columns that are added, where INPUT has such"

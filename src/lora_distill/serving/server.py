@@ -125,7 +125,8 @@ def read_key(file: str | None) -> str:
         key = os.environ[KEY].strip()
     if not key or not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(
-            f"{origin}: holds no key. It is a word of printable ASCII, such as `openssl rand -hex 32` gives."
+            f"{origin}: holds no key that a request could bear. That is a word of printable ASCII, such as"
+            " `openssl rand -hex 32` gives."
         )
     return key
 
