@@ -30,8 +30,8 @@ class Classifier:
     """Labels for texts, or for pairs of them, in the way of scikit-learn's fitted classifiers.
 
     What is said here of texts holds for pairs where the model was trained on those: a pair is a tuple or a list of two
-    strings, or a row of an array with two columns. A text's answer does not depend on the texts beside it, but for the
-    rounding of its last digits. Several threads may ask at once.
+    strings, or a row of an array with two columns. A text's answer does not depend on the texts beside it, but for
+    rounding: the last digits, or in eight bits some 0.001 of a logit. Several threads may ask at once.
 
     Attributes:
         labels: C names, in the order of the logits.
