@@ -91,7 +91,9 @@ def test_a_server_that_is_stopped_answers_what_it_has_accepted(tmp_path: Path, n
 
     go = tmp_path / "go"
     held = process("tests.serving.held_server", go, "--max_batch", 1, log=tmp_path / "log")
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, which the server would inherit
     with held as (server, url), ThreadPoolExecutor(8) as pool:
+        signal.signal(signal.SIGHUP, hang_up)
         labels = {text: pool.submit(ask, text) for text in map(str, range(8))}
         until(lambda: "waiting_texts 7.0" in httpx.get(f"{url}/metrics").text)  # the eighth is being computed
         server.send_signal(number)
