@@ -16,8 +16,8 @@ def bound_memory() -> None:
     """Keep few compiled kernels, and what was freed; to be called before torch's first matrix product.
 
     oneDNN compiles a kernel for each shape and keeps 1024 of them, which with AMX takes some 0.5 GB more than these; an
-    epoch has several times the shapes of a step. And glibc gives large tensors back to the system at each step
-    and takes them again, page by page.
+    epoch has several times the shapes of a step. And glibc gives large tensors back to the system at each step and
+    takes them again, page by page.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     library = _glibc()
