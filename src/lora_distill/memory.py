@@ -1,25 +1,17 @@
 """How the process keeps the memory that it works with, on Linux; elsewhere nothing is done."""
 
 import ctypes
-import os
 import re
 import sys
 from ctypes import CDLL
 from pathlib import Path
 
-KERNELS = "64"  # the products of one batch's shape are 30 to 60
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 GIBI, HALF_A_HEAP = 2**30, 32 * 2**20
 
 
-def bound_memory() -> None:
-    """Keep few compiled kernels, and what was freed; to be called before torch's first matrix product.
-
-    oneDNN compiles a kernel for each shape and keeps 1024 of them, which with AMX takes some 0.5 GB more than these; an
-    epoch has several times the shapes of a step. And glibc gives large tensors back to the system at each step and
-    takes them again, page by page.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
+def keep_memory() -> None:
+    """Keep what was freed: glibc gives large tensors back to the system at each step and takes them again by page."""
     library = _glibc()
     # An older glibc refuses more than half of a heap. Without either, the other would undo what it does by itself.
     if library and any(library.mallopt(M_MMAP_THRESHOLD, most) for most in (GIBI, HALF_A_HEAP)):

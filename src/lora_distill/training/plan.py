@@ -13,7 +13,7 @@ import torch
 
 from lora_distill.cache import PROCESSORS, cache_folder
 from lora_distill.errors import UserError
-from lora_distill.memory import bound_memory
+from lora_distill.memory import keep_memory
 from lora_distill.processors import cores
 from lora_distill.store import read_json, write_json
 
@@ -90,7 +90,7 @@ def choose_plan(device: str, precision: str) -> ExecutionPlan:
     Raises:
         UserError: the named device is not there.
     """
-    bound_memory()
+    keep_memory()
     device = _choose_device(device)
     threads = min(torch.get_num_threads(), cores())  # of a container's limit torch knows nothing
     if precision == "fp32":
