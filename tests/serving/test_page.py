@@ -3,7 +3,7 @@
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from lora_distill.serving.app import create_app
 from lora_distill.serving.settings import ServeSettings
@@ -69,7 +69,7 @@ def test_pairs_are_entered_in_two_boxes_and_read_from_two_columns(browser: Brows
         lines = [",".join(row) for row in [("other", "id", "text"), *rows]]
         upload(page, "rows.csv", "\n".join(lines).encode())
         second_column = page.get_by_label("Column of the texts beside them")
-        assert second_column.input_value() == "0"  # no name says so, but the first one is another
+        expect(second_column).to_have_value("0")  # no name says so, but the first one is another
         second_column.select_option("text")
         page.get_by_role("button", name="Label it").click()
         page.get_by_role("alert").filter(has_text="Choose two columns: this model reads pairs.").wait_for()
