@@ -17,7 +17,7 @@ from sklearn.metrics import get_scorer
 
 from lora_distill.data import reading
 from lora_distill.data.long_text import LongText
-from lora_distill.deployment import classifier
+from lora_distill.deployment import engine
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.deployment.exported import open_onnx, read_about
 from lora_distill.errors import UserError
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("batch_tokens", [1, 20, 10_000])
 def test_logits_are_each_text_s_own(folder: Path, batch_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(engine, "BATCH_TOKENS", batch_tokens)
     monkeypatch.setattr(reading, "AT_ONCE", 3)
     found = Classifier.load(folder).logits(TEXTS)
     assert found.dtype == np.float32
@@ -45,11 +45,12 @@ def test_a_text_is_not_padded_where_a_batch_of_its_own_costs_less(folder: Path) 
 
     def forward(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         shapes.append(given["input_ids"].shape)
-        return opened.forward(given)
+        return opened.engine.forward(given)
 
     opened = open_onnx(folder, read_about(folder), 1)
     texts = ["tulip", "a comet", "of butter", "orbit " * 10]
-    found = Classifier(replace(opened, beside=forward, most_padding=9)).logits(texts)
+    watched = replace(opened.engine, beside=forward, most_padding=9)
+    found = Classifier(replace(opened, engine=watched)).logits(texts)
     np.testing.assert_array_equal(found, expected_logits(texts))
     assert sorted(shapes) == [(1, 12), (3, 4)]
 
@@ -59,7 +60,7 @@ def test_a_text_is_not_padded_where_a_batch_of_its_own_costs_less(folder: Path) 
 def test_long_texts_are_read_as_it_was_trained(
     long_text: LongText, batch_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classifier, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(engine, "BATCH_TOKENS", batch_tokens)
     monkeypatch.setattr(reading, "AT_ONCE", 3)
     texts = [*TEXTS, f"oven {'a ' * 20}comet", "tulip " * 14, f"{'the ' * 14}hedge", f"{'of ' * 200}comet"]
     loaded = Classifier.load(write_exported(tmp_path / "model", long_text=long_text))
@@ -132,7 +133,7 @@ def test_scikit_learn_scores_labels_that_are_not_in_the_order_of_their_letters(t
 
 
 def test_the_share_that_is_answered_is_told_batch_by_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "BATCH_TOKENS", 8)
+    monkeypatch.setattr(engine, "BATCH_TOKENS", 8)
     shares: list[float] = []
     Classifier.load(folder, threads=2).logits(["tulip", "oven", "the comet", "a hedge of the garden"], shares.append)
     assert len(shares) > 1

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lora_distill.deployment import classifier, exported
+from lora_distill.deployment import engine, exported
 from lora_distill.deployment.classifier import Classifier
-from lora_distill.deployment.exported import Forward
+from lora_distill.deployment.engine import Forward
 from tests.deployment.exported import expected_logits, write_exported
 
 TEXTS = ["tulip", "the oven of butter", "a comet", "hedge hedge hedge hedge"]
@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         return watched
 
     monkeypatch.setattr(exported, "open_graph", open_graph)
-    monkeypatch.setattr(classifier, "BATCH_TOKENS", 1)  # each text is a batch
+    monkeypatch.setattr(engine, "BATCH_TOKENS", 1)  # each text is a batch
     return found
 
 

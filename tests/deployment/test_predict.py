@@ -20,7 +20,7 @@ from pyarrow import parquet
 from lora_distill import progress
 from lora_distill.data import line_windows
 from lora_distill.data.windows import Source
-from lora_distill.deployment import classifier as classifier_module
+from lora_distill.deployment import engine
 from lora_distill.deployment.classifier import Classifier
 from lora_distill.deployment.predict import Counts, Labelling, label_file, label_stream
 from lora_distill.errors import UserError
@@ -184,7 +184,7 @@ def test_progress_is_told_within_a_window(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(line_windows, "WINDOW_ROWS", 100)
-    monkeypatch.setattr(classifier_module, "BATCH_TOKENS", 16)
+    monkeypatch.setattr(engine, "BATCH_TOKENS", 16)
     monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
     progress.log_to_terminal(quiet=False)
     logging.getLogger("lora_distill").propagate = True

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lora_distill.deployment.exported import Forward, Opened, open_onnx, read_about
+from lora_distill.deployment.engine import Forward
+from lora_distill.deployment.exported import Opened, open_onnx, read_about
 from lora_distill.deployment.verification import BARS, verify
 from lora_distill.errors import UserError
 from tests.deployment.exported import WORDS, expected_logits, write_exported
@@ -29,7 +30,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
 
 def through(opened: Opened, change: Forward) -> Opened:
     """A model whose logits are those of `change` instead, which is given what goes in."""
-    return replace(opened, forward=change, beside=change)
+    return replace(opened, engine=replace(opened.engine, forward=change, beside=change))
 
 
 def with_others(rows: int) -> NDArray[np.float32]:
@@ -50,7 +51,7 @@ def test_a_faithful_model_passes(opened: Opened, form: str) -> None:
 
 
 def test_a_logit_that_is_off_is_allowed_in_eight_bits_only(opened: Opened) -> None:
-    off = through(opened, lambda given: opened.forward(given) + np.float32(2e-4))
+    off = through(opened, lambda given: opened.engine.forward(given) + np.float32(2e-4))
     assert verify(off, TEXTS, BEFORE, LABELS, BARS["onnx"])["faults"] == [
         "a logit differs by 0.0002, and 0.0001 is allowed"
     ]
@@ -59,7 +60,7 @@ def test_a_logit_that_is_off_is_allowed_in_eight_bits_only(opened: Opened) -> No
 
 @pytest.mark.parametrize("scale", [0.2, 0.8, 1.25, 5.0])
 def test_answers_that_are_surer_or_less_sure_than_before_fail(opened: Opened, scale: float) -> None:
-    scaled = through(opened, lambda given: opened.forward(given) * np.float32(scale))
+    scaled = through(opened, lambda given: opened.engine.forward(given) * np.float32(scale))
     found = verify(scaled, TEXTS, BEFORE, LABELS, BARS["onnx-int8"])
     (fault,) = found["faults"]
     assert re.fullmatch(r"the confidence differs by [\d.]+ on average, and 0.015 is allowed", fault)
@@ -67,7 +68,7 @@ def test_answers_that_are_surer_or_less_sure_than_before_fail(opened: Opened, sc
 
 
 def test_logits_that_are_no_numbers_pass_nowhere_and_by_no_force(opened: Opened) -> None:
-    broken = through(opened, lambda given: opened.forward(given) * np.float32(np.nan))
+    broken = through(opened, lambda given: opened.engine.forward(given) * np.float32(np.nan))
     for bar in BARS.values():
         with pytest.raises(UserError, match="logits are no numbers"):
             verify(broken, TEXTS, BEFORE, LABELS, bar)
@@ -105,7 +106,7 @@ def test_a_loss_of_accuracy_that_is_no_chance_fails(opened: Opened) -> None:
 
 def test_an_answer_that_depends_on_batchmates_fails(opened: Opened) -> None:
     def leaning(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        return opened.forward(given) + np.float32(2e-3) * np.float32(len(given["input_ids"]) > 16)
+        return opened.engine.forward(given) + np.float32(2e-3) * np.float32(len(given["input_ids"]) > 16)
 
     (fault,) = verify(through(opened, leaning), TEXTS, BEFORE, LABELS, BARS["onnx-int8"])["faults"]
     assert fault == ("an answer depends on the other texts of its batch: a logit by 0.002, the class of 0 rows of 200")

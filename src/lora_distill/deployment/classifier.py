@@ -2,14 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_distill.data.batches import evaluation_order
 from lora_distill.data.types import Text
 from lora_distill.deployment.exported import Opened, open_onnx, read_about
 from lora_distill.deployment.forms import CLASSIFIER, ONNX_FILES
@@ -22,8 +20,6 @@ from lora_distill.program import install
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
-
-BATCH_TOKENS = 512  # padding included: what stays in a processor's cache is the fastest
 
 
 class Classifier:
@@ -51,7 +47,6 @@ class Classifier:
         self.pairs = bool(opened.about["pairs"])
         self.max_length = int(opened.about["max_length"])
         self.temperature = float(opened.about["temperature"])
-        self._pool = ThreadPoolExecutor(opened.at_once)
 
     @classmethod
     def load(cls, folder: str | Path, *, threads: int | None = None) -> Self:
@@ -103,21 +98,7 @@ class Classifier:
             ValueError: a text holds half of a surrogate pair, which is no text.
         """
         tokens = self._opened.tokeniser.read(_checked(texts, pairs=self.pairs))
-        found = np.empty((len(tokens.chunk_lengths), len(self.labels)), np.float32)
-
-        batches = evaluation_order(tokens.chunk_lengths, BATCH_TOKENS, self._opened.most_padding)
-        for_all = len(batches) >= self._opened.at_once  # else some threads would have none
-        forward, each = (self._opened.beside, self._pool.map) if for_all else (self._opened.forward, map)
-
-        def answer(chunks: NDArray[np.int64]) -> None:
-            found[chunks] = forward(tokens.padded(chunks))
-
-        answered = 0
-        for chunks, _ in zip(batches, each(answer, batches), strict=True):  # raises what a thread raises
-            answered += len(chunks)
-            if told:
-                told(answered / len(found))
-        return tokens.of_texts(found)
+        return self._opened.engine.logits(tokens, told)
 
     def predict_proba(self, texts: Iterable[Text]) -> NDArray[np.float32]:
         """The softmax of logits / temperature, float32 [N, C], the columns as in `classes_`. All else as `logits`."""

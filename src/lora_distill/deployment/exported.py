@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lora_distill.data.long_text import LongText
 from lora_distill.data.reading import Reading, Tokeniser
 from lora_distill.data.tokens import TYPES
+from lora_distill.deployment.engine import Engine, Forward
 from lora_distill.deployment.forms import ADAPTER, CLASSIFIER, MERGED, ONNX_FILES
 from lora_distill.errors import UserError
 from lora_distill.store import read_json
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 # A run of a graph costs as much as so many tokens before it reads any, with MiniLM in eight bits.
 MOST_PADDING = 16
-# What `Tokens.padded` gives, int64 [B, L] by name, to logits, float32 [B, C].
-Forward = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,13 @@ class Opened:
     Attributes:
         about: what it says of itself, in the keys of classifier.json.
         tokeniser: reads texts for it.
-        forward: of one batch, with all threads; several threads may call it at once.
-        beside: of one of several batches, on the thread that calls it.
-        at_once: batches that are answered side by side the fastest.
-        most_padding: tokens of padding in a batch that cost no more than a batch of its own.
+        engine: answers for it.
         files: all that its answers depend on.
     """
 
     about: dict[str, Any]
     tokeniser: Tokeniser
-    forward: Forward
-    beside: Forward
-    at_once: int
-    most_padding: int
+    engine: Engine
     files: list[Path]
 
 
@@ -122,13 +115,19 @@ def open_onnx(folder: Path, about: Mapping[str, Any], threads: int) -> Opened:
     """
     file = ONNX_FILES[about["form"]]
     reading = Reading(**{field.name: about[field.name] for field in fields(Reading)})
-    graph = partial(open_graph, folder, file, about["labels"], segments=reading.segments)
-    beside = graph(1)
+    engine = open_engine(folder, file, about["labels"], threads, segments=reading.segments)
     tokeniser = Tokeniser(_read_tokenizer(folder), reading, _read_pad_id(folder))
     files = [folder / name for name in (CLASSIFIER, "tokenizer.json", "config.json")]
     files += sorted((folder / file).parent.glob(f"{Path(file).name}*"))  # a large one's weights lie beside it
+    return Opened(dict(about), tokeniser, engine, files)
+
+
+def open_engine(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Engine:
+    """Open the graph alone of an ONNX model, to be asked for any number of texts. All else as `open_graph`."""
+    graph = partial(open_graph, folder, file, labels, segments=segments)
+    beside = graph(1)
     forward = _when_asked(lambda: graph(threads), folder / file, beside) if threads > 1 else beside
-    return Opened(dict(about), tokeniser, forward, beside, threads, MOST_PADDING, files)
+    return Engine(forward, beside, threads, MOST_PADDING, len(labels))
 
 
 def _when_asked(open_: Callable[[], Forward], file: Path, instead: Forward) -> Forward:

@@ -144,13 +144,8 @@ def _graph(opened: FinishedModel, model: PreTrainedModel, folder: Path, form: st
         raise UserError(f"{folder.parent}: {error.strerror}. Name a folder with room for models in TMPDIR.") from None
 
     def open_(threads: int) -> Forward:
-        forward = exported.open_graph(folder, ONNX_FILES[form], labels, threads, segments=segments)
-
-        def answer(tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-            chosen = tokens.take(rows)
-            return chosen.of_texts(forward(chosen.padded(np.arange(len(chosen.chunk_lengths)))))
-
-        return answer
+        engine = exported.open_engine(folder, ONNX_FILES[form], labels, threads, segments=segments)
+        return lambda tokens, rows: engine.logits(tokens.take(rows))
 
     return open_
 

@@ -14,7 +14,8 @@ from torch import nn
 from lora_distill.config import ROLES, Role
 from lora_distill.data.reading import Reading, Tokeniser
 from lora_distill.data.tokenising import most_tokens, tokeniser_of
-from lora_distill.deployment.exported import Forward, Opened, about_model, damaged
+from lora_distill.deployment.engine import Engine, Forward
+from lora_distill.deployment.exported import Opened, about_model, damaged
 from lora_distill.deployment.finished import open_role
 from lora_distill.deployment.forms import ADAPTER, CLASSIFIER, MERGED
 from lora_distill.errors import UserError
@@ -99,7 +100,7 @@ def _open(
 ) -> Opened:
     about |= asdict(tokeniser.reading)
     forward = _forward(model.eval(), columns)
-    return Opened(about, tokeniser, forward, forward, 1, MOST_PADDING, files)
+    return Opened(about, tokeniser, Engine(forward, forward, 1, MOST_PADDING, len(about["labels"])), files)
 
 
 def _forward(model: nn.Module, columns: NDArray[np.int64]) -> Forward:

@@ -130,7 +130,8 @@ def _with_and_without_batchmates(opened: Opened, tokens: Tokens) -> dict[str, An
     def answered(at_once: int) -> NDArray[np.float32]:
         chunks = np.arange(len(tokens.chunk_lengths))
         batches = np.split(chunks, chunks[at_once::at_once])
-        return tokens.of_texts(np.concatenate([opened.forward(tokens.padded(batch)) for batch in batches]))
+        forward = opened.engine.forward
+        return tokens.of_texts(np.concatenate([forward(tokens.padded(batch)) for batch in batches]))
 
     together, alone = answered(BATCH), answered(1)
     return {
