@@ -10,8 +10,8 @@ from lora_distill.serving.batching import Batcher, ClosedError, FullError
 from tests.serving.fake import POISON, FakeClassifier, logits_of
 
 
-def batcher_of(classifier: FakeClassifier, *, most: int = 8, room: int = 100) -> Batcher:
-    batcher = Batcher(classifier.logits, most=most, room=room, observe=lambda _texts, _seconds: None)
+def batcher_of(classifier: FakeClassifier, *, at_once: int = 1, most: int = 8, room: int = 100) -> Batcher:
+    batcher = Batcher(classifier.logits, at_once=at_once, most=most, room=room, observe=lambda _texts, _seconds: None)
     batcher.start()
     return batcher
 
@@ -36,7 +36,7 @@ def test_every_request_gets_the_rows_of_its_own_texts() -> None:
         assert np.array_equal(await batcher.answer(texts), logits_of(texts))
 
     async def many() -> None:
-        batcher = batcher_of(classifier, most=16, room=10_000)
+        batcher = batcher_of(classifier, at_once=2, most=16, room=10_000)
         draw = random.Random(0)
         await asyncio.gather(*(ask(batcher, number, draw.choice([0, 1, 1, 2, 7, 40])) for number in range(500)))
         await batcher.close()
@@ -60,6 +60,25 @@ def test_what_comes_while_one_batch_is_computed_is_the_next() -> None:
     classifier = FakeClassifier()
     asyncio.run(ask())
     assert classifier.batches == [["first"], ["0", "1", "1"], ["2", "2"], ["3"] * 9, ["4", "5"]]
+
+
+def test_batches_are_computed_side_by_side() -> None:
+    async def ask() -> None:
+        batcher = batcher_of(classifier, at_once=2, most=2)
+        asked = [asyncio.create_task(batcher.answer([f"{number}"] * 2)) for number in range(3)]
+        while len(classifier.batches) < 2:
+            await asyncio.sleep(0)
+        assert sorted(classifier.batches) == [["0", "0"], ["1", "1"]]
+        closing = asyncio.create_task(batcher.close())
+        classifier.go.set()
+        await closing
+        answers = [(await each).tolist() for each in asked]
+        assert answers == [logits_of([f"{number}"] * 2).tolist() for number in range(3)]
+
+    classifier = FakeClassifier()
+    classifier.go.clear()
+    asyncio.run(ask())
+    assert classifier.batches[2] == ["2", "2"]
 
 
 def test_a_full_queue_says_when_to_ask_again_and_takes_others_later() -> None:
@@ -180,7 +199,7 @@ def test_the_worker_outlives_a_loop_that_was_closed() -> None:
 def test_each_batch_is_counted() -> None:
     async def ask() -> None:
         batcher = Batcher(
-            classifier.logits, most=4, room=9, observe=lambda texts, seconds: told.append((texts, seconds))
+            classifier.logits, at_once=1, most=4, room=9, observe=lambda texts, seconds: told.append((texts, seconds))
         )
         batcher.start()
         await batcher.answer(["a", "b", "c"])

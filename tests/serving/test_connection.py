@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lora_distill.serving.app import create_app
 from lora_distill.serving.connection import MOST_HEAD, Protocol
 from lora_distill.serving.server import listen
+from lora_distill.serving.service import AT_ONCE
 from lora_distill.serving.settings import ServeSettings
 from tests.serving.fake import FakeClassifier, label_of, served, until
 
@@ -162,22 +163,20 @@ def test_a_head_that_is_too_long_is_a_400(header: str) -> None:
 
 
 def test_clients_that_leave_keep_nobody_from_an_answer() -> None:
-    classifier, settings = FakeClassifier(), ServeSettings(max_batch=4)
+    classifier, settings = FakeClassifier(), ServeSettings(max_batch=1)
     with served(create_app(classifier, settings), settings) as url:
         classifier.go.clear()
         leaving = [connect(url, f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n{BODY}") for _ in range(8)]
-        classifier.begun.wait()
-        begun = len(classifier.batches[0])
         with ThreadPoolExecutor() as pool:
-            until(lambda: f"waiting_texts {8 - begun}.0" in httpx.get(f"{url}/metrics").text)
+            until(lambda: f"waiting_texts {8 - AT_ONCE}.0" in httpx.get(f"{url}/metrics").text)
             staying = pool.submit(httpx.post, f"{url}/v1/classify", json={"text": "b"})
-            until(lambda: f"waiting_texts {9 - begun}.0" in httpx.get(f"{url}/metrics").text)
+            until(lambda: f"waiting_texts {9 - AT_ONCE}.0" in httpx.get(f"{url}/metrics").text)
             for each in leaving:
                 each.close()
             until(lambda: "waiting_texts 1.0" in httpx.get(f"{url}/metrics").text)
             classifier.go.set()
             assert staying.result().json()["results"][0]["label"] == label_of("b")
-        assert classifier.batches[1:] == [["b"]]  # nothing is computed for who has left
+        assert classifier.batches[AT_ONCE:] == [["b"]]  # nothing is computed for who has left
         assert 'status="499"' in httpx.get(f"{url}/metrics").text
 
 

@@ -14,6 +14,7 @@ from lora_distill.data.types import Text
 from lora_distill.errors import UserError
 from lora_distill.serving.app import create_app
 from lora_distill.serving.schemas import Asked, AskedPairs, HubPairsRequest, HubRequest
+from lora_distill.serving.service import AT_ONCE
 from lora_distill.serving.settings import ServeSettings
 from tests.serving.conftest import Client
 from tests.serving.fake import LABELS, POISON, FakeClassifier, label_of, logits_of, until
@@ -240,13 +241,15 @@ def test_a_full_queue_is_a_429_and_none_of_the_accepted_is_lost(client: Client, 
     opened = client(max_queue=4, max_texts=4)
     classifier.go.clear()
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(ask, opened, "first")
-        classifier.begun.wait()
+        first = []
+        for number in range(AT_ONCE):
+            first.append(pool.submit(ask, opened, f"first {number}"))
+            until(lambda: len(classifier.batches) == len(first))
         others = [pool.submit(ask, opened, f"{number} a", f"{number} b") for number in range(2)]
         until(lambda: "waiting_texts 4.0" in opened.get("/metrics").text)
         assert ask(opened, "late") == (429, "1", "Too many texts wait already. Ask again in 1 second.")
         classifier.go.set()
-        assert [each.result()[0] for each in (first, *others)] == [200] * 3
+        assert [each.result()[0] for each in (*first, *others)] == [200] * (AT_ONCE + 2)
     assert ask(opened, "later") == (200, None, "")
 
 

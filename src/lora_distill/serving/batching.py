@@ -1,4 +1,4 @@
-"""Dynamic batching: the texts that came in while one batch was computed are the next."""
+"""Dynamic batching: the texts that came in while others were computed are the next."""
 
 import asyncio
 import math
@@ -53,29 +53,33 @@ class _Request:
 
 
 class Batcher:
-    """One thread that computes, and the requests that wait for it, first come first served.
+    """Threads that compute, and the requests that wait for them, first come first served.
 
     Nothing is held back in the hope of more: an idle worker takes a lone text at once.
 
     Args:
-        answer: N texts to [N, C], each row by its text alone; called from the one thread.
+        answer: N texts to [N, C], each row by its text alone; several threads may call it at once.
+        at_once: batches that are computed side by side.
         most: texts of a batch, unless one request has more.
         room: texts that may wait, those in computation not counted.
         observe: is told of each batch its texts and the seconds it took.
     """
 
-    def __init__(self, answer: Answer, *, most: int, room: int, observe: Callable[[int, float], None]) -> None:
+    def __init__(
+        self, answer: Answer, *, at_once: int, most: int, room: int, observe: Callable[[int, float], None]
+    ) -> None:
         self._answer, self._most, self._room, self._observe = answer, most, room, observe
         self._waiting: deque[_Request] = deque()
         self._texts = 0  # of those that wait
         self._closing = False
-        self._seconds = 0.0  # that a text takes, on average over the last batches
+        self._seconds = 0.0  # that a text takes one thread, on average over the last batches
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+        self._threads = [threading.Thread(target=self._work, name="batches", daemon=True) for _ in range(at_once)]
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -85,7 +89,7 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether texts are taken and answered."""
-        return self._thread.is_alive() and not self._closing
+        return all(thread.is_alive() for thread in self._threads) and not self._closing
 
     async def answer(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """[N, C] of these texts. Who is cancelled while it waits leaves the queue, and its room to others.
@@ -99,7 +103,8 @@ class Batcher:
             if self._closing:
                 raise ClosedError
             if self._texts + len(texts) > self._room:
-                raise FullError(max(1, math.ceil(self._texts * self._seconds)))
+                seconds = self._texts * self._seconds / len(self._threads)  # all are busy, or there were room
+                raise FullError(max(1, math.ceil(seconds)))
             self._waiting.append(request)
             self._texts += len(texts)
             self._changed.notify()
@@ -116,8 +121,9 @@ class Batcher:
         """Take nothing more, and return when all that was taken is answered."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
+            self._changed.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
     def _work(self) -> None:
         while batch := self._next():
@@ -125,7 +131,8 @@ class Batcher:
             self._compute(batch)
             texts, seconds = sum(len(request.texts) for request in batch), time.perf_counter() - started
             each = seconds / max(texts, 1)
-            self._seconds += 0.2 * (each - self._seconds) if self._seconds else each
+            with self._changed:
+                self._seconds += 0.2 * (each - self._seconds) if self._seconds else each
             self._observe(texts, seconds)
 
     def _next(self) -> list[_Request]:

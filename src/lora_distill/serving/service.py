@@ -31,6 +31,9 @@ from lora_distill.serving.schemas import (
 )
 from lora_distill.serving.settings import ServeSettings
 
+# Where one batch ends some of its threads have nothing to do; another batch has.
+AT_ONCE = 2
+
 
 class Answering(Protocol):
     """What is served: `lora_distill.Classifier`, or what stands in for one in a test."""
@@ -41,7 +44,7 @@ class Answering(Protocol):
     temperature: float
 
     def logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        """[N, C], each row by its text, or its pair, alone."""
+        """[N, C], each row by its text, or its pair, alone. Several threads may ask at once."""
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The softmax of logits / temperature."""
@@ -62,6 +65,7 @@ class Service:
         self.metrics = Metrics()
         self.batcher = Batcher(
             classifier.logits,
+            at_once=AT_ONCE,
             most=settings.max_batch,
             room=settings.max_queue,
             observe=self.metrics.batch,
