@@ -47,7 +47,8 @@ def measure_speed(run: RunFolder, device: str, form: str = MERGED) -> dict[str, 
     Args:
         run: finished.
         device: as the setting of that name; the ONNX forms answer on the processor.
-        form: as one exports them: "merged" answers through torch in fp32, "onnx" and "onnx-int8" through ONNX Runtime.
+        form: as one exports them: "merged" answers through torch in fp32, "onnx" and "onnx-int8" through ONNX Runtime,
+            in the batches that `Classifier` asks it in.
 
     Returns:
         `device`, `form` and `made_with`.
