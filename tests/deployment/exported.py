@@ -4,18 +4,21 @@ It can be told which text of a pair a word is of, and then those of the second c
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lora_distill.data.long_text import LongText
 from lora_distill.data.types import Text, parts
+from lora_distill.deployment import exported
+from lora_distill.deployment.engine import Forward
 
 LABELS = ("garden", "kitchen", "space")
 WORDS = ("tulip", "hedge", "oven", "butter", "orbit", "comet", "the", "a", "of")
@@ -94,3 +97,22 @@ def _tokenizer() -> Tokenizer:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return tokenizer
+
+
+def watch_graphs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Threads of the graph that was asked, and texts of the batch; none of those of a graph that is opened."""
+    found: list[tuple[int, int]] = []
+    real = exported.open_graph
+
+    def open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
+        forward = real(folder, file, labels, threads, segments=segments)
+        found.append((threads, 0))
+
+        def watched(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+            found.append((threads, len(given["input_ids"])))
+            return forward(given)
+
+        return watched
+
+    monkeypatch.setattr(exported, "open_graph", open_graph)
+    return found

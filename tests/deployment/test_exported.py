@@ -2,41 +2,23 @@
 
 import os
 import shutil
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from lora_distill.deployment import engine, exported
+from lora_distill.deployment import engine
 from lora_distill.deployment.classifier import Classifier
-from lora_distill.deployment.engine import Forward
-from tests.deployment.exported import expected_logits, write_exported
+from tests.deployment.exported import expected_logits, watch_graphs, write_exported
 
 TEXTS = ["tulip", "the oven of butter", "a comet", "hedge hedge hedge hedge"]
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Threads of the graph that was asked, and texts of the batch; none of those of a graph that is opened."""
-    found: list[tuple[int, int]] = []
-    real = exported.open_graph
-
-    def open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
-        forward = real(folder, file, labels, threads, segments=segments)
-        found.append((threads, 0))
-
-        def watched(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-            found.append((threads, len(given["input_ids"])))
-            return forward(given)
-
-        return watched
-
-    monkeypatch.setattr(exported, "open_graph", open_graph)
     monkeypatch.setattr(engine, "BATCH_TOKENS", 1)  # each text is a batch
-    return found
+    return watch_graphs(monkeypatch)
 
 
 def test_batches_have_a_thread_each_and_all_of_them_where_there_are_fewer(

@@ -2,22 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from lora_distill.data.batches import Batch
 from lora_distill.deployment import engine, exported, speed
-from lora_distill.deployment.engine import Engine, Forward
+from lora_distill.deployment.engine import Engine
 from lora_distill.deployment.finished import open_role
 from lora_distill.deployment.forms import ONNX_FILES
 from lora_distill.run_folder import RunFolder
 from lora_distill.training.logits import plain
+from tests.deployment.exported import watch_graphs
 from tests.end_to_end.conftest import Command, metrics_of, small_settings
 
 
@@ -87,19 +86,7 @@ def test_as_what_export_makes_of_them_in_the_batches_that_answer(
 def test_a_graph_answers_as_its_model_chunks_and_all(
     small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes: list[tuple[int, ...]] = []
-    real = exported.open_graph
-
-    def open_graph(folder: Path, file: str, labels: list[str], threads: int, *, segments: bool) -> Forward:
-        forward = real(folder, file, labels, threads, segments=segments)
-
-        def watched(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-            shapes.append(given["input_ids"].shape)
-            return forward(given)
-
-        return watched
-
-    monkeypatch.setattr(exported, "open_graph", open_graph)
+    asked = watch_graphs(monkeypatch)
     opened = open_role(RunFolder(small_run), "student")
     tokens = replace(opened.tokenised(["a short text", "and one of more words", "x"]), starts=np.array([0, 2, 3]))
     rows = np.array([1, 0, 1])
@@ -107,10 +94,10 @@ def test_a_graph_answers_as_its_model_chunks_and_all(
     with torch.inference_mode():
         expected = plain(open_role(RunFolder(small_run), "student").model)(tokens.batch(rows))
     np.testing.assert_allclose(forward(tokens, rows), expected, atol=1e-4)
-    assert len(shapes) == 1
+    assert asked == [(1, 0), (1, 4)]
     monkeypatch.setattr(engine, "BATCH_TOKENS", 1)  # as who asks the export for labels would
     forward(tokens, rows)
-    assert [texts for texts, _ in shapes[1:]] == [1] * 4
+    assert asked[2:] == [(1, 1)] * 4
 
 
 def test_a_student_of_fewer_layers_does_less(call: Command, tmp_path: Path, tiny_base: Path, rows_csv: Path) -> None:
