@@ -55,7 +55,7 @@ def main() -> None:
     """Take turns, print, write."""
     options = parser(__doc__, rounds=5)
     options.add_argument("--rows", type=int, default=4000)
-    options.add_argument("--test_rows", type=int, default=2000)
+    options.add_argument("--test_rows", type=int, default=6000)
     options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--learning_rate", type=float, default=1e-3)
     options.add_argument("--variant", choices=VARIANTS, default=VARIANTS[2], help="the reference's; equal in accuracy")

@@ -16,7 +16,8 @@ def draw(source: Path, target: Path, *, train: int, validation: int, test: int, 
     """Write train.csv, validation.csv and test.csv with rows drawn from a folder; no text stands in two of them.
 
     Args:
-        source: with train.csv, and test.csv that validation and test are drawn from; columns text and label.
+        source: with train.csv, and test.csv that validation and test are drawn from, and where that has too few, from
+            what is left of train.csv; columns text and label.
         target: made if need be.
         train: rows; so for the others.
         validation: rows.
@@ -31,14 +32,16 @@ def draw(source: Path, target: Path, *, train: int, validation: int, test: int, 
     """
     held_out = _shuffled(read_rows(source / "test.csv"), seed)
     known = {" ".join(text.split()) for text, _ in held_out}
-    pool = [row for row in _shuffled(read_rows(source / "train.csv"), seed) if " ".join(row[0].split()) not in known]
-    if len(pool) < train or len(held_out) < validation + test:
+    pool = {" ".join(row[0].split()): row for row in _shuffled(read_rows(source / "train.csv"), seed)}
+    rows = [row for text, row in pool.items() if text not in known]
+    held_out += rows[train:]
+    if len(rows) < train or len(held_out) < validation + test:
         raise ValueError(
             f"{source}: {train} training and {validation + test} other rows were asked for,"
-            f" {len(pool)} and {len(held_out)} are there"
+            f" {len(rows)} are there in train.csv and {len(held_out)} beside the training rows"
         )
     target.mkdir(parents=True, exist_ok=True)
-    write_rows(target / "train.csv", pool[:train])
+    write_rows(target / "train.csv", rows[:train])
     write_rows(target / "validation.csv", held_out[:validation])
     write_rows(target / "test.csv", held_out[validation : validation + test])
     return target

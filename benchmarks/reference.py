@@ -28,7 +28,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, logging
 from benchmarks.data import read_rows
 from benchmarks.machine import MemoryPeak, describe, process_age
 from benchmarks.reference_model import VARIANTS, Recipe, load_teacher, make_model
-from benchmarks.reference_trainer import Distillation, accuracy, predict_logits, training_arguments
+from benchmarks.reference_trainer import Distillation, metrics, predict_logits, training_arguments
 
 ROLES = ("teacher", "student", "control")
 
@@ -102,7 +102,6 @@ class Experiment:
         return {
             "rows_per_second": clock.rows_per_second(),
             "accuracy": judged,
-            "validation_accuracy": trainer.state.best_metric,
             "step_seconds": clock.seconds,
             "step_rows": clock.rows,
             "step_tokens_computed": clock.computed,
@@ -118,7 +117,7 @@ class Experiment:
             train_dataset=rows,
             eval_dataset=self.splits["validation"],
             data_collator=self.collator,
-            compute_metrics=accuracy,
+            compute_metrics=metrics,
         )
 
 

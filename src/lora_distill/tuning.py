@@ -244,7 +244,7 @@ def _result(trial: FrozenTrial) -> TrialResult:
 
 
 def winner(results: list[TrialResult]) -> TrialResult:
-    """The trial with the highest accuracy on validation, then the lowest NLL, then the first: as epochs are chosen.
+    """The trial with the highest accuracy on validation, then the lowest NLL, then the first.
 
     Raises:
         UserError: none has finished.

@@ -23,6 +23,14 @@ def test_drawn_rows_are_as_many_as_asked_and_stand_in_one_split(source: Path, tm
     assert len({text.strip() for split in splits for text, _ in split}) == 60
 
 
+def test_what_training_leaves_is_judged_on_where_test_has_too_few(source: Path, tmp_path: Path) -> None:
+    write_rows(source / "train.csv", [(f"text, {n // 2}\n", str(n % 4 // 2)) for n in range(80)])  # each text twice
+    drawn = draw(source, tmp_path / "drawn", train=20, validation=10, test=30)
+    train, validation, test = (read_rows(drawn / f"{name}.csv") for name in ("train", "validation", "test"))
+    assert len({text.strip() for text, _ in train + validation + test}) == 60
+    assert sum(text.endswith("\n") for text, _ in test) == 15
+
+
 def test_the_same_seed_draws_the_same_and_another_does_not(source: Path, tmp_path: Path) -> None:
     first, again, other = (
         read_rows(draw(source, tmp_path / str(n), train=20, validation=5, test=5, seed=seed) / "train.csv")

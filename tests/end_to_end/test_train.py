@@ -68,7 +68,7 @@ def test_metrics_have_the_promised_shape(small_run: Path) -> None:
     history = [json.loads(line) for line in (small_run / "history.jsonl").read_text().splitlines()]
     for role in ROLES:
         judged = [line for line in history if line["role"] == role and line["event"] == "validation"]
-        best = max(judged, key=lambda line: (line["accuracy"], -line["nll"]))
+        best = min(judged, key=lambda line: line["calibrated_nll"])
         assert metrics[role]["steps"] == judged[-1]["step"] > 0
         assert metrics[role]["still_learning"] == (best is judged[-1])
         assert set(metrics[role]["execution"]["kept"].values()) == {1.0}

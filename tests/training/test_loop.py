@@ -80,7 +80,7 @@ def test_it_learns_and_only_lora_and_head_move(trainer: Trainer) -> None:
         seed=0,
         work=trainer.folder / "work",
     )
-    assert progress.best_accuracy > 0.9
+    assert progress.history[-1]["accuracy"] > 0.9
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(trainable(model))
 
@@ -147,12 +147,12 @@ def test_stopped_after_an_epoch_it_goes_on_to_the_same_bits(
 
 def test_the_best_epoch_s_weights_are_kept_or_the_last_s(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Weights] = []
-    accuracies = iter([0.6, 0.9, 0.9, 0.7] * 2)
+    losses = iter([0.6, 0.3, 0.3, 0.5] * 2)
 
     def evaluate(network: SplitClassifier, _split: Split, progress: Progress, *_: object) -> None:
         seen.append(snapshot(network.model))
-        if (accuracy := next(accuracies)) > progress.best_accuracy:
-            progress.best_epoch, progress.best_accuracy, progress.best_nll = progress.epoch, accuracy, 0.5
+        if (loss := next(losses)) < progress.best_nll:
+            progress.best_epoch, progress.best_nll = progress.epoch, loss
 
     monkeypatch.setattr(loop, "_evaluate", evaluate)
     settings = replace(RECIPE, num_epochs=4)
@@ -167,7 +167,7 @@ def test_the_best_epoch_s_weights_are_kept_or_the_last_s(trainer: Trainer, monke
 def test_early_stopping_waits_as_many_epochs_as_it_is_told(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluate(_network: SplitClassifier, _split: Split, progress: Progress, *_: object) -> None:
         if progress.epoch == 1:
-            progress.best_epoch, progress.best_accuracy, progress.best_nll = 1, 1.0, 0.1
+            progress.best_epoch, progress.best_nll = 1, 0.1
 
     monkeypatch.setattr(loop, "_evaluate", evaluate)
     settings = replace(RECIPE, num_epochs=6)
@@ -175,15 +175,27 @@ def test_early_stopping_waits_as_many_epochs_as_it_is_told(trainer: Trainer, mon
     assert trainer.run(replace(settings, early_stopping_patience=2))[1].epoch == 3
 
 
-def test_equal_accuracy_is_decided_by_the_likelihood(make_model: Make, validation_rows: Split) -> None:
-    progress = Progress(epoch=1)
-    loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student", 3)
-    assert progress.best_epoch == 1
-    nll = progress.best_nll
-    for epoch, known_nll, expected in ((2, nll, 1), (3, nll + 0.1, 3)):
-        progress.epoch, progress.best_nll, progress.best_epoch = epoch, known_nll, 1
-        loop._evaluate(SplitClassifier(make_model(), torch.float32), validation_rows, progress, "student", 3)
-        assert progress.best_epoch == expected
+def test_the_best_epoch_is_the_likeliest_however_sure_it_is(
+    make_model: Make, validation_rows: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = len(validation_rows.labels)
+    known = np.where(np.arange(2) == validation_rows.labels[:, None], 1, -1) * np.linspace(0.1, 2, rows)[:, None]
+    doubtful, mistaken = known.copy(), known.copy()
+    doubtful[:2] *= -1  # wrong twice, where it hardly knows
+    mistaken[-1] *= -1  # wrong once, where it is surest
+    answers = {"mistaken": mistaken, "doubtful, far too sure": 30 * doubtful, "doubtful": 0.9 * doubtful}
+    progress, network = Progress(), SplitClassifier(make_model(), torch.float32)
+    best = []
+    for logits in answers.values():
+        progress.epoch += 1
+        monkeypatch.setattr(loop, "predict_logits", lambda *_, logits=logits: logits.astype(np.float32))
+        loop._evaluate(network, validation_rows, progress, "student", 3)
+        best.append(progress.best_epoch)
+    accurate, sure, fit = progress.history
+    assert accurate["accuracy"] > sure["accuracy"]
+    assert sure["nll"] > accurate["nll"] > accurate["calibrated_nll"] > sure["calibrated_nll"]
+    assert sure["calibrated_nll"] == pytest.approx(fit["calibrated_nll"], rel=1e-6)
+    assert best[:2] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +322,7 @@ def test_bf16_and_fp32_runs_follow_each_other_in_one_process_and_nearly_agree(tr
     _, again = trainer.run()
     assert again.history == exact.history
     assert rounded.history != exact.history
-    assert rounded.best_accuracy == pytest.approx(exact.best_accuracy, abs=0.1)
+    assert rounded.best_nll == pytest.approx(exact.best_nll, abs=0.1)
 
 
 def test_a_checkpoint_holds_the_optimizer_s_moments_and_counters(make_model: Make, tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ class Progress:
         step: optimizer steps done.
         seconds: spent in training steps.
         best_epoch: the epoch, counted from 1, that was best on validation so far; 0: none.
-        best_accuracy: its validation accuracy.
-        best_nll: its validation negative log-likelihood.
+        best_nll: its validation negative log-likelihood, of logits divided by the temperature that fits best.
         history: a dict for each logged step and evaluation.
     """
 
@@ -31,7 +30,6 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     best_epoch: int = 0
-    best_accuracy: float = -1.0
     best_nll: float = float("inf")
     history: list[dict[str, Any]] = field(default_factory=list)
 
