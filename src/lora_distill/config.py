@@ -234,6 +234,11 @@ class Config(BaseModel):
         " student learns from them",
     )
     no_control: bool = Field(False, description="do not train the same student without the teacher")
+    learn_from_control: bool = Field(
+        False,
+        description="let the student learn from the teacher's and the control's probabilities together, each of the"
+        " weight that validation gives it",
+    )
 
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="of the labels in the hard loss; balanced: each class counts as much as another"

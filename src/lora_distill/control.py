@@ -14,6 +14,6 @@ def apart(config: dict[str, Any]) -> str:
     return f" but for {listed(said)}" if said else ""
 
 
-def is_of_control(name: str) -> bool:
-    """Whether a setting changes nothing but the control."""
-    return name == "no_control" or name.startswith("control_")
+def is_of_control(name: str, *, teaches: bool = False) -> bool:
+    """Whether a setting changes nothing but the control; `teaches` says that a student learns from that."""
+    return name == "no_control" or (name.startswith("control_") and not teaches)

@@ -167,7 +167,7 @@ def _stopwatch(
 
 
 def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
-    """Train a role of a config, a student's teacher before it, as far as validation shows: test is left alone.
+    """Train a role of a config, what a student learns from before it, as far as validation shows: test is left alone.
 
     Nothing is written but what the runs of the output folder share.
 
@@ -183,7 +183,8 @@ def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
     with prepared.plan.with_threads(), enough_memory(prepared.plan.device, SMALLER):
         wanted = trainings(prepared)
         if role == "student":
-            run_training(prepared, wanted["teacher"], 0.0, nobody, judged=False)
+            for other in ("teacher", "control") if config.learn_from_control else ("teacher",):
+                run_training(prepared, wanted[other], 0.0, nobody, judged=False)
         return run_training(prepared, wanted[role], 0.0, observe, judged=False)
 
 

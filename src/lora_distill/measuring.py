@@ -193,7 +193,7 @@ class Measurements:
         config = training.config.model_copy(update={"output_dir": str(self._folder / name), **once})
         parts: dict[str, Any] = {"dataset": dataset, "cache": cache, "config": config}
         if isinstance(training, RoleTraining) and training.teacher:  # soft labels cost next to nothing
-            parts |= {"role": "teacher" if training.role == "teacher" else "control", "teacher": None}
+            parts |= {"role": "teacher" if training.role == "teacher" else "control", "teacher": None, "control": None}
         small: Model = replace(training, **parts)
         started = time.monotonic()
         with warnings_only(), training.plan.with_threads(), stages() as spent:

@@ -23,17 +23,18 @@ _SMALL_ENCODER = {
 PRESETS: dict[Preset, dict[str, Any]] = {
     "small_student": _SMALL_ENCODER | {"num_epochs": 8, "teacher_num_epochs": 3},
     # Few rows make few steps: many epochs for those who have no more than the labels, and no validation to choose by.
-    # After so few, a teacher is less sure than it is right, and its student would learn to be.
+    # After so few, a teacher is less sure than it is right, and its student would learn to be; nor is it always better
+    # than the control, which errs elsewhere.
     "few_labels": _SMALL_ENCODER
     | {"num_epochs": 2, "teacher_num_epochs": 20, "control_num_epochs": 30, "min_steps": 40, "keep_epoch": "last"}
-    | {"teacher_calibrate": True},
+    | {"teacher_calibrate": True, "learn_from_control": True},
 }
 
 
 def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those of their preset, if they name one: what is given wins.
 
-    Of the preset is left out what would have nothing to act on: what is for the training of a teacher where one is
+    Of the preset is left out what would have nothing to act on: what is for a teacher that is trained where one is
     given, which also makes the student's encoder the base model, and what is the control's where there is none.
     """
     name = values.get("preset")
@@ -42,8 +43,10 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
         encoder = preset.pop("student_base_model", None)
         preset = {each: value for each, value in preset.items() if not each.startswith("teacher_")}
         preset |= {"base_model": encoder} if encoder else {}
+        preset.pop("learn_from_control", None)
     if _is_true(values.get("no_control")):
         preset = {each: value for each, value in preset.items() if not is_of_control(each)}
+        preset.pop("learn_from_control", None)
     return preset | dict(values)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lora_distill.config import Role
+from lora_distill.config import ROLES, Role
 from lora_distill.control import apart
 from lora_distill.data.types import as_columns
 from lora_distill.deployment.exported import about_model
@@ -26,8 +26,8 @@ from lora_distill.training.outcome import Outcome
 
 
 def judged(outcomes: dict[Role, Outcome]) -> dict[Role, Outcome]:
-    """Those of which something can be said: a teacher that is a file may have answered none of the test rows."""
-    return {role: outcome for role, outcome in outcomes.items() if "test" in outcome.logits}
+    """Those of which something can be said, as they are shown: a file may have answered none of the test rows."""
+    return {role: outcomes[role] for role in ROLES if role in outcomes and "test" in outcomes[role].logits}
 
 
 def judge(prepared: Prepared, outcomes: dict[Role, Outcome], fallbacks: list[str]) -> dict[str, Any]:

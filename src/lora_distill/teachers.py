@@ -32,9 +32,11 @@ def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | No
     key = ("answers", location, dataset.fingerprint, *columns.values(), *config.teacher_label_map.items())
     with about("teacher_predictions"):
         answers = once(key, lambda: read_answers(location, dataset, label_map=config.teacher_label_map, **columns))
-    if config.teacher_calibrate and "validation" not in answers.logits:
+    uses = {"teacher_calibrate": "fits a temperature to", "learn_from_control": "weighs the teacher by"}
+    used = next((name for name in uses if getattr(config, name)), None)
+    if used and "validation" not in answers.logits:
         raise UserError(
-            f"--teacher_calibrate: fits a temperature to a teacher's answers to validation, and {location} lacks some."
+            f"--{used}: {uses[used]} the teacher's answers to validation, and {location} lacks some."
             "\nAdd them, or leave the flag out."
         )
     if begun and begun["answers"]["revision"] != answers.revision:

@@ -17,11 +17,13 @@ Training = Model | SeveralTeachers | SelfTaughtTeacher | FiledTeacher
 
 
 def trainings(prepared: Prepared) -> dict[Role, Training]:
-    """What an experiment trains or reads, by role and in order."""
+    """What an experiment trains or reads, by role and in the order in which one learns from another."""
     config, dataset, plan, cache = prepared.config, prepared.dataset, prepared.plan, prepared.cache
 
-    def training(role: Role, teacher: Artefact | None = None, *, teaches: bool = False) -> RoleTraining:
-        return RoleTraining(role, config, dataset, prepared.base_of(role), plan, cache, teacher, teaches)
+    def training(
+        role: Role, teacher: Artefact | None = None, control: Artefact | None = None, *, teaches: bool = False
+    ) -> RoleTraining:
+        return RoleTraining(role, config, dataset, prepared.base_of(role), plan, cache, teacher, control, teaches)
 
     teacher: Training
     if prepared.given_teacher:
@@ -32,12 +34,17 @@ def trainings(prepared: Prepared) -> dict[Role, Training]:
         teacher = first = teachers(training("teacher", teaches=True))
         if config.teacher_self_training:
             teacher = SelfTaughtTeacher(first, training("teacher", first.artefact(), teaches=True))
-    roles: dict[Role, Training] = {"teacher": teacher, "student": training("student", teacher.artefact())}
-    if not config.no_control:
-        # Of what the unlabelled texts bring, self-training shows how much needs no teacher.
-        roles["control"] = control = training("control", teaches=dataset.unlabelled is not None)
-        if control.teaches:
-            roles["self-trained"] = training("self-trained", control.artefact())
+    roles: dict[Role, Training] = {"teacher": teacher}
+    if config.no_control:
+        return roles | {"student": training("student", teacher.artefact())}
+    has_unlabelled = dataset.unlabelled is not None
+    control = training("control", teaches=has_unlabelled or config.learn_from_control)
+    if config.learn_from_control:
+        roles |= {"control": control, "student": training("student", teacher.artefact(), control.artefact())}
+    else:
+        roles |= {"student": training("student", teacher.artefact()), "control": control}
+    if has_unlabelled:  # of what these texts bring, self-training shows how much needs no teacher
+        roles["self-trained"] = training("self-trained", control.artefact())
     return roles
 
 

@@ -49,6 +49,12 @@ def test_those_without_a_control_are_compared_with_those_that_have_one() -> None
     assert found(base, base | {"control_num_epochs": 60}) == [("control_num_epochs: 0, 1", [30, 60])]
 
 
+def test_where_students_learn_from_controls_those_that_do_not_share_one_are_not_compared() -> None:
+    base: dict[str, Any] = {"alpha": 0.5, "learn_from_control": True, "control_num_epochs": 30}
+    assert found(base, base | {"alpha": 0.1, "control_num_epochs": 60}) == []
+    assert found(base, base | {"alpha": 0.1}) == [("alpha: 1, 0", [0.1, 0.5])]
+
+
 def test_experiments_with_the_same_value_show_no_effect_of_it() -> None:
     base: dict[str, Any] = {"alpha": 0.5, "temperature": 2.0}
     assert found(base, dict(base), {"alpha": 0.7, "temperature": 1.0}) == []

@@ -81,6 +81,14 @@ def test_what_the_control_alone_has_is_no_setting_of_a_student(tmp_path: Path) -
     assert Gains.over("two", summarise(gather(runs), runs)).of[0].changed() == "target_modules none"
 
 
+def test_where_a_student_learns_from_the_control_what_that_has_is_one(tmp_path: Path) -> None:
+    teaching: dict[str, Any] = {"learn_from_control": True}
+    one = [finished_run(tmp_path, f"one-seed-{seed}", seed, **teaching) for seed in (0, 1)]
+    longer = [finished_run(tmp_path, f"two-seed-{seed}", seed, control_num_epochs=7, **teaching) for seed in (0, 1)]
+    runs = {"one": one, "two": longer}
+    assert Gains.over("one", summarise(gather(runs), runs)).of[0].changed() == "control_num_epochs 7"
+
+
 def test_they_are_told_in_every_form_with_the_same_figures(tmp_path: Path) -> None:
     found = Gains.over("base_", experiments(tmp_path, base_={0: 60, 1: 62}, more={0: 30, 1: 31}))
     shown = render(found.as_table(), 130)

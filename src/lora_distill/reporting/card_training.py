@@ -54,6 +54,11 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
         by_folds = config["teacher_fit"] == "crossfit" and role == learner_of_folds
         rows = "the rows' labels" if by_folds else "validation"
         teacher += f"; its logits divided by {fitted:.3f}, a temperature fitted on {rows}"
+    if share := results[role].get("teacher_share"):
+        teacher += (
+            f"; together with the control, which is this student trained on the labels alone: {share:.2f} times the"
+            f" teacher's probabilities and {1 - share:.2f} times the control's"
+        )
     soft = (
         f"{temperature:g}² × KL(teacher, student) at temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling"
         " the Knowledge in a Neural Network, 2015)"

@@ -5,6 +5,7 @@ import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,10 @@ def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment
         experiments: as many.
     """
     varied = [key for key in settings[0] if any(each[key] != settings[0][key] for each in settings)]
+    of_control = partial(is_of_control, teaches=any(each.get("learn_from_control") for each in settings))
     found = []
     for key in varied:
-        held = [name for name in varied if name != key and (is_of_control(key) or not is_of_control(name))]
+        held = [name for name in varied if name != key and (of_control(key) or not of_control(name))]
         alike: dict[str, list[tuple[Any, Experiment]]] = {}
         for each, experiment in zip(settings, experiments, strict=True):
             others = str([sorted(experiment.evidence.seeds), *(each[name] for name in held)])

@@ -162,10 +162,12 @@ def _gains(held: Sequence[Experiment], one: Experiment) -> Iterator[Gain]:
     corrected = holm([each.p_value for each in differences])
     theirs, told = settings_of(one), ("This", f"the student of {one_line(one.name)}")
     for each, seeds, difference, p_value in zip(held, shared, differences, corrected, strict=True):
+        settings = settings_of(each)
+        teaches = settings["learn_from_control"] or theirs["learn_from_control"]
         changed = {
             name: value
-            for name, value in settings_of(each).items()
-            if value != theirs[name] and not is_of_control(name)
+            for name, value in settings.items()
+            if value != theirs[name] and not is_of_control(name, teaches=teaches)
         }
         right = {role: each.evidence.right_with(role, seeds) for role in each.evidence.right}
         teacher = float(right["teacher"].mean()) if "teacher" in right else None

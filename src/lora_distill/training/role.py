@@ -30,6 +30,7 @@ from lora_distill.training.checkpoint import Progress
 from lora_distill.training.loop import Observer, Unwanted, nobody, train
 from lora_distill.training.losses.distillation import balanced_weights
 from lora_distill.training.losses.pooled import PooledMatching
+from lora_distill.training.opinion_pool import teacher_share, together
 from lora_distill.training.outcome import (
     LOGITS,
     Outcome,
@@ -61,6 +62,7 @@ class RoleTraining:
         plan: where and how to compute.
         cache: of what the frozen layers give.
         teacher: where the logits lie that it learns from, by then finished; None: it learns from the labels alone.
+        control: where those lie that it learns from beside its teacher's, by then finished; None: there are none.
         teaches: whether another learns from it.
     """
 
@@ -71,6 +73,7 @@ class RoleTraining:
     plan: ExecutionPlan
     cache: Cache
     teacher: Artefact | None = None
+    control: Artefact | None = None
     teaches: bool = False
 
     @property
@@ -122,6 +125,8 @@ class RoleTraining:
                 soft_labels |= {"calibrated": True}
             if config.pooled_weight:
                 soft_labels |= {"pooled_weight": config.pooled_weight}
+            if self.control:
+                soft_labels |= {"control": self.control.key}
         recipe = {
             "role": self.role,
             "teaches": self.teaches,
@@ -192,20 +197,29 @@ class RoleTraining:
             vectors = self._of_learned(read_pooled(self.teacher))
             matching = PooledMatching.of(vectors, config.pooled_weight, width, seed).to(self.plan.device)
             logger.info("%s: a projector of %s parameters is trained and dropped", self.role, f"{matching.size:,}")
-        taught = read_outcome(self.teacher, reused=True)
-        temperatures = self._temperatures(taught) if config.teacher_calibrate else {}
-        logits = {name: taught.logits[name] / np.float32(temperatures.get(name, 1)) for name in self.learned}
-        weighed = config.alpha, config.temperature, config.soft_loss
-        return SoftLabels(self._of_learned(logits), *weighed, matching, temperatures.get("train"))
+        taught, calibration = self._answers(self.teacher)
+        logits, share = self._of_learned(taught), None
+        if self.control:
+            own, _ = self._answers(self.control)
+            share = teacher_share(taught["validation"], own["validation"], self.dataset.validation.labels)
+            logits = together(logits, self._of_learned(own), share)
+            logger.info("%s: learns from the teacher with a weight of %.2f, else from the control", self.role, share)
+        return SoftLabels(
+            logits, config.alpha, config.temperature, config.soft_loss, matching, calibration, teacher_share=share
+        )
 
-    def _temperatures(self, taught: Outcome) -> dict[str, float]:
-        """By which a teacher's logits are divided, for each split that it is trained on."""
-        fitted = fit_temperature(taught.logits["validation"], self.dataset.validation.labels)
-        temperatures = dict.fromkeys(self.learned, fitted)
-        if taught.facts.get("cross_fitted"):
+    def _answers(self, artefact: Artefact) -> tuple[dict[str, NDArray[np.float32]], float | None]:
+        """The logits by split that another left, and what those of rows with labels were divided by, if they were."""
+        left = read_outcome(artefact, reused=True)
+        if not self.config.teacher_calibrate:
+            return left.logits, None
+        fitted = fit_temperature(left.logits["validation"], self.dataset.validation.labels)
+        temperatures = dict.fromkeys([*self.learned, "validation"], fitted)
+        if left.facts.get("cross_fitted"):
             # These rows are answered by fewer models than validation's, none of which has seen them.
-            temperatures["train"] = fit_temperature(taught.logits["train"], self.dataset.train.labels)
-        return temperatures
+            temperatures["train"] = fit_temperature(left.logits["train"], self.dataset.train.labels)
+        calibrated = {name: left.logits[name] / np.float32(each) for name, each in temperatures.items()}
+        return calibrated, temperatures["train"]
 
     def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
         # Student and control start from the same weights and see the same rows in the same order.
