@@ -59,7 +59,7 @@ NEEDS = {
     "labelled_per_batch": Need(
         "unlabelled", lambda config: config.unlabelled, "is for --unlabelled texts. Give those, too."
     ),
-    "learn_from_control": Need(
+    "learn_from": Need(
         "no_control",
         lambda config: not config.no_control,
         "learns from the control, and --no_control trains none. Leave one of them out.",

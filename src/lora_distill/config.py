@@ -234,10 +234,10 @@ class Config(BaseModel):
         " student learns from them",
     )
     no_control: bool = Field(False, description="do not train the same student without the teacher")
-    learn_from_control: bool = Field(
-        False,
-        description="let the student learn from the teacher's and the control's probabilities together, each of the"
-        " weight that validation gives it",
+    learn_from: Literal["teacher", "both"] = Field(
+        "teacher",
+        description="whom a student learns from; both: teacher and control, their probabilities averaged with the"
+        " weights that validation gives them",
     )
 
     class_weights: Literal["none", "balanced"] = Field(

@@ -183,7 +183,7 @@ def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
     with prepared.plan.with_threads(), enough_memory(prepared.plan.device, SMALLER):
         wanted = trainings(prepared)
         if role == "student":
-            for other in ("teacher", "control") if config.learn_from_control else ("teacher",):
+            for other in ("teacher", "control") if config.learn_from == "both" else ("teacher",):
                 run_training(prepared, wanted[other], 0.0, nobody, judged=False)
         return run_training(prepared, wanted[role], 0.0, observe, judged=False)
 

@@ -86,7 +86,7 @@ def shared_work_first(runs: Mapping[str, Config], jobs: int) -> list[str]:
     experiments on something.
     """
     own = {"exp_name", "alpha", "temperature", "soft_loss", "pooled_weight", "no_control", "labelled_per_batch"}
-    own |= {"preset", "teacher_calibrate", "learn_from_control"}
+    own |= {"preset", "teacher_calibrate", "learn_from"}
     own |= {name for name in Config.model_fields if name.startswith(("student_", "control_"))}
     seeds = list(dict.fromkeys(config.seed for config in runs.values()))
     teachers = {name: config.model_dump_json(exclude=own) for name, config in runs.items()}

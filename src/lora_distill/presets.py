@@ -27,7 +27,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     # than the control, which errs elsewhere.
     "few_labels": _SMALL_ENCODER
     | {"num_epochs": 2, "teacher_num_epochs": 20, "control_num_epochs": 30, "min_steps": 40, "keep_epoch": "last"}
-    | {"teacher_calibrate": True, "learn_from_control": True},
+    | {"teacher_calibrate": True, "learn_from": "both"},
 }
 
 
@@ -43,10 +43,10 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
         encoder = preset.pop("student_base_model", None)
         preset = {each: value for each, value in preset.items() if not each.startswith("teacher_")}
         preset |= {"base_model": encoder} if encoder else {}
-        preset.pop("learn_from_control", None)
+        preset.pop("learn_from", None)
     if _is_true(values.get("no_control")):
         preset = {each: value for each, value in preset.items() if not is_of_control(each)}
-        preset.pop("learn_from_control", None)
+        preset.pop("learn_from", None)
     return preset | dict(values)
 
 

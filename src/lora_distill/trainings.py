@@ -38,8 +38,8 @@ def trainings(prepared: Prepared) -> dict[Role, Training]:
     if config.no_control:
         return roles | {"student": training("student", teacher.artefact())}
     has_unlabelled = dataset.unlabelled is not None
-    control = training("control", teaches=has_unlabelled or config.learn_from_control)
-    if config.learn_from_control:
+    control = training("control", teaches=has_unlabelled or config.learn_from == "both")
+    if config.learn_from == "both":
         roles |= {"control": control, "student": training("student", teacher.artefact(), control.artefact())}
     else:
         roles |= {"student": training("student", teacher.artefact()), "control": control}

@@ -50,7 +50,7 @@ def test_those_without_a_control_are_compared_with_those_that_have_one() -> None
 
 
 def test_where_students_learn_from_controls_those_that_do_not_share_one_are_not_compared() -> None:
-    base: dict[str, Any] = {"alpha": 0.5, "learn_from_control": True, "control_num_epochs": 30}
+    base: dict[str, Any] = {"alpha": 0.5, "learn_from": "both", "control_num_epochs": 30}
     assert found(base, base | {"alpha": 0.1, "control_num_epochs": 60}) == []
     assert found(base, base | {"alpha": 0.1}) == [("alpha: 1, 0", [0.1, 0.5])]
 

@@ -82,7 +82,7 @@ def test_what_the_control_alone_has_is_no_setting_of_a_student(tmp_path: Path) -
 
 
 def test_where_a_student_learns_from_the_control_what_that_has_is_one(tmp_path: Path) -> None:
-    teaching: dict[str, Any] = {"learn_from_control": True}
+    teaching: dict[str, Any] = {"learn_from": "both"}
     one = [finished_run(tmp_path, f"one-seed-{seed}", seed, **teaching) for seed in (0, 1)]
     longer = [finished_run(tmp_path, f"two-seed-{seed}", seed, control_num_epochs=7, **teaching) for seed in (0, 1)]
     runs = {"one": one, "two": longer}

@@ -85,7 +85,7 @@ def config(tiny: Callable[[str], Path], tmp_path: Path) -> Config:
         "labelled_per_batch": 3,
         "num_epochs": 1,
         "control_num_epochs": 2,
-        "learn_from_control": True,
+        "learn_from": "both",
     }
     return make_config(small_values(tiny("roberta"), rows) | settings, {})
 
@@ -129,7 +129,7 @@ def test_another_control_makes_another_student_and_of_one_that_teaches_nobody_no
 
     known, other = keys(), keys(control_num_epochs=3)
     assert {role for role in known if known[role] != other[role]} == {"control", "student", "self-trained"}
-    alone = [keys(learn_from_control=False, control_num_epochs=epochs)["student"] for epochs in (2, 3)]
+    alone = [keys(learn_from="teacher", control_num_epochs=epochs)["student"] for epochs in (2, 3)]
     assert len({known["student"], *alone}) == 2
 
 

@@ -94,7 +94,7 @@ IDLE = {
     "output_dir": "other",
     "student_budget": 7,
     "no_control": True,
-    "learn_from_control": True,  # from which, is the student's own
+    "learn_from": "both",  # from which, is the student's own
     "cache_limit": 7,
     "report_to": "mlflow",
     "teacher_checkpoint": "other",

@@ -197,7 +197,7 @@ def effects(settings: Sequence[dict[str, Any]], experiments: Sequence[Experiment
         experiments: as many.
     """
     varied = [key for key in settings[0] if any(each[key] != settings[0][key] for each in settings)]
-    of_control = partial(is_of_control, teaches=any(each.get("learn_from_control") for each in settings))
+    of_control = partial(is_of_control, teaches=any(each.get("learn_from") == "both" for each in settings))
     found = []
     for key in varied:
         held = [name for name in varied if name != key and (of_control(key) or not of_control(name))]

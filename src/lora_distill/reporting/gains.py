@@ -163,7 +163,7 @@ def _gains(held: Sequence[Experiment], one: Experiment) -> Iterator[Gain]:
     theirs, told = settings_of(one), ("This", f"the student of {one_line(one.name)}")
     for each, seeds, difference, p_value in zip(held, shared, differences, corrected, strict=True):
         settings = settings_of(each)
-        teaches = settings["learn_from_control"] or theirs["learn_from_control"]
+        teaches = "both" in (settings["learn_from"], theirs["learn_from"])
         changed = {
             name: value
             for name, value in settings.items()
