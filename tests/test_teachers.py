@@ -24,5 +24,5 @@ def test_a_temperature_is_fitted_to_answers_that_are_there(tmp_path: Path) -> No
     assert open_answers(config, dataset, None) is not None
     with pytest.raises(UserError, match=r"--teacher_calibrate: fits .* to validation, and .*answers.csv lacks some"):
         open_answers(config.model_copy(update={"teacher_calibrate": True}), dataset, None)
-    with pytest.raises(UserError, match=r"--learn_from: weighs .* to validation, and .*lacks some"):
+    with pytest.raises(UserError, match=r"--learn_from: judges both by .* to validation, and .*lacks some"):
         open_answers(config.model_copy(update={"learn_from": "both"}), dataset, None)

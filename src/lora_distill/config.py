@@ -236,8 +236,8 @@ class Config(BaseModel):
     no_control: bool = Field(False, description="do not train the same student without the teacher")
     learn_from: Literal["teacher", "both"] = Field(
         "teacher",
-        description="whom a student learns from; both: teacher and control, their probabilities averaged with the"
-        " weights that validation gives them",
+        description="whom a student learns from; both: the mean of the teacher's and the control's probabilities,"
+        " unless validation is likelier by the teacher's alone",
     )
 
     class_weights: Literal["none", "balanced"] = Field(

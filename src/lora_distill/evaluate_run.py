@@ -19,8 +19,8 @@ from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
 from lora_distill.training.logits import plain, predict_logits
+from lora_distill.training.opinion_pool import pooled
 from lora_distill.training.plan import choose_plan, enough_memory
-from lora_distill.training.several import pooled
 
 if TYPE_CHECKING:
     import numpy as np

@@ -32,7 +32,7 @@ def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | No
     key = ("answers", location, dataset.fingerprint, *columns.values(), *config.teacher_label_map.items())
     with about("teacher_predictions"):
         answers = once(key, lambda: read_answers(location, dataset, label_map=config.teacher_label_map, **columns))
-    uses = {"teacher_calibrate": "fits a temperature to", "learn_from": "weighs the teacher by"}
+    uses = {"teacher_calibrate": "fits a temperature to", "learn_from": "judges both by"}
     used = next((name for name in uses if not config.is_default(name)), None)
     if used and "validation" not in answers.logits:
         raise UserError(

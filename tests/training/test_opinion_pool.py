@@ -1,4 +1,4 @@
-"""What teacher and control say together, and how much each of it is the teacher's."""
+"""What several models say together, and whether a student learns from teacher and control at once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.special import softmax
@@ -19,7 +20,7 @@ from lora_distill.preparation import prepare
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import nobody
-from lora_distill.training.opinion_pool import teacher_share, together
+from lora_distill.training.opinion_pool import is_likelier_together, pooled
 from lora_distill.training.outcome import LOGITS
 from lora_distill.trainings import trainings
 from tests.end_to_end.conftest import small_values, write_rows
@@ -27,49 +28,38 @@ from tests.end_to_end.conftest import small_values, write_rows
 Logits = NDArray[np.float32]
 
 
-def drawn(seed: int, rows: int, classes: int = 3) -> tuple[Logits, Logits, NDArray[np.int64]]:
-    random = np.random.default_rng(seed)
-    one, other = (random.normal(0, 2, (rows, classes)).astype(np.float32) for _ in range(2))
-    return one, other, random.integers(0, classes, rows)
+def test_the_mean_is_of_probabilities_and_given_as_its_logarithm() -> None:
+    one, other = np.log(np.array([[[0.8, 0.2], [0.5, 0.5]], [[0.4, 0.6], [0.1, 0.9]]], np.float32))
+    assert pooled([one, other]) == pytest.approx(np.log([[0.6, 0.4], [0.3, 0.7]]), abs=1e-6)
+    assert pooled([one, other]).dtype == np.float32
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(0.01, 0.99))
-def test_together_they_say_the_weighted_mean_of_their_probabilities(seed: int, rows: int, share: float) -> None:
-    teacher, control, _ = drawn(seed, rows)
-    wanted = share * softmax(teacher.astype(float), axis=1) + (1 - share) * softmax(control.astype(float), axis=1)
-    said = together(teacher, control, share)
-    assert said.dtype == np.float32
-    assert np.exp(said) == pytest.approx(wanted, rel=1e-5)
+def test_a_row_is_answered_by_those_that_have_an_answer() -> None:
+    nothing = [np.nan, np.nan]
+    one, other = np.array([[nothing, [1.0, 0.0]], [[0.0, 2.0], nothing]], np.float32)
+    assert softmax(pooled([one, other]), axis=1) == pytest.approx(softmax([[0.0, 2.0], [1.0, 0.0]], axis=1), abs=1e-6)
+    with pytest.raises(ValueError, match="no model answers"):
+        pooled([one, one])
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
-def test_each_has_what_the_other_has_not(seed: int, rows: int) -> None:
-    teacher, control, labels = drawn(seed, rows)
-    share = teacher_share(teacher, control, labels)
-    assert 0 < share < 1
-    assert teacher_share(control, teacher, labels) == pytest.approx(1 - share)
-    assert teacher_share(teacher, teacher, labels) == pytest.approx(0.5)
+@given(arrays(np.float32, (3, 4, 5), elements=st.floats(-30, 30, width=32)), st.floats(-20, 20))
+def test_logits_count_up_to_a_constant_and_their_order_does_not(logits: np.ndarray, shift: float) -> None:
+    together = pooled(list(logits))
+    assert np.exp(together.astype(np.float64)).sum(axis=1) == pytest.approx(np.ones(4), abs=1e-5)
+    assert pooled([logits[2], logits[0] + np.float32(shift), logits[1]]) == pytest.approx(together, abs=1e-3)
 
 
-@pytest.mark.parametrize(("rows", "least"), [(1, 0.6), (10, 0.9), (1000, 0.99)])
-def test_the_more_rows_say_so_the_more_weighs_who_is_right(rows: int, least: float) -> None:
-    labels = np.arange(rows) % 2
-    right = np.where(np.arange(2) == labels[:, None], 3, -3).astype(np.float32)
-    assert least < teacher_share(right, -right, labels) < least + 0.1
+def answers(labels: NDArray[np.int64], wrong: set[int]) -> Logits:
+    """Sure of every row, and right in all but some."""
+    said = [1 - label if row in wrong else label for row, label in enumerate(labels)]
+    return np.where(np.arange(2) == np.array(said)[:, None], 2, -2).astype(np.float32)
 
 
-def test_the_share_is_the_mean_of_its_posterior() -> None:
-    teacher, control, labels = drawn(0, 12)
-    right = [softmax(each.astype(float), axis=1)[np.arange(12), labels] for each in (teacher, control)]
-    weights = np.linspace(0, 1, 20_001)
-    likelihoods = np.prod(weights[:, None] * right[0] + (1 - weights)[:, None] * right[1], axis=1)
-    assert teacher_share(teacher, control, labels) == pytest.approx(np.average(weights, weights=likelihoods), abs=1e-4)
-
-
-def test_two_who_are_certain_of_another_label_weigh_the_same() -> None:
-    certain = np.array([[0, -np.inf]], np.float32)
-    assert teacher_share(certain, certain, np.array([1])) == pytest.approx(0.5)
-    assert np.exp(together(certain, certain[:, ::-1], 0.25)) == pytest.approx(np.array([[0.25, 0.75]]))
+def test_two_who_err_apart_are_likelier_together_and_one_who_is_never_right_adds_nothing() -> None:
+    labels = np.arange(20) % 2
+    teacher = answers(labels, {0, 1})
+    for wrong, expected in (({2, 3}, True), ({0, 1, 2, 3}, False), (set(range(20)), False)):
+        assert is_likelier_together(teacher, answers(labels, wrong), labels) == expected
 
 
 # In an experiment
@@ -91,35 +81,45 @@ def config(tiny: Callable[[str], Path], tmp_path: Path) -> Config:
 
 
 @pytest.mark.parametrize("calibrate", [False, True])
-def test_a_student_learns_from_both_and_a_self_trained_one_from_the_control(
-    calibrate: bool, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("likelier", [False, True])
+def test_a_student_learns_from_both_where_that_is_likelier_and_a_self_trained_one_from_the_control(
+    calibrate: bool, likelier: bool, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = config.model_copy(update={"teacher_calibrate": calibrate})
     learned: dict[str, Logits | None] = {}
+    judged: list[tuple[Any, ...]] = []
 
     def see(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
         learned[settings["role"]] = settings["soft_labels"] and settings["soft_labels"].logits
         return loop.train(*arguments, **settings)
 
+    def decide(*arguments: Any) -> bool:  # noqa: ANN401
+        judged.append(arguments)
+        return likelier
+
     monkeypatch.setattr(role_module, "train", see)
+    monkeypatch.setattr(role_module, "is_likelier_together", decide)
     results = run_experiment(config)
     assert list(learned) == ["teacher", "control", "student", "self-trained"]
+    assert [role for role in results if role in learned] == ["teacher", "student", "control", "self-trained"]
     prepared = prepare(config)
     labels, said = prepared.dataset.validation.labels, {}
     for role, training in trainings(prepared).items():
         logits = load_file(training.artefact().folder / LOGITS)
         divisor = fit_temperature(logits["validation"], labels) if calibrate else 1
         said[role] = {name: (each / divisor).astype(np.float32) for name, each in logits.items()}
-    teacher, control = said["teacher"], said["control"]
-    share = teacher_share(teacher["validation"], control["validation"], labels)
-    assert results["student"]["teacher_share"] == pytest.approx(share)
-    both = {name: together(teacher[name], control[name], share) for name in ("train", "unlabelled")}
-    assert learned["student"] == pytest.approx(np.concatenate(list(both.values())), abs=1e-5)
-    assert learned["self-trained"] == pytest.approx(np.concatenate([control["train"], control["unlabelled"]]), abs=1e-5)
-    assert [role for role in results if role in learned] == ["teacher", "student", "control", "self-trained"]
-    card = (tmp_path / "out" / "run" / "student" / "README.md").read_text()
-    assert f"{share:.2f} times the teacher's probabilities and {1 - share:.2f} times the control's" in card
-    assert "together with the control" not in (tmp_path / "out" / "run" / "self-trained" / "README.md").read_text()
+    teacher, control = ([said[role][name] for name in ("train", "unlabelled")] for role in ("teacher", "control"))
+    ((of_teacher, of_control, rows),) = judged
+    assert of_teacher == pytest.approx(said["teacher"]["validation"], abs=1e-5)
+    assert of_control == pytest.approx(said["control"]["validation"], abs=1e-5)
+    assert (rows == labels).all()
+    wanted = [pooled(each) for each in zip(teacher, control, strict=True)] if likelier else teacher
+    assert learned["student"] == pytest.approx(np.concatenate(wanted), abs=1e-5)
+    assert learned["self-trained"] == pytest.approx(np.concatenate(control), abs=1e-5)
+    assert results["student"]["learns_from_both"] == likelier
+    cards = {role: (tmp_path / "out" / "run" / role / "README.md").read_text() for role in said}
+    assert f"; {'together with' if likelier else 'without'} the control, which is this student" in cards["student"]
+    assert not any("together with the control" in cards[role] for role in ("teacher", "control", "self-trained"))
 
 
 def test_another_control_makes_another_student_and_of_one_that_teaches_nobody_none(config: Config) -> None:
@@ -136,13 +136,13 @@ def test_another_control_makes_another_student_and_of_one_that_teaches_nobody_no
 def test_without_other_texts_it_learns_from_both_as_well(config: Config) -> None:
     settings = {"unlabelled": None, "labelled_per_batch": 8}
     results = run_experiment(config.model_copy(update=settings))
-    assert 0 < results["student"]["teacher_share"] < 1
+    assert "learns_from_both" in results["student"]
     assert "self-trained" not in results
 
 
 def test_a_search_trains_the_control_before_the_student(config: Config) -> None:
     outcome = train_role(config, "student", nobody)
-    assert 0 < outcome.facts["teacher_share"] < 1
+    assert "learns_from_both" in outcome.facts
     results = run_experiment(config)
     assert [results[role]["reused"] for role in ("teacher", "student", "control", "self-trained")] == [True] * 3 + [
         False

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file
 from scipy.special import log_softmax, softmax
 
@@ -30,38 +27,15 @@ from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.logits import plain, predict_logits
 from lora_distill.training.loop import nobody
+from lora_distill.training.opinion_pool import pooled
 from lora_distill.training.outcome import LOGITS
 from lora_distill.training.role import RoleTraining
-from lora_distill.training.several import SeveralTeachers, pooled, teachers
+from lora_distill.training.several import SeveralTeachers, teachers
 from lora_distill.trainings import splits_of, trainings
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.reporting.cards import code_of
 
 Logits = dict[str, np.ndarray]
-
-# The mean of probabilities
-
-
-def test_the_mean_is_of_probabilities_and_given_as_its_logarithm() -> None:
-    one, other = np.log(np.array([[[0.8, 0.2], [0.5, 0.5]], [[0.4, 0.6], [0.1, 0.9]]], np.float32))
-    assert pooled([one, other]) == pytest.approx(np.log([[0.6, 0.4], [0.3, 0.7]]), abs=1e-6)
-    assert pooled([one, other]).dtype == np.float32
-
-
-def test_a_row_is_answered_by_those_that_have_an_answer() -> None:
-    nothing = [np.nan, np.nan]
-    one, other = np.array([[nothing, [1.0, 0.0]], [[0.0, 2.0], nothing]], np.float32)
-    assert softmax(pooled([one, other]), axis=1) == pytest.approx(softmax([[0.0, 2.0], [1.0, 0.0]], axis=1), abs=1e-6)
-    with pytest.raises(ValueError, match="no model answers"):
-        pooled([one, one])
-
-
-@given(arrays(np.float32, (3, 4, 5), elements=st.floats(-30, 30, width=32)), st.floats(-20, 20))
-def test_logits_count_up_to_a_constant_and_their_order_does_not(logits: np.ndarray, shift: float) -> None:
-    together = pooled(list(logits))
-    assert np.exp(together.astype(np.float64)).sum(axis=1) == pytest.approx(np.ones(4), abs=1e-5)
-    assert pooled([logits[2], logits[0] + np.float32(shift), logits[1]]) == pytest.approx(together, abs=1e-3)
-
 
 # Trained
 

@@ -64,6 +64,12 @@ def reliability_bins(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     ]
 
 
+def mean_nll(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
+    """The mean negative log-likelihood of labels, int64 [N], by logits [N, C], in nats."""
+    rows = np.arange(len(labels))
+    return float(-log_softmax(logits.astype(np.float64), axis=1)[rows, labels].mean())
+
+
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """The temperature T by which logits are divided so that their likelihood is greatest (Guo et al. 2017).
 
@@ -74,10 +80,10 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         logits: float32 [N, C], of rows that nothing else is measured on.
         labels: int64 [N].
     """
-    exact, rows = logits.astype(np.float64), np.arange(len(labels))
+    exact = logits.astype(np.float64)
 
     def loss(inverse: float) -> float:
-        return float(-log_softmax(exact * inverse, axis=1)[rows, labels].mean())
+        return mean_nll(exact * inverse, labels)
 
     found = minimize_scalar(
         loss, bounds=(1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE), method="bounded", options={"xatol": 1e-7}

@@ -54,10 +54,10 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
         by_folds = config["teacher_fit"] == "crossfit" and role == learner_of_folds
         rows = "the rows' labels" if by_folds else "validation"
         teacher += f"; its logits divided by {fitted:.3f}, a temperature fitted on {rows}"
-    if share := results[role].get("teacher_share"):
+    if (from_both := results[role].get("learns_from_both")) is not None:
+        control = "the control, which is this student trained on the labels alone"
         teacher += (
-            f"; together with the control, which is this student trained on the labels alone: {share:.2f} times the"
-            f" teacher's probabilities and {1 - share:.2f} times the control's"
+            f"; together with {control}: the mean of their probabilities" if from_both else f"; without {control}"
         )
     soft = (
         f"{temperature:g}² × KL(teacher, student) at temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling"

@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from lora_distill.data.batches import Batch, TrainingOrder, to_device
 from lora_distill.errors import UserError
-from lora_distill.evaluation.calibration import fit_temperature
+from lora_distill.evaluation.calibration import fit_temperature, mean_nll
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import record, stage, steps
 from lora_distill.progress import track
@@ -229,10 +228,10 @@ def _evaluate(network: SplitClassifier, validation: Split, progress: Progress, r
         raise _diverged(role, "the logits on validation hold no numbers", progress.step)
     accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
     # Accuracy on few rows is chance's; the likelihood alone is against whoever grew sure, which a temperature mends.
-    calibrated = _nll(logits / fit_temperature(logits, validation.labels), validation.labels)
+    calibrated = mean_nll(logits / fit_temperature(logits, validation.labels), validation.labels)
     if calibrated < progress.best_nll:
         progress.best_epoch, progress.best_nll = progress.epoch, calibrated
-    nll = _nll(logits, validation.labels)
+    nll = mean_nll(logits, validation.labels)
     entry: dict[str, Any] = {
         "role": role,
         "event": "validation",
@@ -242,10 +241,6 @@ def _evaluate(network: SplitClassifier, validation: Split, progress: Progress, r
     progress.history.append(entry | {"accuracy": accuracy, "nll": nll, "calibrated_nll": calibrated})
     done = f"epoch {progress.epoch} of {epochs}"
     logger.info("%s: %s: validation accuracy %.2f%%, loss %.4f", role, done, 100 * accuracy, nll)
-
-
-def _nll(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    return distillation_loss(torch.from_numpy(logits).double(), torch.from_numpy(labels)).item()
 
 
 def _is_out_of_patience(progress: Progress, settings: TrainingSettings) -> bool:

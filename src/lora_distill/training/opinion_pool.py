@@ -1,49 +1,41 @@
-"""Two who answer as one: the teacher and the control, from whom a student may learn together."""
+"""Models that answer as one: several teachers, or a teacher and the control."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp
 
-SHARES = 200  # between 0 and 1, at which the likelihood is looked at
-LEAST = -1e3  # of a log-probability: two who are both certain of another label say nothing of their shares
+from lora_distill.evaluation.calibration import mean_nll
 
 
-def teacher_share(teacher: NDArray[np.float32], control: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The weight of the teacher's probabilities beside the control's, between 0 and 1.
+def pooled(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The logarithm of the mean of several models' probabilities, float32 [N, C].
 
-    That of the linear opinion pool (Stone, "The Opinion Pool", Annals of Mathematical Statistics, 1961): the mean of
-    its posterior, where nothing is known of it before. The likeliest weight is often 0 or 1 by the chance of few rows.
+    Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep
+    Ensembles", 2017. The mean is that of the probabilities as they are, at temperature 1: so the models together are a
+    classifier like any other, the same for every student, and a student's temperature softens what that one says.
+
+    Args:
+        logits: float32 [N, C] of each model; NaN in the rows that it does not answer, which each must leave to another.
+    """
+    each = log_softmax(np.stack(logits).astype(np.float64), axis=2)
+    answers = np.isfinite(each).all(axis=2, keepdims=True)
+    if not answers.any(axis=0).all():
+        raise ValueError("a row that no model answers")
+    together = logsumexp(np.where(answers, each, -np.inf), axis=0) - np.log(answers.sum(axis=0))
+    return np.asarray(together, dtype=np.float32)
+
+
+def is_likelier_together(teacher: NDArray[np.float32], control: NDArray[np.float32], labels: NDArray[np.int64]) -> bool:
+    """Whether the mean of teacher and control is likelier to be right than the teacher alone.
+
+    So it is where they are about as good and err apart; a control that is much worse takes more than it gives. A weight
+    in between, fitted to few rows, would be chance's.
 
     Args:
         teacher: float32 [N, C], logits of rows that neither was trained on.
         control: the same of the control.
         labels: int64 [N].
     """
-    shares = (np.arange(SHARES) + 0.5) / SHARES
-    rows = np.arange(len(labels))
-    of_teacher, of_control = (np.maximum(_log_probabilities(each)[rows, labels], LEAST) for each in (teacher, control))
-    likelihoods = _pooled(of_teacher, of_control, shares[:, None]).sum(axis=1)
-    return float(shares @ softmax(likelihoods))
-
-
-def together(teacher: NDArray[np.float32], control: NDArray[np.float32], share: float) -> NDArray[np.float32]:
-    """The logarithm of the weighted mean of their probabilities, float32 [N, C].
-
-    Args:
-        teacher: float32 [N, C], logits.
-        control: the same of the control.
-        share: the teacher's, between 0 and 1.
-    """
-    pooled = _pooled(_log_probabilities(teacher), _log_probabilities(control), np.array(share))
-    return pooled.astype(np.float32)
-
-
-def _log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(log_softmax(logits.astype(np.float64), axis=1))
-
-
-def _pooled(
-    teacher: NDArray[np.float64], control: NDArray[np.float64], share: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Of log-probabilities, for one share or several."""
-    return np.asarray(np.logaddexp(np.log(share) + teacher, np.log1p(-share) + control))
+    return mean_nll(pooled([teacher, control]), labels) < mean_nll(teacher, labels)

@@ -73,8 +73,8 @@ class Split:
 class SoftLabels:
     """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors.
 
-    `calibration` is the temperature by which the logits of rows with labels were divided, if they were; `teacher_share`
-    the teacher's weight in what are its and the control's, if they are.
+    `calibration` is the temperature by which the logits of rows with labels were divided, if they were; `from_both`
+    says whether they are the teacher's and the control's together, where that was to be seen.
     """
 
     logits: NDArray[np.float32]
@@ -83,10 +83,10 @@ class SoftLabels:
     loss: str = "kl"
     matching: PooledMatching | None = None
     calibration: float | None = None
-    teacher_share: float | None = None
+    from_both: bool | None = None
 
     def facts(self) -> dict[str, float]:
         """For metrics.json: the parameters that are trained and not kept, and what the logits were made by."""
         projector = {"projector_parameters": self.matching.size} if self.matching else {}
-        made_by = {"teacher_temperature": self.calibration, "teacher_share": self.teacher_share}
+        made_by = {"teacher_temperature": self.calibration, "learns_from_both": self.from_both}
         return {**projector, **{name: value for name, value in made_by.items() if value is not None}}

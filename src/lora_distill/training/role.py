@@ -30,7 +30,7 @@ from lora_distill.training.checkpoint import Progress
 from lora_distill.training.loop import Observer, Unwanted, nobody, train
 from lora_distill.training.losses.distillation import balanced_weights
 from lora_distill.training.losses.pooled import PooledMatching
-from lora_distill.training.opinion_pool import teacher_share, together
+from lora_distill.training.opinion_pool import is_likelier_together, pooled
 from lora_distill.training.outcome import (
     LOGITS,
     Outcome,
@@ -198,15 +198,16 @@ class RoleTraining:
             matching = PooledMatching.of(vectors, config.pooled_weight, width, seed).to(self.plan.device)
             logger.info("%s: a projector of %s parameters is trained and dropped", self.role, f"{matching.size:,}")
         taught, calibration = self._answers(self.teacher)
-        logits, share = self._of_learned(taught), None
+        logits, from_both = self._of_learned(taught), None
         if self.control:
             own, _ = self._answers(self.control)
-            share = teacher_share(taught["validation"], own["validation"], self.dataset.validation.labels)
-            logits = together(logits, self._of_learned(own), share)
-            logger.info("%s: learns from the teacher with a weight of %.2f, else from the control", self.role, share)
-        return SoftLabels(
-            logits, config.alpha, config.temperature, config.soft_loss, matching, calibration, teacher_share=share
-        )
+            labels = self.dataset.validation.labels
+            from_both = is_likelier_together(taught["validation"], own["validation"], labels)
+            logits = pooled([logits, self._of_learned(own)]) if from_both else logits
+            likelier = "teacher and control together" if from_both else "the teacher alone"
+            logger.info("%s: validation is likelier by %s, from which it learns", self.role, likelier)
+        weighed = config.alpha, config.temperature, config.soft_loss
+        return SoftLabels(logits, *weighed, matching, calibration, from_both)
 
     def _answers(self, artefact: Artefact) -> tuple[dict[str, NDArray[np.float32]], float | None]:
         """The logits by split that another left, and what those of rows with labels were divided by, if they were."""

@@ -1,7 +1,7 @@
 """A teacher that is several models: of many seeds, or each trained without the rows that it labels."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from scipy.special import log_softmax, logsumexp
 
 from lora_distill.config import Config
 from lora_distill.data.splits import draw_folds
@@ -19,30 +18,13 @@ from lora_distill.model.base import BaseModel
 from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, fingerprint, write_jsonl
 from lora_distill.training.loop import Observer, nobody
+from lora_distill.training.opinion_pool import pooled
 from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, write_facts
 from lora_distill.training.role import RoleTraining
 
 logger = logging.getLogger(__name__)
 
 Retold = Callable[[dict[str, Any]], dict[str, Any]]  # of a line of a history
-
-
-def pooled(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The logarithm of the mean of several models' probabilities, float32 [N, C].
-
-    Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep
-    Ensembles", 2017. The mean is that of the probabilities as they are, at temperature 1: so the models together are a
-    classifier like any other, the same for every student, and a student's temperature softens what that one says.
-
-    Args:
-        logits: float32 [N, C] of each model; NaN in the rows that it does not answer, which each must leave to another.
-    """
-    each = log_softmax(np.stack(logits).astype(np.float64), axis=2)
-    answers = np.isfinite(each).all(axis=2, keepdims=True)
-    if not answers.any(axis=0).all():
-        raise ValueError("a row that no model answers")
-    together = logsumexp(np.where(answers, each, -np.inf), axis=0) - np.log(answers.sum(axis=0))
-    return np.asarray(together, dtype=np.float32)
 
 
 def ensemble_seeds(config: Config) -> list[int]:
