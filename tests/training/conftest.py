@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from peft import PeftModel
 
+from lora_distill.config import Config, make_config
 from lora_distill.data.tokenising import tokenise
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel, resolve_base_model
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.recipe import Split, TrainingSettings
+from tests.end_to_end.conftest import small_values, write_rows
 from tests.tiny import tiny_model
 
 CPU = ExecutionPlan("cpu", "fp32", 1)
@@ -50,6 +53,19 @@ def split_of(folder: Path, rows: int, seed: int) -> Split:
     words = [["rise", "climb", "ascend"], ["fall", "sink", "drop"]]
     texts = [" ".join(draw.choice(words[label], size=draw.integers(2, 9))) for label in labels]
     return Split(tokenise(texts, folder, 32), labels.astype(np.int64))
+
+
+@pytest.fixture
+def with_texts(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[..., Config]:
+    """What makes the config of a run with texts without labels beside its rows, and with these settings."""
+
+    def make(**settings: Any) -> Config:  # noqa: ANN401
+        rows, texts = write_rows(tmp_path / "rows.csv", 60), write_rows(tmp_path / "texts.csv", 50, seed=1)
+        more = {"output_dir": str(tmp_path / "out"), "exp_name": "run", "num_epochs": 1}
+        more |= {"unlabelled": str(texts), "labelled_per_batch": 3}
+        return make_config(small_values(tiny("roberta"), rows) | more | settings, {})
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.special import softmax
 
-from lora_distill.config import Config, make_config
+from lora_distill.config import Config
 from lora_distill.evaluation.calibration import fit_temperature
 from lora_distill.experiment import run_experiment, train_role
 from lora_distill.preparation import prepare
@@ -23,7 +23,6 @@ from lora_distill.training.loop import nobody
 from lora_distill.training.opinion_pool import is_likelier_together, pooled
 from lora_distill.training.outcome import LOGITS
 from lora_distill.trainings import trainings
-from tests.end_to_end.conftest import small_values, write_rows
 
 Logits = NDArray[np.float32]
 
@@ -66,18 +65,8 @@ def test_two_who_err_apart_are_likelier_together_and_one_who_is_never_right_adds
 
 
 @pytest.fixture
-def config(tiny: Callable[[str], Path], tmp_path: Path) -> Config:
-    rows = write_rows(tmp_path / "rows.csv", 60)
-    settings: dict[str, Any] = {
-        "output_dir": str(tmp_path / "out"),
-        "exp_name": "run",
-        "unlabelled": str(write_rows(tmp_path / "texts.csv", 50, seed=1)),
-        "labelled_per_batch": 3,
-        "num_epochs": 1,
-        "control_num_epochs": 2,
-        "learn_from": "both",
-    }
-    return make_config(small_values(tiny("roberta"), rows) | settings, {})
+def config(with_texts: Callable[..., Config]) -> Config:
+    return with_texts(control_num_epochs=2, learn_from="both")
 
 
 @pytest.mark.parametrize("calibrate", [False, True])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lora_distill.config import Config, make_config
+from lora_distill.config import Config
 from lora_distill.data.types import UNLABELLED
 from lora_distill.experiment import run_experiment, train_role
 from lora_distill.preparation import prepare
@@ -20,23 +20,11 @@ from lora_distill.training.loop import nobody
 from lora_distill.training.outcome import LOGITS, is_judged
 from lora_distill.training.self_taught import SelfTaughtTeacher
 from lora_distill.trainings import splits_of, trainings
-from tests.end_to_end.conftest import small_values, write_rows
 
 
 @pytest.fixture
-def config(tiny: Callable[[str], Path], tmp_path: Path) -> Config:
-    rows = write_rows(tmp_path / "rows.csv", 60)
-    settings: dict[str, Any] = {
-        "output_dir": str(tmp_path / "out"),
-        "exp_name": "run",
-        "no_control": True,
-        "unlabelled": str(write_rows(tmp_path / "texts.csv", 50, seed=1)),
-        "labelled_per_batch": 3,
-        "num_epochs": 1,
-        "teacher_num_epochs": 2,
-        "teacher_self_training": True,
-    }
-    return make_config(small_values(tiny("roberta"), rows) | settings, {})
+def config(with_texts: Callable[..., Config]) -> Config:
+    return with_texts(no_control=True, teacher_num_epochs=2, teacher_self_training=True)
 
 
 def teacher_of(config: Config) -> SelfTaughtTeacher:
