@@ -59,10 +59,8 @@ NEEDS = {
     "labelled_per_batch": Need(
         "unlabelled", lambda config: config.unlabelled, "is for --unlabelled texts. Give those, too."
     ),
-    "learn_from": Need(
-        "no_control",
-        lambda config: not config.no_control,
-        "learns from the control, and --no_control trains none. Leave one of them out.",
+    "learn_from": _OF_THE_CONTROL._replace(
+        told="learns from the control, and --no_control trains none. Leave one of them out."
     ),
     "control_learning_rate": _OF_THE_CONTROL,
     "control_num_epochs": _OF_THE_CONTROL,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def train_role(config: Config, role: Role, observe: Observer) -> Outcome:
     with prepared.plan.with_threads(), enough_memory(prepared.plan.device, SMALLER):
         wanted = trainings(prepared)
         if role == "student":
-            for other in ("teacher", "control") if config.learn_from == "both" else ("teacher",):
+            for other in takewhile("student".__ne__, wanted):  # all before it is what it learns from
                 run_training(prepared, wanted[other], 0.0, nobody, judged=False)
         return run_training(prepared, wanted[role], 0.0, observe, judged=False)
 

@@ -33,6 +33,7 @@ def _epochs(facts: dict[str, Any], config: dict[str, Any]) -> str:
 
 def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
     alpha, temperature = config["alpha"], config["temperature"]
+    control = "the control, which is this student trained on the labels alone"
     if base := results.get("teacher", {}).get("base_model"):
         rank, layers = config["teacher_lora_r"], config["teacher_target_layers"]
         encoder = "the same base model" if same_backbone(results) else literal(base)
@@ -48,14 +49,13 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
         if config["teacher_ensemble"] > 1 or config["teacher_fit"] == "crossfit":
             teacher += f" ({several(config)}): the mean of their probabilities"
     if role == "self-trained":
-        teacher = "the control, which is this student trained on the labels alone"
+        teacher = control
     if fitted := results[role].get("teacher_temperature"):
         learner_of_folds = "teacher" if config["teacher_self_training"] else "student"
         by_folds = config["teacher_fit"] == "crossfit" and role == learner_of_folds
         rows = "the rows' labels" if by_folds else "validation"
         teacher += f"; its logits divided by {fitted:.3f}, a temperature fitted on {rows}"
     if (from_both := results[role].get("learns_from_both")) is not None:
-        control = "the control, which is this student trained on the labels alone"
         teacher += (
             f"; together with {control}: the mean of their probabilities" if from_both else f"; without {control}"
         )

@@ -15,7 +15,7 @@ from torch import nn
 
 from lora_distill.data.batches import Batch, TrainingOrder, to_device
 from lora_distill.errors import UserError
-from lora_distill.evaluation.calibration import fit_temperature, mean_nll
+from lora_distill.evaluation.calibration import calibrated_nll, mean_nll
 from lora_distill.model.split import SplitClassifier
 from lora_distill.profiling import record, stage, steps
 from lora_distill.progress import track
@@ -228,7 +228,7 @@ def _evaluate(network: SplitClassifier, validation: Split, progress: Progress, r
         raise _diverged(role, "the logits on validation hold no numbers", progress.step)
     accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
     # Accuracy on few rows is chance's; the likelihood alone is against whoever grew sure, which a temperature mends.
-    calibrated = mean_nll(logits / fit_temperature(logits, validation.labels), validation.labels)
+    calibrated = calibrated_nll(logits, validation.labels)
     if calibrated < progress.best_nll:
         progress.best_epoch, progress.best_nll = progress.epoch, calibrated
     nll = mean_nll(logits, validation.labels)
