@@ -25,4 +25,4 @@ shellcheck -x scripts/*.sh
 if [ $# -eq 0 ]; then
     set -- --cov=lora_distill --cov-report=term-missing:skip-covered --cov-fail-under=90
 fi
-exec pytest --numprocesses auto --dist loadfile "$@"
+exec pytest --numprocesses auto --dist loadfile --durations 30 "$@"
