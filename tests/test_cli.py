@@ -146,6 +146,15 @@ def test_flags_win_over_the_file(run: Run, experiments: list[Config], tmp_path: 
     assert config.model_fields_set == {"alpha", "seed"}
 
 
+def test_a_flag_takes_back_what_a_file_or_a_preset_turns_on(
+    run: Run, experiments: list[Config], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("use_dora: true\nunlabelled: texts.txt\npreset: few_labels\n")
+    assert run("train", "--config", "mine.yaml", "--no_use_dora", "--no_teacher_calibrate")[0] == 0
+    (config,) = experiments
+    assert (config.use_dora, config.teacher_calibrate, config.learn_from) == (False, False, "both")
+
+
 def test_of_a_flag_given_twice_the_last_wins(run: Run, experiments: list[Config]) -> None:
     assert run("train", "--alpha", 0.1, "--alpha=0.2")[0] == 0
     assert experiments[0].alpha == 0.2

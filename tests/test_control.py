@@ -9,6 +9,7 @@ from lora_distill.control import apart
     [
         ({}, ""),
         ({"control_num_epochs": 3, "num_epochs": 3}, ""),
+        ({"learn_from": "both"}, " but for what the control itself says, from which the student may learn"),
         ({"control_learning_rate": 1e-3}, " but for the learning rate"),
         (
             {"control_learning_rate": 1e-3, "control_num_epochs": 30, "unlabelled": "texts.txt"},

@@ -14,10 +14,10 @@ from lora_distill.combinations import check_combinations
 from lora_distill.config import Config, make_config
 from lora_distill.errors import UserError
 from lora_distill.hub import Unavailable
-from lora_distill.inputs import load_data
 from lora_distill.model.base import BaseModel, resolve_base_model
-from lora_distill.preparation import Prepared, known_texts, prepare
-from lora_distill.run_folder import RunFolder
+from lora_distill.preparation import Prepared, prepare
+from lora_distill.training.several import SeveralTeachers
+from lora_distill.trainings import trainings
 from tests.end_to_end.conftest import write_rows
 from tests.tiny import tiny_model
 
@@ -191,6 +191,13 @@ def test_few_rows_get_the_epochs_that_the_least_steps_take(
     more = {"unlabelled": str(rows), "labels_per_class": 4, "labelled_per_batch": 4}
     teacher, student, control = epochs(min_steps=30, **more)
     assert teacher == control > student >= 2  # who reads no more than the labels makes fewer steps
+    folds = {"teacher_fit": "crossfit", "teacher_folds": 2, "batch_size": 4}
+    teachers = trainings(prepare(config_of(base, rows, min_steps=40, **folds)))["teacher"]
+    assert isinstance(teachers, SeveralTeachers)
+    member = teachers.members[0].training
+    fewest = len(member.labels) - (member.labels < 0).sum()
+    assert fewest < len(prepare(config_of(base, rows)).dataset.train)
+    assert -(-fewest // 4) * member.settings.num_epochs >= 40
     config = prepare(config_of(base, rows, min_steps=99, no_control=True)).config
     assert config.control_num_epochs is None
     check_combinations(config)
@@ -273,41 +280,6 @@ def test_so_many_labelled_rows_that_others_have_room(tiny: Tiny, rows: Path, tmp
     assert prepare(config_of(tiny("roberta"), rows, **mixed, **layers)).config.labelled_per_batch == 1
     with pytest.raises(UserError, match=r"--labelled_per_batch 2: a batch has 2 rows, .* Ask for at most 1"):
         prepare(config_of(tiny("roberta"), rows, labelled_per_batch=2, **mixed, **layers))
-
-
-# Texts that a run knows
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    """A run on rows of its own."""
-    config = config_of("base", write_rows(tmp_path / "own.csv", 60), output_dir=str(tmp_path), exp_name="run")
-    run = RunFolder.of(config)
-    run.begin(config, {"requested": {}, "data": {"fingerprint": load_data(config).fingerprint}})
-    return run
-
-
-def test_texts_that_a_run_trained_on_or_chose_its_epoch_by_are_counted(run: RunFolder) -> None:
-    own = load_data(run.resolved())
-    assert known_texts(run, own.test.texts, own.validation.texts) == []
-    spaced = [f" {text}\n" for text in own.train.texts[:2]]
-    said = "hold texts that the run trained on or chose its epoch by; on those its models look better than they are"
-    assert known_texts(run, ["new", *spaced, own.validation.texts[0]], []) == [f"3 of 4 test rows {said}"]
-    assert known_texts(run, ["new"], [*spaced, *own.validation.texts[:2]]) == [f"2 of 4 validation rows {said}"]
-    both = known_texts(run, spaced, spaced)
-    assert both == [f"2 of 2 test rows and 2 of 2 validation rows {said}"]
-
-
-def test_a_run_whose_data_are_others_by_now_is_said_to_be_unknown(run: RunFolder, tmp_path: Path) -> None:
-    unknown = ["the run's own data are not where they were, or have changed: whether it knows test rows cannot be told"]
-    write_rows(tmp_path / "own.csv", 63)
-    assert known_texts(run, ["new"], []) == unknown
-    (tmp_path / "own.csv").unlink()
-    assert known_texts(run, ["new"], []) == unknown
-
-
-def test_nothing_is_known_of_what_is_no_run(tmp_path: Path) -> None:
-    assert known_texts(RunFolder(tmp_path), ["new"], ["new"]) == []
 
 
 def test_classes_that_differ_by_case_only_are_warned_of(

@@ -41,6 +41,9 @@ def test_it_leaves_out_what_would_have_nothing_to_act_on(preset: str, settings: 
     assert (config.base_model, config.student_base_model) == (
         ("minilm", None) if given_one else ("roberta-base", "minilm")
     )
+    if preset == "few_labels":  # a file need not answer validation, by which these are decided
+        assert config.teacher_calibrate == ("teacher_predictions" not in settings)
+        assert (config.learn_from == "both") == (not {"teacher_predictions", "no_control"} & set(settings))
 
 
 @pytest.mark.parametrize("said", [False, "false", "no", 0, True, "true"])

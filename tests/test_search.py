@@ -144,6 +144,18 @@ def test_the_control_is_searched_between_its_own_bounds_or_the_student_s(tmp_pat
     assert chosen.of_control({"num_epochs": 4}, "its").space == {"control_num_epochs": Choices((2, 4))}
 
 
+def test_a_control_that_teaches_is_searched_with_its_student_alone(tmp_path: Path) -> None:
+    space = "search:\n  num_epochs: {low: 2, high: 9}\n  control_num_epochs: {low: 2, high: 30}\n"
+    values = {"num_epochs": 4, "control_num_epochs": 8}
+    for start in ("base: {learn_from: both}\n", ""):
+        search = read_search(write(tmp_path, start + space), {}, {})
+        assert ("control_num_epochs" in search.of_student().space) == bool(start)
+        assert bool(search.of_control(values, "its").space) == (not start)
+    chosen = read_search(write(tmp_path, space + "  learn_from: {choices: [teacher, both]}\n"), {}, {})
+    assert chosen.of_student() == chosen
+    assert not chosen.of_control(values | {"learn_from": "both"}, "its").space
+
+
 def test_what_is_fixed_is_a_setting() -> None:
     assert set(Config.model_fields) >= FIXED
 

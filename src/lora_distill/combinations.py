@@ -6,15 +6,11 @@ from typing import Any, NamedTuple
 
 from lora_distill.config import Config
 from lora_distill.errors import UserError
+from lora_distill.presets import OF_A_TRAINED_TEACHER
 from lora_distill.progress import ONCE
 
 logger = logging.getLogger(__name__)
 
-OF_A_TRAINED_TEACHER = (
-    *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers", "teacher_rank_pattern"),
-    *("teacher_learning_rate", "teacher_num_epochs", "teacher_ensemble", "teacher_fit"),
-    "teacher_self_training",
-)
 SEVERAL = ("teacher_ensemble", "teacher_fit")
 
 
@@ -105,6 +101,11 @@ def _check_teacher(config: Config) -> None:
     if not given and config.teacher_label_map:
         raise UserError(
             "--teacher_label_map: is for a --teacher_checkpoint or --teacher_predictions, and none was given."
+        )
+    if config.learn_from == "both" and config.teacher_fit == "crossfit" and not config.unlabelled:
+        raise UserError(
+            "--learn_from both: with --teacher_fit crossfit is for --unlabelled texts, for the control has seen the"
+            " labels of all others. Give those, too, or leave one of the two out."
         )
     if given and config.student_base_model:
         raise UserError(f"--student_base_model: with {given[0]}, --base_model is the student's. Give it there.")

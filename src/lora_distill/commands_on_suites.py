@@ -75,7 +75,9 @@ def _search(search: "Search") -> "tuple[dict[str, Scalar], list[str]]":
     if search.config(settings).no_control:
         return settings, said
     if not control.space:
-        told = "The control has the student's settings, which were chosen for the student: that flatters the student."
+        is_taught_by_it = search.config(settings).learn_from == "both"
+        has = "is the one that the student learns from" if is_taught_by_it else "has the student's settings"
+        told = f"The control {has}, and its settings were chosen for the student: that flatters the student."
         return settings, [*said, told]
     best = _best(control, "control")
     return settings | best.settings, [*said, f"The best control is that of its trial {best.number + 1}."]

@@ -286,7 +286,7 @@ class Config(BaseModel):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """What the experiment trains, in order."""
+        """What the experiment trains, in the order of results."""
         if self.no_control:
             return ROLES[:2]
         return ROLES if self.unlabelled else ROLES[:3]

@@ -11,6 +11,8 @@ def apart(config: dict[str, Any]) -> str:
     said = [noun for name, noun in settings.items() if config.get(f"control_{name}") not in (None, config[name])]
     if config["unlabelled"]:
         said.append("the unlabelled texts")
+    if config["learn_from"] == "both":
+        said.append("what the control itself says, from which the student may learn")
     return f" but for {listed(said)}" if said else ""
 
 

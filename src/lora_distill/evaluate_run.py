@@ -14,7 +14,7 @@ from lora_distill.errors import UserError
 from lora_distill.evaluation.comparison import compare_roles
 from lora_distill.evaluation.intervals import bootstrap_intervals
 from lora_distill.evaluation.metrics import classification_metrics, temperature_scaling
-from lora_distill.preparation import known_texts
+from lora_distill.known_texts import known_texts
 from lora_distill.remembering import remembering
 from lora_distill.run_folder import RunFolder
 from lora_distill.seeding import generator
@@ -60,8 +60,8 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
     )
     names = original["data"]["label_names"]
     labels = map_labels(rows.labels, names, config.dataset)
-    notes = known_texts(run, rows.texts, [])
-    for note in notes:
+    note = known_texts(run, rows.texts, []).note
+    if note:
         logger.warning("%s", note)
     device = choose_plan(config.device, "fp32").device
     results: dict[str, Any] = {"exp_name": original["exp_name"]}
@@ -83,7 +83,7 @@ def evaluate_run(path: Path, config: Config) -> tuple[dict[str, Any], Path]:
         }
     results |= compare_roles(logits, labels, apart(trained.model_dump())) | {"same_backbone": original["same_backbone"]}
     results["data"] = {"name": config.dataset, "test_rows": len(labels), "label_names": names, "source": rows.source}
-    results["data"]["notes"] = notes
+    results["data"]["notes"] = [note] if note else []
     results["fallbacks"] = original["fallbacks"]
     stem = re.sub(r"[^\w.-]+", "-", Path(config.dataset).stem or config.dataset)
     file = run.path / f"evaluation-{stem}-{rows.source['revision'][:8]}.json"

@@ -203,7 +203,10 @@ def _add_config_flag(parser: argparse._ActionsContainer, name: str, kind: type[B
     field = kind.model_fields[name]
     text = str(field.description).replace("%", "%%")
     if field.annotation is bool:
-        parser.add_argument(f"--{name}", action="store_const", const=True, default=argparse.SUPPRESS, help=text)
+        either: dict[str, Any] = {"action": "store_const", "dest": name, "default": argparse.SUPPRESS}
+        parser.add_argument(f"--{name}", const=True, help=text, **either)
+        if not name.startswith("no_"):
+            parser.add_argument(f"--no_{name}", const=False, help="though a file or a preset says so", **either)
         return
     if get_origin(field.annotation) is Literal:
         text += f": {', '.join(get_args(field.annotation))}"

@@ -1,7 +1,7 @@
 """Everything that can be wrong is found here, before the first step and before anything is written."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,14 +15,15 @@ from lora_distill.config import ROLES, Config, Role
 from lora_distill.data.answers import Answers
 from lora_distill.data.batches import TrainingOrder
 from lora_distill.data.long_text import cut_note
-from lora_distill.data.splits import draw_folds, stand_in
+from lora_distill.data.splits import draw_folds
 from lora_distill.data.tokenising import keep_tokens, most_tokens
 from lora_distill.data.tokens import Tokens
-from lora_distill.data.types import JUDGED, Dataset, Text
+from lora_distill.data.types import JUDGED, Dataset
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError, about
 from lora_distill.hub import Unavailable
 from lora_distill.inputs import load_data
+from lora_distill.known_texts import check_unseen, known_texts
 from lora_distill.model.adapter import (
     AdapterSettings,
     Classifier,
@@ -134,22 +135,25 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
         logger.warning("--preset small_student: teacher and student are on one encoder, which hardly helps", extra=ONCE)
     config, dataset = _dataset(config, fallbacks)
     _check_fractions(config, dataset)
+    held = 0  # rows at most that a teacher does not learn from
     if config.teacher_fit == "crossfit":
-        for seed in ensemble_seeds(config):
-            draw_folds(dataset.train, config.teacher_folds, seed, dataset.label_names)
+        seeds = ensemble_seeds(config)
+        folds = [draw_folds(dataset.train, config.teacher_folds, seed, dataset.label_names) for seed in seeds]
+        held = max(len(part) for parts in folds for part in parts)
     config = _fit_to_models(config, {"teacher": base, "student": student_base}, dataset)
     if config.unlabelled:
         reason = f"a batch has {counted(config.batch_size, 'row')}, and some must have no label"
         config = _cap(config, "labelled_per_batch", config.batch_size - 1, reason, config.model_fields_set)
-    config = _with_enough_steps(config, dataset)
+    config = _with_enough_steps(config, dataset, held)
     config = config.model_copy(update={"device": plan.device, "precision": plan.precision})
     teacher, answers = open_given_teacher(config, dataset, begun), open_answers(config, dataset, begun)
     if answers:
         dataset = replace(dataset, notes=[*dataset.notes, *answers.notes])
     if teacher:
         runs = map(RunFolder, teacher.folder.parents[:2])  # it may be one of several
-        known = [note for run in runs for note in known_texts(run, dataset.test.texts, dataset.validation.texts)]
-        dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {note}" for note in known)])
+        known = [known_texts(run, dataset.test.texts, dataset.validation.texts) for run in runs]
+        dataset = replace(dataset, notes=[*dataset.notes, *(f"teacher: {each.note}" for each in known if each.note)])
+        check_unseen(config, max(each.validation for each in known))
     for note in dataset.notes:
         is_usual = note.startswith((*dataset.splits(), "answers"))
         logger.log(logging.INFO if is_usual else logging.WARNING, "%s", note, extra=ONCE)
@@ -206,36 +210,6 @@ def _check_fractions(config: Config, dataset: Dataset) -> None:
             )
 
 
-def known_texts(run: RunFolder, test: Sequence[Text], validation: Sequence[Text]) -> list[str]:
-    """A sentence on texts that a run has learned from or chosen its epoch by; none where there are none.
-
-    Args:
-        run: may be any folder; of what is not a run nothing is known, and nothing said.
-        test: texts to judge its models by.
-        validation: texts to choose by; here those that the run chose its own epoch by do no harm.
-    """
-    if not run.begun:
-        return []
-    try:
-        own = load_data(run.resolved())
-        is_same = own.fingerprint == run.environment()["data"]["fingerprint"]
-    except UserError:
-        is_same = False
-    if not is_same:
-        return [
-            "the run's own data are not where they were, or have changed: whether it knows test rows cannot be told"
-        ]
-    learned = [rows for rows in (own.train, own.unlabelled) if rows]
-    known = {"test": stand_in(test, *learned, own.validation), "validation": stand_in(validation, *learned)}
-    seen = [f"{rows.sum():,} of {len(rows):,} {split} rows" for split, rows in known.items() if rows.any()]
-    if not seen:
-        return []
-    return [
-        f"{' and '.join(seen)} hold texts that the run trained on or chose its epoch by; on those its models look"
-        " better than they are"
-    ]
-
-
 def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[str]) -> Config:
     """Put the packaged stand-in for a default that cannot be had; what was named is never substituted."""
     if name in config.model_fields_set:
@@ -247,12 +221,18 @@ def _fall_back(config: Config, name: str, error: Unavailable, fallbacks: list[st
     return config.model_copy(update={name: packaged})
 
 
-def _with_enough_steps(config: Config, dataset: Dataset) -> Config:
-    """As many epochs of each role as make `min_steps`; teacher and control read no texts without labels."""
+def _with_enough_steps(config: Config, dataset: Dataset, held: int) -> Config:
+    """As many epochs of each role as make `min_steps`; teacher and control read no texts without labels.
+
+    Args:
+        config: of the experiment.
+        dataset: its rows.
+        held: training rows at most that a teacher does not learn from.
+    """
     is_given = bool(config.teacher_checkpoint or config.teacher_predictions)
     trained = {"teacher": not is_given, "student": True, "control": not config.no_control}
     for role in (role for role in ROLES if trained.get(role)):
-        labelled = len(dataset.train)
+        labelled = len(dataset.train) - (held if role == "teacher" else 0)
         rows = labelled + (len(dataset.unlabelled) if role == "student" and dataset.unlabelled else 0)
         order = TrainingOrder(np.zeros(rows, np.int64), config.batch_size, labelled, config.labelled_per_batch)
         epochs, least = config.own("num_epochs", role), -(-config.min_steps // order.steps)

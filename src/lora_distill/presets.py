@@ -10,6 +10,13 @@ from lora_distill.control import is_of_control
 Preset = Literal["small_student", "few_labels"]
 _BOOL = TypeAdapter(bool)
 
+OF_A_TRAINED_TEACHER = (
+    *("teacher_lora_r", "teacher_lora_alpha", "teacher_target_layers", "teacher_rank_pattern"),
+    *("teacher_learning_rate", "teacher_num_epochs", "teacher_ensemble", "teacher_fit"),
+    "teacher_self_training",
+)
+BY_ITS_VALIDATION = ("teacher_calibrate", "learn_from")  # what a teacher says of validation decides
+
 # MiniLM's: 665,092 of a million parameters with a head of four classes, at a learning rate that suits its width.
 _SMALL_ENCODER = {
     "student_base_model": "minilm",
@@ -22,7 +29,8 @@ _SMALL_ENCODER = {
 }
 PRESETS: dict[Preset, dict[str, Any]] = {
     "small_student": _SMALL_ENCODER | {"num_epochs": 8, "teacher_num_epochs": 3},
-    # Few rows make few steps: many epochs for those who have no more than the labels, and no validation to choose by.
+    # Few rows make few steps: many epochs for those who have no more than the labels, of which few validation rows are
+    # not to choose one.
     # After so few, a teacher is less sure than it is right, and its student would learn to be; nor is it always better
     # than the control, which errs elsewhere.
     "few_labels": _SMALL_ENCODER
@@ -35,15 +43,16 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those of their preset, if they name one: what is given wins.
 
     Of the preset is left out what would have nothing to act on: what is for a teacher that is trained where one is
-    given, which also makes the student's encoder the base model, and what is the control's where there is none.
+    given, which also makes the student's encoder the base model; what needs answers for validation where the teacher is
+    a file, which may have none; and what is the control's where there is none.
     """
     name = values.get("preset")
     preset = dict(PRESETS.get(name, {})) if isinstance(name, str) else {}  # type: ignore[call-overload] # any name
     if values.get("teacher_checkpoint") or values.get("teacher_predictions"):
         encoder = preset.pop("student_base_model", None)
-        preset = {each: value for each, value in preset.items() if not each.startswith("teacher_")}
+        idle = OF_A_TRAINED_TEACHER + (BY_ITS_VALIDATION if values.get("teacher_predictions") else ())
+        preset = {each: value for each, value in preset.items() if each not in idle}
         preset |= {"base_model": encoder} if encoder else {}
-        preset.pop("learn_from", None)
     if _is_true(values.get("no_control")):
         preset = {each: value for each, value in preset.items() if not is_of_control(each)}
         preset.pop("learn_from", None)

@@ -91,23 +91,26 @@ class Search:
         return Config(**(self.base | dict(values) | {"exp_name": exp_name}))
 
     def of_student(self) -> "Search":
-        """What is searched for the student: all but what the control has for itself."""
-        return replace(self, space={name: each for name, each in self.space.items() if name not in OF_THE_CONTROL})
+        """What is searched for the student: all but what the control has for itself, unless that teaches it."""
+        taught_by_it = "learn_from" in self.space or self.config({}).learn_from == "both"
+        space = {name: each for name, each in self.space.items() if taught_by_it or name not in OF_THE_CONTROL}
+        return replace(self, space=space)
 
     def of_control(self, values: Mapping[str, Scalar], name: str) -> "Search":
         """What is searched for the control of the student with these values.
 
         That is its learning rate and epochs: between bounds of their own where they have some, else where they are
         searched for the student, too, between the same, and with no more epochs than the student has. What the base or
-        its preset gives the control stays.
+        its preset gives the control stays; and all, where the student learns from it: another would make another one.
 
         Args:
             values: of what was searched for the student.
             name: of this search.
         """
         space: dict[str, Range | Choices] = {}
-        given = self.config(values).model_fields_set
-        for own in OF_THE_CONTROL:
+        config = self.config(values)
+        given = config.model_fields_set
+        for own in OF_THE_CONTROL if config.learn_from == "teacher" else ():
             shared = own.removeprefix("control_")
             if own in self.space:
                 space[own] = self.space[own]

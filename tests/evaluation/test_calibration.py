@@ -88,13 +88,25 @@ def test_the_temperature_that_was_there_is_found_and_mends_the_calibration(sharp
     assert nll[1] <= nll[0] + 1e-9
 
 
-def test_two_rows_have_a_temperature_that_can_be_worked_out() -> None:
-    # Three of four right with logits 2 and 0: best is sigmoid(2 / T) = 3 / 4, so T = 2 / log 3.
+@pytest.mark.parametrize(("labels", "likeliest"), [([0, 0, 0, 1], 0.7), ([0, 0, 0, 0], 0.9)])
+def test_few_rows_have_a_temperature_that_can_be_worked_out(labels: list[int], likeliest: float) -> None:
+    # Of four rows and one that is spread over both classes, 3.5 or 4.5 of 5 are right, with logits 2 and 0:
+    # best is sigmoid(2 / T) = 0.7 or 0.9.
     logits = np.array([[2, 0]] * 4, np.float32)
-    assert fit_temperature(logits, np.array([0, 0, 0, 1])) == pytest.approx(2 / np.log(3), rel=1e-5)
+    found = fit_temperature(logits, np.array(labels))
+    assert found == pytest.approx(2 / np.log(likeliest / (1 - likeliest)), rel=1e-5)
 
 
-@pytest.mark.parametrize(("label", "temperature"), [(0, 0.05), (1, 20.0)])
-def test_without_end_is_within_bounds(label: int, temperature: float) -> None:
+@given(rows=st.integers(1, 60), margin=st.floats(0.5, 30), classes=st.integers(2, 9))
+def test_however_right_few_rows_are_it_is_no_surer_than_their_number_allows(
+    rows: int, margin: float, classes: int
+) -> None:
+    logits = np.zeros((rows, classes), np.float32)
+    logits[:, 0] = margin
+    confidence = confidence_of(logits / fit_temperature(logits, np.zeros(rows, np.int64)))
+    assert confidence.mean() <= 1 - (classes - 1) / classes / (rows + 1) + 1e-6
+
+
+def test_what_is_always_wrong_is_within_bounds() -> None:
     logits = np.array([[0.3, 0]] * 4, np.float32)
-    assert fit_temperature(logits, np.full(4, label)) == pytest.approx(temperature, rel=1e-3)
+    assert fit_temperature(logits, np.ones(4, np.int64)) == pytest.approx(20, rel=1e-3)

@@ -232,6 +232,9 @@ def test_what_is_no_teacher(tmp_path: Path, tiny: Tiny, whole: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds neither adapter_config.json nor config.json" in refusal(tmp_path / "empty")
     assert "is a RobertaForMaskedLM, not a finished classifier" in refusal(tiny("roberta"))
+    settings = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps(settings | {"problem_type": "multi_label_classification"}))
+    assert "its problem_type is 'multi_label_classification', and a teacher gives each text one" in refusal(whole)
     assert "cannot be read" in refusal("x" * 5000)
     unreachable = refusal("some/teacher")  # the tests' process has no hub
     assert "no such folder, and the hub: model some/teacher cannot be had: HF_HUB_OFFLINE is set" in unreachable

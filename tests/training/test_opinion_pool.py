@@ -14,14 +14,14 @@ from safetensors.numpy import load_file
 from scipy.special import softmax
 
 from lora_distill.config import Config
-from lora_distill.evaluation.calibration import fit_temperature
+from lora_distill.evaluation.calibration import fit_temperature, mean_nll
 from lora_distill.experiment import run_experiment, train_role
 from lora_distill.preparation import prepare
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import nobody
 from lora_distill.training.opinion_pool import is_likelier_together, pooled
-from lora_distill.training.outcome import LOGITS
+from lora_distill.training.outcome import LOGITS, read_outcome
 from lora_distill.trainings import trainings
 
 Logits = NDArray[np.float32]
@@ -57,8 +57,24 @@ def answers(labels: NDArray[np.int64], wrong: set[int]) -> Logits:
 def test_two_who_err_apart_are_likelier_together_and_one_who_is_never_right_adds_nothing() -> None:
     labels = np.arange(20) % 2
     teacher = answers(labels, {0, 1})
-    for wrong, expected in (({2, 3}, True), ({0, 1, 2, 3}, False), (set(range(20)), False)):
+    for wrong, expected in (({2, 3}, True), ({0, 1}, False), (set(range(20)), False)):
         assert is_likelier_together(teacher, answers(labels, wrong), labels) == expected
+
+
+def test_those_who_are_as_sure_as_they_are_right_are_not_so_together_and_judged_as_if_they_were() -> None:
+    # Two who see the truth through noise of their own: the mean is right oftener, and too unsure.
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 2_000)
+    truth = np.eye(4, dtype=np.float32)[labels]
+
+    def seen(noise: float) -> Logits:
+        logits = truth + generator.normal(scale=noise, size=truth.shape).astype(np.float32)
+        return logits / np.float32(fit_temperature(logits, labels))
+
+    teacher, control = seen(0.45), seen(0.6)
+    assert mean_nll(pooled([teacher, control]), labels) > mean_nll(teacher, labels)
+    assert (pooled([teacher, control]).argmax(axis=1) == labels).mean() > (teacher.argmax(axis=1) == labels).mean()
+    assert is_likelier_together(teacher, control, labels)
 
 
 # In an experiment
@@ -103,7 +119,14 @@ def test_a_student_learns_from_both_where_that_is_likelier_and_a_self_trained_on
     assert of_control == pytest.approx(said["control"]["validation"], abs=1e-5)
     assert (rows == labels).all()
     wanted = [pooled(each) for each in zip(teacher, control, strict=True)] if likelier else teacher
-    assert learned["student"] == pytest.approx(np.concatenate(wanted), abs=1e-5)
+    facts, divisor = results["student"], 1.0
+    if calibrate and likelier:
+        together = pooled([said["teacher"]["validation"], said["control"]["validation"]])
+        divisor = fit_temperature(together, labels)
+        assert facts["both_temperature"] == pytest.approx(divisor)
+        assert facts["control_temperature"] == results["control"]["temperature_scaling"]["temperature"]
+    assert ("both_temperature" in facts, "control_temperature" in facts) == (calibrate and likelier,) * 2
+    assert learned["student"] == pytest.approx(np.concatenate(wanted) / np.float32(divisor), abs=1e-4)
     assert learned["self-trained"] == pytest.approx(np.concatenate(control), abs=1e-5)
     assert results["student"]["learns_from_both"] == likelier
     cards = {role: (tmp_path / "out" / "run" / role / "README.md").read_text() for role in said}
@@ -120,6 +143,26 @@ def test_another_control_makes_another_student_and_of_one_that_teaches_nobody_no
     assert {role for role in known if known[role] != other[role]} == {"control", "student", "self-trained"}
     alone = [keys(learn_from="teacher", control_num_epochs=epochs)["student"] for epochs in (2, 3)]
     assert len({known["student"], *alone}) == 2
+
+
+def test_rows_that_folds_answer_keep_the_answer_of_who_has_not_seen_them(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: dict[str, Logits] = {}
+
+    def see(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
+        if settings["soft_labels"]:
+            learned[settings["role"]] = settings["soft_labels"].logits
+        return loop.train(*arguments, **settings)
+
+    monkeypatch.setattr(role_module, "train", see)
+    monkeypatch.setattr(role_module, "is_likelier_together", lambda *_: True)
+    config = config.model_copy(update={"teacher_fit": "crossfit", "teacher_folds": 2})
+    run_experiment(config)
+    said = {role: read_outcome(each.artefact(), reused=True) for role, each in trainings(prepare(config)).items()}
+    teacher, control = said["teacher"].logits, said["control"].logits
+    wanted = np.concatenate([teacher["train"], pooled([teacher["unlabelled"], control["unlabelled"]])])
+    assert learned["student"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_without_other_texts_it_learns_from_both_as_well(config: Config) -> None:

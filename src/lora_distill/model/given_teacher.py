@@ -246,6 +246,11 @@ def _read_model(location: str, folder: Path) -> list[str]:
             f"{FLAG} {location}: is a {', '.join(architectures) or 'model without a head'}, not a finished classifier."
             " Give one that was trained on these labels."
         )
+    if config.problem_type not in (None, "single_label_classification"):
+        raise UserError(
+            f"{FLAG} {location}: its problem_type is {config.problem_type!r}, and a teacher gives each text one label."
+            " Give one that was trained for that."
+        )
     return [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from lora_distill.evaluation.calibration import mean_nll
+from lora_distill.evaluation.calibration import calibrated_nll
 
 
 def pooled(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -31,11 +31,13 @@ def is_likelier_together(teacher: NDArray[np.float32], control: NDArray[np.float
     """Whether the mean of teacher and control is likelier to be right than the teacher alone.
 
     So it is where they are about as good and err apart; a control that is much worse takes more than it gives. A weight
-    in between, fitted to few rows, would be chance's.
+    in between, fitted to few rows, would be chance's. Each is judged at its own best temperature, for the mean of
+    probabilities that are as sure as they are right is less sure than that (Ranjan and Gneiting, "Combining Probability
+    Forecasts", 2010).
 
     Args:
         teacher: float32 [N, C], logits of rows that neither was trained on.
         control: the same of the control.
         labels: int64 [N].
     """
-    return mean_nll(pooled([teacher, control]), labels) < mean_nll(teacher, labels)
+    return calibrated_nll(pooled([teacher, control]), labels) < calibrated_nll(teacher, labels)

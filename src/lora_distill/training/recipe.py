@@ -1,6 +1,7 @@
 """What a training is told: its recipe, the rows, and a teacher's soft labels."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -73,8 +74,8 @@ class Split:
 class SoftLabels:
     """What a student learns from: float32 [N, C] teacher logits by training row, how they are weighed, and vectors.
 
-    `calibration` is the temperature by which the logits of rows with labels were divided, if they were; `from_both`
-    says whether they are the teacher's and the control's together, where that was to be seen.
+    `made_by` says what the logits were divided by, where they were, and whether they are the teacher's and the
+    control's together, where that was to be seen.
     """
 
     logits: NDArray[np.float32]
@@ -82,11 +83,9 @@ class SoftLabels:
     temperature: float
     loss: str = "kl"
     matching: PooledMatching | None = None
-    calibration: float | None = None
-    from_both: bool | None = None
+    made_by: Mapping[str, float] = field(default_factory=dict)
 
     def facts(self) -> dict[str, float]:
         """For metrics.json: the parameters that are trained and not kept, and what the logits were made by."""
         projector = {"projector_parameters": self.matching.size} if self.matching else {}
-        made_by = {"teacher_temperature": self.calibration, "learns_from_both": self.from_both}
-        return {**projector, **{name: value for name, value in made_by.items() if value is not None}}
+        return {**projector, **self.made_by}

@@ -1,7 +1,7 @@
 """One role trained, or taken from the store where the same one was trained before."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -197,30 +197,46 @@ class RoleTraining:
             vectors = self._of_learned(read_pooled(self.teacher))
             matching = PooledMatching.of(vectors, config.pooled_weight, width, seed).to(self.plan.device)
             logger.info("%s: a projector of %s parameters is trained and dropped", self.role, f"{matching.size:,}")
-        taught, calibration = self._answers(self.teacher)
-        logits, from_both = self._of_learned(taught), None
+        teacher, made_by = self._answers(self.teacher, "teacher")
+        logits = teacher.logits
         if self.control:
-            own, _ = self._answers(self.control)
+            control, of_control = self._answers(self.control, "control")
             labels = self.dataset.validation.labels
-            from_both = is_likelier_together(taught["validation"], own["validation"], labels)
-            logits = pooled([logits, self._of_learned(own)]) if from_both else logits
+            from_both = is_likelier_together(logits["validation"], control.logits["validation"], labels)
+            made_by["learns_from_both"] = from_both
+            if from_both:
+                logits, of_both = self._together(teacher, control)
+                made_by |= of_control | of_both
             likelier = "teacher and control together" if from_both else "the teacher alone"
             logger.info("%s: validation is likelier by %s, from which it learns", self.role, likelier)
         weighed = config.alpha, config.temperature, config.soft_loss
-        return SoftLabels(logits, *weighed, matching, calibration, from_both)
+        return SoftLabels(self._of_learned(logits), *weighed, matching, made_by)
 
-    def _answers(self, artefact: Artefact) -> tuple[dict[str, NDArray[np.float32]], float | None]:
-        """The logits by split that another left, and what those of rows with labels were divided by, if they were."""
+    def _answers(self, artefact: Artefact, name: str) -> tuple[Outcome, dict[str, float]]:
+        """What another left, and by its name what the logits of rows with labels are divided by there, if they are."""
         left = read_outcome(artefact, reused=True)
         if not self.config.teacher_calibrate:
-            return left.logits, None
+            return left, {}
         fitted = fit_temperature(left.logits["validation"], self.dataset.validation.labels)
         temperatures = dict.fromkeys([*self.learned, "validation"], fitted)
         if left.facts.get("cross_fitted"):
             # These rows are answered by fewer models than validation's, none of which has seen them.
             temperatures["train"] = fit_temperature(left.logits["train"], self.dataset.train.labels)
         calibrated = {name: left.logits[name] / np.float32(each) for name, each in temperatures.items()}
-        return calibrated, temperatures["train"]
+        return replace(left, logits=calibrated), {f"{name}_temperature": temperatures["train"]}
+
+    def _together(self, teacher: Outcome, control: Outcome) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
+        """What both say as one, and what it is divided by, if it is."""
+        names, divisor = [*self.learned, "validation"], {}
+        both = {name: pooled([each.logits[name] for each in (teacher, control)]) for name in names}
+        if self.config.teacher_calibrate:
+            fitted = fit_temperature(both["validation"], self.dataset.validation.labels)
+            both = {name: logits / np.float32(fitted) for name, logits in both.items()}
+            divisor = {"both_temperature": fitted}
+        if teacher.facts.get("cross_fitted"):
+            # The control has seen the labels of these rows, as those who answer them here have not.
+            both["train"] = teacher.logits["train"]
+        return both, divisor
 
     def _train(self, artefact: Artefact, splits: dict[str, Tokens], observe: Observer) -> None:
         # Student and control start from the same weights and see the same rows in the same order.
