@@ -14,7 +14,7 @@ from lora_distill import tuning
 from lora_distill.config import Config
 from lora_distill.errors import UserError
 from lora_distill.search import Search, read_search
-from lora_distill.tuning import misfits, run_trials, storage_of, winner
+from lora_distill.tuning import TrialResult, misfits, run_trials, storage_of, winner
 from tests.end_to_end.conftest import small_values, write_rows
 from tests.tiny import tiny_model
 
@@ -76,6 +76,24 @@ def test_a_trial_behind_the_others_is_pruned_and_one_over_the_budget_is_not_trai
         winner(trials)
 
 
+def test_the_best_trial_is_the_likeliest_and_of_equals_the_most_accurate() -> None:
+    accurate = TrialResult(0, {}, "finished", 0.5, 0.9, "")
+    likely = replace(accurate, number=1, nll=0.4, accuracy=0.8)
+    pruned = replace(accurate, number=2, nll=0.1, state="pruned")
+    assert winner([accurate, likely, pruned]) == likely
+    assert winner([accurate, likely, better := replace(likely, number=3, accuracy=0.85)]) == better
+
+
+@pytest.mark.usefixtures("failing")
+def test_trials_that_were_judged_by_something_else_are_not_compared(base: dict[str, object], tmp_path: Path) -> None:
+    search = read_search(write(tmp_path, base, trials=1), {}, {})
+    path = storage_of(search)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    optuna.create_study(study_name=search.name, storage=f"sqlite:///{path}", direction="maximize")
+    with pytest.raises(UserError, match="holds trials that were judged by their accuracy"):
+        run_trials(search)
+
+
 @pytest.mark.usefixtures("failing")
 def test_a_trial_that_fails_is_told_and_the_next_is_run(base: dict[str, object], tmp_path: Path) -> None:
     trials = run_trials(read_search(write(tmp_path, base, trials=2), {}, {}))
@@ -115,7 +133,7 @@ def test_so_it_does_when_it_draws_by_what_the_trials_before_showed(
     base: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def learn(config: Config, *_: object) -> SimpleNamespace:
-        line = {"event": "validation", "epoch": 1, "accuracy": 1 - (config.alpha - 0.3) ** 2, "nll": 0.1}
+        line = {"event": "validation", "epoch": 1, "accuracy": 0.9, "calibrated_nll": (config.alpha - 0.3) ** 2}
         return SimpleNamespace(history=[line], facts={"kept_epoch": 1})
 
     monkeypatch.setattr(tuning, "train_role", learn)

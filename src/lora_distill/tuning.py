@@ -1,4 +1,4 @@
-"""Trials of a search, by Optuna: resumable, pruned and judged on validation only."""
+"""Trials of a search, by Optuna: resumable, pruned and judged on validation only, as a training's epochs are."""
 
 import logging
 import math
@@ -34,16 +34,17 @@ class TrialResult:
         number: from 0.
         settings: what it tried.
         state: "finished", "pruned", "over budget" or "failed".
-        accuracy: on validation, of the epoch that is kept, or of the last before it was pruned; None: none.
-        nll: the kept epoch's negative log-likelihood on validation; None unless finished.
+        nll: on validation, by the temperature that fits best, of the epoch that is kept, or of the last before it was
+            pruned; None: none.
+        accuracy: there, of the epoch that is kept; None unless finished.
         message: why it failed, or by how much it is over the budget; else empty.
     """
 
     number: int
     settings: dict[str, Scalar]
     state: str
-    accuracy: float | None
     nll: float | None
+    accuracy: float | None
     message: str
 
 
@@ -131,7 +132,7 @@ def run_trials(search: Search, role: Role = "student") -> list[TrialResult]:
         study = optuna.create_study(
             study_name=search.name,
             storage=f"sqlite:///{path}",
-            direction="maximize",
+            direction="minimize",
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(),
         )
@@ -147,6 +148,11 @@ def _admit(study: optuna.Study, search: Search, path: Path) -> None:
     settings = config.model_dump_json(exclude=set(DECIDES_NOTHING))
     asked = {"settings": settings, "space": str(search.space), "seed": search.seed, **_inputs(search)}
     known = study.user_attrs
+    if study.direction != optuna.study.StudyDirection.MINIMIZE:
+        raise UserError(
+            f"{path}: holds trials that were judged by their accuracy, by an earlier version of this program."
+            "\nGive this search another `name`, or move that file away."
+        )
     for name, value in asked.items():
         if known.get(name, value) != value:
             raise UserError(
@@ -196,7 +202,7 @@ def _run(search: Search, role: Role, study: optuna.Study, trial: Trial) -> None:
     def observe(line: dict[str, Any]) -> None:
         if line["event"] == "validation":
             if line["epoch"] not in told:  # an epoch that a killed process had reported
-                trial.report(line["accuracy"], line["epoch"])
+                trial.report(line["calibrated_nll"], line["epoch"])
                 told.add(line["epoch"])
             if line["epoch"] < config.own("num_epochs", role) and trial.should_prune():
                 raise Unwanted
@@ -215,8 +221,8 @@ def _run(search: Search, role: Role, study: optuna.Study, trial: Trial) -> None:
         trial.set_user_attr("message", str(error).splitlines()[0])
         study.tell(trial, state=TrialState.FAIL)
     else:
-        trial.set_user_attr("nll", kept["nll"])
-        study.tell(trial, kept["accuracy"])
+        trial.set_user_attr("accuracy", kept["accuracy"])
+        study.tell(trial, kept["calibrated_nll"])
 
 
 def _kept(outcome: Outcome, trial: Trial, told: set[int]) -> dict[str, Any]:
@@ -224,7 +230,7 @@ def _kept(outcome: Outcome, trial: Trial, told: set[int]) -> dict[str, Any]:
     epochs = {line["epoch"]: line for line in outcome.history if line["event"] == "validation"}
     for epoch, line in epochs.items():
         if epoch not in told:
-            trial.report(line["accuracy"], epoch)
+            trial.report(line["calibrated_nll"], epoch)
     return epochs[outcome.facts["kept_epoch"]]
 
 
@@ -238,13 +244,13 @@ def _result(trial: FrozenTrial) -> TrialResult:
         dict(trial.params),
         state,
         trial.value,
-        trial.user_attrs.get("nll"),
+        trial.user_attrs.get("accuracy"),
         trial.user_attrs.get("message", message),
     )
 
 
 def winner(results: list[TrialResult]) -> TrialResult:
-    """The trial with the highest accuracy on validation, then the lowest NLL, then the first.
+    """The trial by which the labels of validation are likeliest, then the most accurate one, then the first.
 
     Raises:
         UserError: none has finished.
@@ -255,4 +261,4 @@ def winner(results: list[TrialResult]) -> TrialResult:
         raise UserError(
             f"none of {len(results)} trials has finished ({reasons}).\nWiden the search, or give more trials."
         )
-    return max(finished, key=lambda each: (each.accuracy or 0.0, -(each.nll or 0.0), -each.number))
+    return min(finished, key=lambda each: (each.nll or 0.0, -(each.accuracy or 0.0), each.number))

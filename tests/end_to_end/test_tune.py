@@ -51,7 +51,7 @@ def test_the_best_of_its_trials_becomes_a_run_and_only_that_sees_the_test_split(
     trials = run_trials(search)
     best = winner(trials)
     assert [each.number for each in trials] == [0, 1, 2, 3]
-    assert best.accuracy == max(each.accuracy or 0 for each in trials if each.state == "finished")
+    assert best.nll == min(each.nll or 0 for each in trials if each.state == "finished")
     seen = []
     for logits in (tmp_path / "out" / ".artefacts").glob("*/logits.safetensors"):
         with safe_open(logits, framework="numpy") as held:

@@ -36,7 +36,7 @@ def suite() -> list[dict[str, Any]]:
 
 
 def test_values_that_were_searched_are_shown_as_they_are() -> None:
-    trial = TrialResult(0, {"base_model": "enc[v2][/x]", "alpha": 0.123456}, "finished", 0.9, 0.3, "")
+    trial = TrialResult(0, {"base_model": "enc[v2][/x]", "alpha": 0.123456}, "finished", 0.3, 0.9, "")
     assert "enc[v2][/x]" in (shown := render(trials_table([trial], "student"), 100))
     assert "0.1235" in shown
 

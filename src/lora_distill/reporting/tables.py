@@ -162,15 +162,15 @@ def plan_table(plan: "Plan") -> Table:
 def trials_table(results: list["TrialResult"], role: Role) -> Table:
     """One row for each trial of a search for a role."""
     table = plain_table(
-        f"Trials of the {role}, judged on validation", "Trial", *results[0].settings, "State", "Accuracy", "NLL"
+        f"Trials of the {role}, judged on validation", "Trial", *results[0].settings, "State", "NLL", "Accuracy"
     )
     for each in results:
         table.add_row(
             str(each.number + 1),
             *(Text(f"{value:.4g}" if isinstance(value, float) else str(value)) for value in each.settings.values()),
             f"{each.state}\n{each.message}" if each.state == "over budget" else each.state,
-            ABSENT if each.accuracy is None else percent(each.accuracy),
             ABSENT if each.nll is None else f"{each.nll:.4f}",
+            ABSENT if each.accuracy is None else percent(each.accuracy),
         )
     return table
 
