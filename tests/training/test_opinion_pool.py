@@ -21,7 +21,7 @@ from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import nobody
 from lora_distill.training.opinion_pool import is_likelier_together, pooled
-from lora_distill.training.outcome import LOGITS, read_outcome
+from lora_distill.training.outcome import LOGITS, answered, read_outcome
 from lora_distill.trainings import trainings
 
 Logits = NDArray[np.float32]
@@ -163,6 +163,21 @@ def test_rows_that_folds_answer_keep_the_answer_of_who_has_not_seen_them(
     teacher, control = said["teacher"].logits, said["control"].logits
     wanted = np.concatenate([teacher["train"], pooled([teacher["unlabelled"], control["unlabelled"]])])
     assert learned["student"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_control_that_taught_nobody_is_not_trained_again_to_teach(config: Config) -> None:
+    config = config.model_copy(update={"unlabelled": None, "labelled_per_batch": 8, "learn_from": "teacher"})
+    run_experiment(config)
+    control = trainings(prepare(config))["control"].artefact()
+    assert answered(control) == {"validation", "test"}
+    results = run_experiment(config.model_copy(update={"learn_from": "both", "exp_name": "both"}))
+    assert results["control"]["reused"]
+    said = load_file(control.folder / LOGITS)
+    elsewhere = config.model_copy(update={"learn_from": "both", "output_dir": f"{config.output_dir}-2"})
+    run_experiment(elsewhere)
+    whole = load_file(trainings(prepare(elsewhere))["control"].artefact().folder / LOGITS)
+    assert said.keys() == whole.keys() == {"train", "validation", "test"}
+    assert all((said[name] == whole[name]).all() for name in whole)
 
 
 def test_without_other_texts_it_learns_from_both_as_well(config: Config) -> None:

@@ -17,7 +17,7 @@ from lora_distill.store import ARTEFACTS, read_json, read_jsonl
 from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import nobody
-from lora_distill.training.outcome import LOGITS, is_judged
+from lora_distill.training.outcome import LOGITS, answered
 from lora_distill.training.self_taught import SelfTaughtTeacher
 from lora_distill.trainings import splits_of, trainings
 
@@ -82,7 +82,7 @@ def test_results_are_of_the_last_and_seconds_of_both(config: Config) -> None:
     assert results["seconds"] == first["seconds"] + last["seconds"]
     assert (results["steps"], results["epochs"]) == (last["steps"], 1)
     assert not results["reused"]
-    assert not is_judged(teacher.first.artefact())  # whose answers to test nobody asks for
+    assert "test" not in answered(teacher.first.artefact())  # whose answers to test nobody asks for
     again = run_experiment(config.model_copy(update={"exp_name": "again"}))
     assert again["teacher"]["reused"]
 

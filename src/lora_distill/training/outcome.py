@@ -70,16 +70,16 @@ def write_facts(folder: Path, facts: Mapping[str, Any], run: str) -> None:
     write_json(folder / FACTS, {**facts, "run": run})
 
 
-def is_judged(artefact: Artefact) -> bool:
-    """Whether a finished artefact holds logits of the test split."""
+def answered(artefact: Artefact) -> set[str]:
+    """The splits of which a finished artefact holds logits."""
     with safe_open(artefact.folder / LOGITS, framework="numpy") as file:
-        return "test" in file.keys()  # noqa: SIM118 - no dict
+        return set(file.keys())
 
 
-def add_test_logits(artefact: Artefact, logits: NDArray[np.float32]) -> None:
-    """Put the test split's into a finished artefact that was made without them."""
+def add_logits(artefact: Artefact, logits: dict[str, NDArray[np.float32]]) -> None:
+    """Put those of some splits into a finished artefact that was made without them."""
     path = artefact.folder / LOGITS
-    together = load_file(path) | {"test": logits}
+    together = load_file(path) | logits
     write_whole(path, lambda beside: save_file(together, beside))
 
 

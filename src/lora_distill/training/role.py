@@ -34,9 +34,9 @@ from lora_distill.training.opinion_pool import is_likelier_together, pooled
 from lora_distill.training.outcome import (
     LOGITS,
     Outcome,
+    add_logits,
     add_pooled,
-    add_test_logits,
-    is_judged,
+    answered,
     is_pooled,
     read_outcome,
     read_pooled,
@@ -129,7 +129,6 @@ class RoleTraining:
                 soft_labels |= {"control": self.control.key}
         recipe = {
             "role": self.role,
-            "teaches": self.teaches,
             "versions": versions(),
             "base": [self.base.reference, self.base.fingerprint],
             "data": self.dataset.fingerprint,
@@ -164,15 +163,22 @@ class RoleTraining:
                 except Unwanted:
                     artefact.forget_checkpoints()
                     raise
-            if "test" in splits and not is_judged(artefact):
+            if missing := [name for name in self.answered if name not in answered(artefact)]:
+                self._answer(artefact, {name: splits[name] for name in missing})
+            if "test" in splits and "test" not in answered(artefact):
                 self._judge(artefact, splits["test"])
             if self.teaches and self.config.pooled_weight and not is_pooled(artefact):
                 self._pool(artefact, {name: splits[name] for name in self.answered if name != "validation"})
             return read_outcome(artefact, reused=reused)
 
+    def _answer(self, artefact: Artefact, taught: dict[str, Tokens]) -> None:
+        """Let a model answer what another learns from that was trained where nobody did."""
+        network = SplitClassifier(self._reopened(artefact), self.plan.dtype)
+        add_logits(artefact, self._reading.logits(network, self._reading.rows(network, taught), None))
+
     def _judge(self, artefact: Artefact, test: Tokens) -> None:
         """Let a model answer the test split that was trained where nobody was to see its answers."""
-        add_test_logits(artefact, self._reading.test_logits(self._reopened(artefact), test))
+        add_logits(artefact, {"test": self._reading.test_logits(self._reopened(artefact), test)})
 
     def _pool(self, artefact: Artefact, taught: dict[str, Tokens]) -> None:
         """Let a model give its pooled vectors for what another learns from; one may be trained before any asks."""

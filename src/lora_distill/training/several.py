@@ -19,7 +19,7 @@ from lora_distill.seeding import derive_seed
 from lora_distill.store import Artefact, fingerprint, write_jsonl
 from lora_distill.training.loop import Observer, nobody
 from lora_distill.training.opinion_pool import pooled
-from lora_distill.training.outcome import LOGITS, Outcome, add_test_logits, is_judged, read_outcome, write_facts
+from lora_distill.training.outcome import LOGITS, Outcome, add_logits, answered, read_outcome, write_facts
 from lora_distill.training.role import RoleTraining
 
 logger = logging.getLogger(__name__)
@@ -129,8 +129,8 @@ class SeveralTeachers:
                     write_jsonl(folder / "history.jsonl", history)
                     is_cross_fitted = self.members[0].held is not None
                     write_facts(folder, _facts(outcomes) | {"cross_fitted": is_cross_fitted}, self.config.exp_name)
-            elif "test" in splits and not is_judged(artefact):
-                add_test_logits(artefact, logits["test"])
+            elif "test" in splits and "test" not in answered(artefact):
+                add_logits(artefact, {"test": logits["test"]})
             outcome = read_outcome(artefact, reused=all(each.reused for each in outcomes))
         adapters = {str(number): each.adapters[""] for number, each in enumerate(outcomes, start=1)}
         runs = frozenset().union(*(each.runs for each in outcomes))

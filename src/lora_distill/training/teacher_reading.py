@@ -28,9 +28,9 @@ from lora_distill.training.logits import plain, plain_pooled, predict_logits
 from lora_distill.training.outcome import (
     LOGITS,
     Outcome,
+    add_logits,
     add_pooled,
-    add_test_logits,
-    is_judged,
+    answered,
     is_pooled,
     read_outcome,
     versions,
@@ -172,8 +172,8 @@ class TeacherReading:
             else:
                 logger.info("teacher: given, as %s; it labels every row once", self.given.location)
                 self._read(artefact, splits)
-            if "test" in splits and not is_judged(artefact):
-                add_test_logits(artefact, self._ours({"test": self._test_logits(self._load(), splits["test"])})["test"])
+            if "test" in splits and "test" not in answered(artefact):
+                add_logits(artefact, self._ours({"test": self._test_logits(self._load(), splits["test"])}))
             if self.config.pooled_weight and not is_pooled(artefact):
                 taught = {name: each for name, each in splits.items() if name in LEARNED}
                 add_pooled(artefact, self._pooled(self._load(), taught))
