@@ -158,6 +158,11 @@ def test_no_such_column(refusal: Callable[..., str], name: str, content: str, wh
     assert "Name the right one with --label_column." in refusal(name, content, Columns("body", "label"))
 
 
+def test_a_column_that_is_read_already_is_not_what_another_should_be_called(refusal: Callable[..., str]) -> None:
+    message = refusal("pairs.csv", "text,hypothesis,label\na,b,0\n", Columns("text", "label", "text_pair"))
+    assert message.splitlines()[1] == "Name the right one with --text_pair_column."
+
+
 @pytest.mark.parametrize(
     ("header", "said"),
     [

@@ -61,7 +61,7 @@ NOT_RUN = ["./scripts/run_tests.sh"]  # it would run this test
 def test_it_installs_what_is_there_from_the_clone() -> None:
     """No index has the package."""
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    installed = re.findall(r"pip install ([^`]*)`", PROSE)
+    installed = re.findall(r"pip install (?:-e )?([^`]*)`", PROSE)
     assert {"'.[train]'", "'.[serve]'", "."} == set(installed) <= {".", *(f"'.[{extra}]'" for extra in extras)}
     assert "pip install lora-distill" not in PROSE
     assert "lora-distill[" not in PROSE

@@ -51,6 +51,11 @@ def test_an_interval_with_zero_in_it_is_chance() -> None:
     )
 
 
+def test_a_second_control_is_called_by_its_name() -> None:
+    said = verdict(comparison(-0.01, 0.02, 0.51, 12, 9), "self-trained")
+    assert "right on 12 rows, the self-trained alone on 9)" in said
+
+
 def test_an_interval_without_zero_is_more_than_chance() -> None:
     said = verdict(comparison(0.01, 0.05, 0.004, 30, 11))
     assert said.startswith("a difference beyond chance (p = 0.004")

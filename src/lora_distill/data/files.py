@@ -181,7 +181,7 @@ def find_columns(where: str, found: list[str], columns: Columns | None) -> dict[
         names = " and ".join(map(repr, missing.values()))
         raise UserError(
             f"{where}: no column{'s' if len(missing) > 1 else ''} {names}; the columns are {listing(found)}.\n"
-            f"{_right_columns(missing, found)}"
+            f"{_right_columns(missing, [name for name in found if name not in wanted.values()])}"
         )
     return {kind: found.index(name) for kind, name in (wanted or dict(zip(found, found, strict=True))).items()}
 
@@ -195,7 +195,7 @@ def check_different(wanted: Mapping[str, str]) -> None:
 
 
 def _right_columns(missing: dict[str, str], found: list[str]) -> str:
-    """What to call the columns that are not there, by what they hold."""
+    """What to call the columns that are not there, by what they hold, among those that are not read already."""
     folded = {name.casefold(): name for name in found}
     nearest = {kind: difflib.get_close_matches(name.casefold(), folded, n=1) for kind, name in missing.items()}
     if all(nearest.values()):

@@ -190,7 +190,7 @@ the mean KL(teacher, {role}) is {same["kl"]:.4f} nats."""
             text += f"""
 
 Student minus {control} ({other}): {points(difference["accuracy"])} points of accuracy, 95% interval \
-{interval(*difference["interval"])}; these two models, one seed: {verdict(difference)}"""
+{interval(*difference["interval"])}; these two models, one seed: {verdict(difference, control)}"""
     return text
 
 

@@ -57,15 +57,20 @@ def differences_of_one_seed(results: Mapping[str, Any]) -> list[str]:
         if found := results.get(f"student_minus_{control}"):
             apart = f", the same {found['apart']}," if found.get("apart") else ""
             lead = f"{points(found['accuracy'])} points {interval(*found['interval'])}"
-            said.append(f"student - {control}{apart} {lead}: {verdict(found)}")
+            said.append(f"student - {control}{apart} {lead}: {verdict(found, control)}")
     return said
 
 
-def verdict(comparison: dict[str, Any]) -> str:
-    """What student minus a control (`student_minus_control` of metrics.json) allows, and what a verdict lacks."""
+def verdict(comparison: dict[str, Any], control: str = "control") -> str:
+    """What student minus a control (`student_minus_control` of metrics.json) allows, and what a verdict lacks.
+
+    Args:
+        comparison: of the two.
+        control: which of `CONTROLS` it is with.
+    """
     low, high = comparison["interval"]
-    p, student, control = comparison["p_value"], comparison["only_student_right"], comparison["only_control_right"]
-    if student + control < LEAST_DISCORDANT:
+    p, student, other = comparison["p_value"], comparison["only_student_right"], comparison["only_control_right"]
+    if student + other < LEAST_DISCORDANT:
         finding = "too few rows differ to tell"
     elif low <= 0 <= high:
         finding = "no difference beyond chance"
@@ -73,8 +78,8 @@ def verdict(comparison: dict[str, Any]) -> str:
         finding = "a difference beyond chance"
     else:
         finding = "at the edge of chance: the interval leaves zero out, the test does not"
-    evidence = f"p = {p:.2g}; the student alone is right on {counted(student, 'row')}, the control alone on {control:,}"
-    return f"{finding} ({evidence}); {missing(1, comparison['rows'], student + control)}."
+    evidence = f"p = {p:.2g}; the student alone is right on {counted(student, 'row')}, the {control} alone on {other:,}"
+    return f"{finding} ({evidence}); {missing(1, comparison['rows'], student + other)}."
 
 
 def standard_error(accuracy: float, rows: int) -> str:
