@@ -179,7 +179,7 @@ def test_the_best_epoch_is_the_likeliest_however_sure_it_is(
     make_model: Make, validation_rows: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = len(validation_rows.labels)
-    known = np.where(np.arange(2) == validation_rows.labels[:, None], 1, -1) * np.linspace(0.1, 2, rows)[:, None]
+    known = np.where(np.arange(2) == validation_rows.labels[:, None], 1, -1) * np.linspace(0.1, 3, rows)[:, None]
     doubtful, mistaken = known.copy(), known.copy()
     doubtful[:2] *= -1  # wrong twice, where it hardly knows
     mistaken[-1] *= -1  # wrong once, where it is surest
