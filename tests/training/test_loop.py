@@ -183,7 +183,7 @@ def test_the_best_epoch_is_the_likeliest_however_sure_it_is(
     doubtful, mistaken = known.copy(), known.copy()
     doubtful[:2] *= -1  # wrong twice, where it hardly knows
     mistaken[-1] *= -1  # wrong once, where it is surest
-    answers = {"mistaken": mistaken, "doubtful, far too sure": 30 * doubtful, "doubtful": 0.9 * doubtful}
+    answers = {"mistaken": mistaken, "doubtful, far too sure": 17 * doubtful, "doubtful": 0.9 * doubtful}
     progress, network = Progress(), SplitClassifier(make_model(), torch.float32)
     best = []
     for logits in answers.values():
