@@ -12,6 +12,8 @@ from lora_distill.config import Config, make_config
 from lora_distill.data.tokenising import tokenise
 from lora_distill.model.adapter import AdapterSettings, attach_adapter, load_classifier
 from lora_distill.model.base import BaseModel, resolve_base_model
+from lora_distill.training import loop
+from lora_distill.training import role as role_module
 from lora_distill.training.plan import ExecutionPlan
 from lora_distill.training.recipe import Split, TrainingSettings
 from tests.end_to_end.conftest import small_values, write_rows
@@ -66,6 +68,19 @@ def with_texts(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[..., Con
         return make_config(small_values(tiny("roberta"), rows) | more | settings, {})
 
     return make
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The soft logits, float32 [N, C], that each role is trained with, or None, by role as they are trained."""
+    of_each: dict[str, Any] = {}
+
+    def see(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
+        of_each[settings["role"]] = settings["soft_labels"] and settings["soft_labels"].logits
+        return loop.train(*arguments, **settings)
+
+    monkeypatch.setattr(role_module, "train", see)
+    return of_each
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from lora_distill.config import Config
 from lora_distill.evaluation.calibration import fit_temperature, mean_nll
 from lora_distill.experiment import run_experiment, train_role
 from lora_distill.preparation import prepare
-from lora_distill.training import loop
 from lora_distill.training import role as role_module
 from lora_distill.training.loop import nobody
 from lora_distill.training.opinion_pool import is_likelier_together, pooled
@@ -88,21 +87,20 @@ def config(with_texts: Callable[..., Config]) -> Config:
 @pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("likelier", [False, True])
 def test_a_student_learns_from_both_where_that_is_likelier_and_a_self_trained_one_from_the_control(
-    calibrate: bool, likelier: bool, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    calibrate: bool,
+    likelier: bool,
+    config: Config,
+    learned: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     config = config.model_copy(update={"teacher_calibrate": calibrate})
-    learned: dict[str, Logits | None] = {}
     judged: list[tuple[Any, ...]] = []
-
-    def see(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
-        learned[settings["role"]] = settings["soft_labels"] and settings["soft_labels"].logits
-        return loop.train(*arguments, **settings)
 
     def decide(*arguments: Any) -> bool:  # noqa: ANN401
         judged.append(arguments)
         return likelier
 
-    monkeypatch.setattr(role_module, "train", see)
     monkeypatch.setattr(role_module, "is_likelier_together", decide)
     results = run_experiment(config)
     assert list(learned) == ["teacher", "control", "student", "self-trained"]
@@ -146,16 +144,8 @@ def test_another_control_makes_another_student_and_of_one_that_teaches_nobody_no
 
 
 def test_rows_that_folds_answer_keep_the_answer_of_who_has_not_seen_them(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, learned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learned: dict[str, Logits] = {}
-
-    def see(*arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
-        if settings["soft_labels"]:
-            learned[settings["role"]] = settings["soft_labels"].logits
-        return loop.train(*arguments, **settings)
-
-    monkeypatch.setattr(role_module, "train", see)
     monkeypatch.setattr(role_module, "is_likelier_together", lambda *_: True)
     config = config.model_copy(update={"teacher_fit": "crossfit", "teacher_folds": 2})
     run_experiment(config)
