@@ -9,6 +9,7 @@ from lora_distill.data.types import Text
 from lora_distill.data.wording import counted
 from lora_distill.errors import UserError
 from lora_distill.inputs import load_data
+from lora_distill.presets import BY_ITS_VALIDATION
 from lora_distill.run_folder import RunFolder
 
 
@@ -65,8 +66,8 @@ def check_unseen(config: Config, seen: int) -> None:
     Raises:
         UserError: some, and something is.
     """
-    decided = {"--teacher_calibrate": config.teacher_calibrate, "--learn_from both": config.learn_from == "both"}
-    asked = [setting for setting, is_asked in decided.items() if is_asked]
+    decided = {name: getattr(config, name) for name in BY_ITS_VALIDATION if not config.is_default(name)}
+    asked = [f"--{name}" if value is True else f"--{name} {value}" for name, value in decided.items()]
     if seen and asked:
         raise UserError(
             f"{' and '.join(asked)}: validation decides that, and the given teacher knows the labels of"

@@ -15,7 +15,8 @@ OF_A_TRAINED_TEACHER = (
     *("teacher_learning_rate", "teacher_num_epochs", "teacher_ensemble", "teacher_fit"),
     "teacher_self_training",
 )
-BY_ITS_VALIDATION = ("teacher_calibrate", "learn_from")  # what a teacher says of validation decides
+# Settings that what a teacher says of validation decides, and what each does with it.
+BY_ITS_VALIDATION = {"teacher_calibrate": "fits a temperature to", "learn_from": "judges both by"}
 
 # MiniLM's: 665,092 of a million parameters with a head of four classes, at a learning rate that suits its width.
 _SMALL_ENCODER = {
@@ -50,7 +51,7 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     preset = dict(PRESETS.get(name, {})) if isinstance(name, str) else {}  # type: ignore[call-overload] # any name
     if values.get("teacher_checkpoint") or values.get("teacher_predictions"):
         encoder = preset.pop("student_base_model", None)
-        idle = OF_A_TRAINED_TEACHER + (BY_ITS_VALIDATION if values.get("teacher_predictions") else ())
+        idle = {*OF_A_TRAINED_TEACHER, *(BY_ITS_VALIDATION if values.get("teacher_predictions") else ())}
         preset = {each: value for each, value in preset.items() if each not in idle}
         preset |= {"base_model": encoder} if encoder else {}
     if _is_true(values.get("no_control")):

@@ -8,6 +8,7 @@ from lora_distill.data.answers import Answers, read_answers
 from lora_distill.data.types import Dataset
 from lora_distill.errors import UserError, about
 from lora_distill.model.given_teacher import GivenTeacher, open_again, open_teacher
+from lora_distill.presets import BY_ITS_VALIDATION
 from lora_distill.remembering import once
 from lora_distill.run_folder import RunFolder, changed_since
 
@@ -32,11 +33,10 @@ def open_answers(config: Config, dataset: Dataset, begun: Mapping[str, Any] | No
     key = ("answers", location, dataset.fingerprint, *columns.values(), *config.teacher_label_map.items())
     with about("teacher_predictions"):
         answers = once(key, lambda: read_answers(location, dataset, label_map=config.teacher_label_map, **columns))
-    uses = {"teacher_calibrate": "fits a temperature to", "learn_from": "judges both by"}
-    used = next((name for name in uses if not config.is_default(name)), None)
+    used = next((name for name in BY_ITS_VALIDATION if not config.is_default(name)), None)
     if used and "validation" not in answers.logits:
         raise UserError(
-            f"--{used}: {uses[used]} the teacher's answers to validation, and {location} lacks some."
+            f"--{used}: {BY_ITS_VALIDATION[used]} the teacher's answers to validation, and {location} lacks some."
             "\nAdd them, or leave the flag out."
         )
     if begun and begun["answers"]["revision"] != answers.revision:

@@ -85,6 +85,18 @@ def test_a_student_of_calibrated_logits_says_so() -> None:
     assert "; its logits divided by 1.500, a temperature fitted on validation" in of_one
 
 
+def test_a_student_of_both_says_what_each_was_divided_by_and_of_which_rows() -> None:
+    results = sample_results()
+    results["student"]["learns_from_both"] = True
+    said = "which is this student trained on the labels alone: the mean of their probabilities"
+    assert said in card("student", results)
+    results["student"] |= {"control_temperature": 1.25, "both_temperature": 0.875}
+    divided = "alone, its logits divided by 1.250: the mean of their probabilities, its logarithm divided by 0.875"
+    assert divided in card("student", results)
+    assert f"{divided}, of the texts without labels" in card("student", results, teacher_fit="crossfit")
+    assert "texts without labels" not in card("student", results)
+
+
 def test_one_epoch_has_no_plural() -> None:
     results = sample_results()
     assert "- 3 epochs run, the weights of epoch 2 kept; seed 0" in card("student", results)

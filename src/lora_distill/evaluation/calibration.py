@@ -82,11 +82,11 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         logits: float32 [N, C], of rows that nothing else is measured on.
         labels: int64 [N].
     """
-    exact = logits.astype(np.float64)
+    exact, (rows, classes) = logits.astype(np.float64), logits.shape
+    targets = (rows * np.eye(classes)[labels] + 1 / classes) / (rows + 1)
 
     def loss(inverse: float) -> float:
-        spread = -log_softmax(exact * inverse, axis=1).mean()
-        return float(len(labels) * mean_nll(exact * inverse, labels) + spread) / (len(labels) + 1)
+        return float(-(targets * log_softmax(exact * inverse, axis=1)).sum(axis=1).mean())
 
     found = minimize_scalar(
         loss, bounds=(1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE), method="bounded", options={"xatol": 1e-7}

@@ -50,13 +50,13 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
             teacher += f" ({several(config)}): the mean of their probabilities"
     if role == "self-trained":
         teacher = control
+    learner_of_folds = "teacher" if config["teacher_self_training"] else "student"
+    by_folds = config["teacher_fit"] == "crossfit" and role == learner_of_folds
     if fitted := results[role].get("teacher_temperature"):
-        learner_of_folds = "teacher" if config["teacher_self_training"] else "student"
-        by_folds = config["teacher_fit"] == "crossfit" and role == learner_of_folds
         rows = "the rows' labels" if by_folds else "validation"
         teacher += f"; its logits divided by {fitted:.3f}, a temperature fitted on {rows}"
     if (from_both := results[role].get("learns_from_both")) is not None:
-        teacher += _together(control, results[role], config) if from_both else f"; without {control}"
+        teacher += _together(control, results[role], by_folds=by_folds) if from_both else f"; without {control}"
     soft = (
         f"{temperature:g}² × KL(teacher, student) at temperature {temperature:g} (Hinton, Vinyals and Dean, Distilling"
         " the Knowledge in a Neural Network, 2015)"
@@ -73,16 +73,15 @@ def _loss(role: str, results: dict[str, Any], config: dict[str, Any]) -> str:
 - Teacher: {teacher}"""
 
 
-def _together(control: str, facts: dict[str, Any], config: dict[str, Any]) -> str:
+def _together(control: str, facts: dict[str, Any], *, by_folds: bool) -> str:
     """That a student learned from both, as a clause."""
-    of_each = (facts.get(f"{name}_temperature") for name in ("control", "both"))
-    divided = [f"{fitted:.3f}" for fitted in of_each if fitted is not None]
     said = f"; together with {control}"
-    said += f", its logits divided by {divided[0]}" if divided else ""
+    if fitted := facts.get("control_temperature"):
+        said += f", its logits divided by {fitted:.3f}"
     said += ": the mean of their probabilities"
-    said += f", its logarithm divided by {divided[1]}" if divided else ""
-    crossfit = config["teacher_fit"] == "crossfit" and not config["teacher_self_training"]
-    return said + (", of the texts without labels" if crossfit else "")
+    if fitted := facts.get("both_temperature"):
+        said += f", its logarithm divided by {fitted:.3f}"
+    return said + (", of the texts without labels" if by_folds else "")
 
 
 def _hard_loss(config: dict[str, Any]) -> str:

@@ -163,9 +163,10 @@ class RoleTraining:
                 except Unwanted:
                     artefact.forget_checkpoints()
                     raise
-            if missing := [name for name in self.answered if name not in answered(artefact)]:
-                self._answer(artefact, {name: splits[name] for name in missing})
-            if "test" in splits and "test" not in answered(artefact):
+            there = answered(artefact)
+            if missing := {name: splits[name] for name in self.answered if name not in there}:
+                self._answer(artefact, missing)
+            if "test" in splits and "test" not in there:
                 self._judge(artefact, splits["test"])
             if self.teaches and self.config.pooled_weight and not is_pooled(artefact):
                 self._pool(artefact, {name: splits[name] for name in self.answered if name != "validation"})
@@ -228,7 +229,7 @@ class RoleTraining:
         if left.facts.get("cross_fitted"):
             # These rows are answered by fewer models than validation's, none of which has seen them.
             temperatures["train"] = fit_temperature(left.logits["train"], self.dataset.train.labels)
-        calibrated = {name: left.logits[name] / np.float32(each) for name, each in temperatures.items()}
+        calibrated = {split: left.logits[split] / np.float32(each) for split, each in temperatures.items()}
         return replace(left, logits=calibrated), {f"{name}_temperature": temperatures["train"]}
 
     def _together(self, teacher: Outcome, control: Outcome) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
