@@ -1,27 +1,18 @@
-"""The command line: what it shows, what it returns, and what it does not import."""
+"""The command line: whose settings win, what it shows and what it returns."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import pytest
 
-from lora_distill import __version__, checking, commands, commands_on_suites, flags, parser, running
-from lora_distill.cli import main
+from lora_distill import checking, commands, commands_on_suites, running
 from lora_distill.config import Config, make_config
-from lora_distill.data.formats import INPUT_FORMATS, formats_of
 from lora_distill.errors import UserError
-from lora_distill.program import install, program
-from lora_distill.run_folder import METRICS, REPORT, RunFolder
-from lora_distill.store import write_json
+from lora_distill.program import program
+from lora_distill.run_folder import RunFolder
 from tests.conftest import Run
 from tests.reporting.sample import sample_results
-
-HEAVY = {"torch", "transformers", "datasets", "sklearn", "peft", "accelerate", "pandas", "pyarrow"}
 
 
 @pytest.fixture
@@ -39,100 +30,6 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     monkeypatch.setattr(checking, "misfits", lambda *_, **__: [])  # nor is there what they name
     monkeypatch.setattr(commands_on_suites, "_is_told", lambda *_: True)  # there are no runs to write of
     return asked
-
-
-def python(code: str, *arguments: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
-
-
-# Help
-
-
-def help_of(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Each flag's help."""
-    monkeypatch.setenv("COLUMNS", "1000")
-    with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
-    assert end.value.code == 0
-    _, *entries = re.split("^  (?=--)", capsys.readouterr().out, flags=re.MULTILINE)
-    return {flag: " ".join(words) for flag, *words in map(str.split, entries)}
-
-
-@pytest.mark.parametrize("command", ["train", "suite"])
-def test_help_tells_every_setting_with_its_meaning_and_its_default(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = help_of(command, monkeypatch, capsys)
-    for name, field in Config.model_fields.items():
-        if (command, name) == ("suite", "exp_name"):
-            assert "--exp_name" not in told
-            continue
-        assert str(field.description) in told[f"--{name}"]
-        if get_origin(field.annotation) is Literal:
-            assert ", ".join(get_args(field.annotation)) in told[f"--{name}"]
-        if isinstance(field.default, int | float | str) and field.default not in ("", False):
-            assert told[f"--{name}"].endswith(f"(default: {field.default})")
-    assert {"--quiet", "--overwrite"} <= told.keys()
-    assert ({"--config", "--resume"} <= told.keys()) == (command == "train")
-
-
-def test_evaluate_has_what_it_reads_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = help_of("evaluate", monkeypatch, capsys)
-    columns = {"--text_column", "--text_pair_column", "--label_column"}
-    assert told.keys() == {"--dataset", *columns, "--device", "--quiet"}
-
-
-def test_predict_says_what_it_writes_to_standard_output(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = "standard output: CSV and TSV as they came, all else JSON lines"
-    assert told in help_of("predict", monkeypatch, capsys)["--output"]
-    written = {each: formats_of("-", each, "-")[1] for each in INPUT_FORMATS}
-    assert written == dict.fromkeys(INPUT_FORMATS, "jsonl") | {"csv": "csv", "tsv": "tsv"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "lacking"),
-    [
-        (["--help"], HEAVY | {"numpy", "pydantic"}),
-        (["--version"], HEAVY | {"numpy", "pydantic"}),
-        (["train", "--help"], HEAVY | {"numpy"}),
-        (["suite", "--help"], HEAVY | {"numpy"}),
-    ],
-)
-def test_help_imports_nothing_heavy(arguments: list[str], lacking: set[str], tmp_path: Path) -> None:
-    code = f"""
-import sys
-from lora_distill.cli import main
-try:
-    main(sys.argv[1:])
-finally:
-    assert not {lacking} & sys.modules.keys(), sys.modules.keys()
-    from lora_distill.cache import Cache, Stream
-    assert not {HEAVY} & sys.modules.keys(), sys.modules.keys()
-"""
-    done = python(code, *arguments, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_each_command_has_its_flags_and_its_help() -> None:
-    assert parser.COMMANDS.keys() == commands.COMMANDS.keys() == flags.FLAGS.keys()
-
-
-def test_python_m_is_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lora_distill", "--version"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, f"lora-distill {__version__}\n")
-
-
-def test_a_terminal_that_lacks_a_letter(tmp_path: Path) -> None:
-    code = "import sys; from lora_distill.cli import main; main(['train', '--help'])"
-    done = python(code, cwd=tmp_path, PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "--alpha ?" in done.stdout
 
 
 # Settings
@@ -358,48 +255,3 @@ def test_what_is_nobody_s_mistake_but_ours_is_not_hidden(
     fail(monkeypatch, {"x": error})
     with pytest.raises(type(error)):
         run("train", "--exp_name", "x")
-
-
-# Without what only training needs
-
-WITHOUT_TRAINING = f"""
-import sys
-sys.modules |= dict.fromkeys({HEAVY - {"pyarrow"}})  # importing one of these now fails
-from lora_distill.cache import Cache, Stream
-from lora_distill.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_without_the_extra_for_training_it_says_how_to_get_it(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text("experiments: {a: {}}\n")
-    for arguments in (["train"], ["suite", "s.yaml"]):
-        done = python(WITHOUT_TRAINING, *arguments, cwd=tmp_path)
-        assert done.returncode == 2
-        *_, error = done.stderr.splitlines()
-        assert error.startswith("error: the package ")
-        assert error.endswith(f" is not installed. Install it: {install('train')}")
-
-
-def test_a_finished_run_answers_without_it(tmp_path: Path) -> None:
-    config = make_config({"exp_name": "s-a", "output_dir": str(tmp_path / "o"), "alpha": 0.9}, {})
-    finished = begin(config)
-    write_json(finished.path / METRICS, sample_results() | {"exp_name": "s-a"})
-    (tmp_path / "s.yaml").write_text("seeds: 1\nbase: {alpha: 0.9}\nexperiments: {a: {}}\n")
-    for page in (finished.path / REPORT, tmp_path / "o" / "s.html"):
-        page.touch()
-    write_json(tmp_path / "o" / "s.json", {"experiments": {"a": {"runs": ["s-a"]}}})
-    before = sorted(tmp_path.rglob("*"))
-    for arguments in (
-        ["show", finished.path],
-        ["compare", finished.path],
-        ["train", "--exp_name", "s-a", "--output_dir", "o", "--alpha", "0.9"],
-        ["suite", "s.yaml", "--output_dir", "o"],
-        ["plan", "s.yaml", "--output_dir", "o"],
-    ):
-        done = python(WITHOUT_TRAINING, *arguments, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert ("s-a" if arguments[0] != "plan" else "1 run, all finished.\n") in done.stdout
-        assert ("already finished" in done.stderr) == (arguments[0] in ("train", "suite"))
-    assert sorted(tmp_path.rglob("*")) == before
-    assert json.loads((finished.path / METRICS).read_text())["exp_name"] == "s-a"
