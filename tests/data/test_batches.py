@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -7,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lora_distill.data.batches import WINDOW_BATCHES, Batch, TrainingOrder, equal_length_groups, evaluation_order
+from lora_distill.data.batches import (
+    LEAST_WINDOWS,
+    WINDOW_BATCHES,
+    Batch,
+    TrainingOrder,
+    equal_length_groups,
+    evaluation_order,
+)
 from lora_distill.data.tokens import Tokens
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int64))
@@ -27,7 +35,7 @@ def tokens_of(lengths: NDArray[np.int64], pad_id: int = 0) -> Tokens:
 
 
 @given(lengths=LENGTHS, batch_size=st.integers(1, 33), seed=st.integers(0, 9), epoch=st.integers(0, 3))
-def test_an_epoch_has_every_row_once_and_full_batches_but_for_one_a_window(
+def test_an_epoch_has_every_row_once_and_full_batches_but_for_one(
     lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int
 ) -> None:
     batches = training_order(lengths, batch_size, seed, epoch)
@@ -48,10 +56,33 @@ def test_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
 
 
 def test_padding_nearly_vanishes() -> None:
-    lengths = np.random.default_rng(0).integers(10, 128, WINDOW_BATCHES * 32)
+    lengths = np.random.default_rng(0).integers(10, 128, LEAST_WINDOWS * WINDOW_BATCHES * 32)
     batches = training_order(lengths, 32, seed=0, epoch=0)
     padded = sum(len(rows) * int(lengths[rows].max()) for rows in batches)
     assert padded < 1.05 * lengths.sum()
+
+
+def together(batches: list[NDArray[np.int64]]) -> set[tuple[int, int]]:
+    """Pairs of rows in one batch."""
+    return {pair for rows in batches for pair in combinations(sorted(rows.tolist()), 2)}
+
+
+@pytest.mark.parametrize("labels", ["all", "some"])
+@pytest.mark.parametrize("number", [36, 50, 100, 300, 1000])
+def test_few_rows_are_in_other_batches_in_each_epoch(number: int, labels: str) -> None:
+    lengths = np.random.default_rng(0).permutation(3 * number)[:number]  # no two alike, which would be drawn anyway
+    order = TrainingOrder(lengths, 32, number if labels == "all" else number // 2, 8)
+    pairs = [together(order.epoch(0, epoch)) for epoch in range(10)]
+    again = np.mean([len(first & second) / len(first) for first, second in pairwise(pairs)])
+    by_chance = len(pairs[0]) / (number * (number - 1) / 2)
+    assert again < (1 + by_chance) / 2
+
+
+@pytest.mark.parametrize("number", [36, 100, 1010])
+def test_the_rows_of_the_batch_that_is_not_full_are_any(number: int) -> None:
+    lengths = np.arange(number)
+    rest = [min(training_order(lengths, 32, 0, epoch), key=len) for epoch in range(60)]
+    assert np.concatenate(rest).mean() == pytest.approx((number - 1) / 2, rel=0.15)
 
 
 @given(

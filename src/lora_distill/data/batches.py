@@ -13,9 +13,11 @@ if TYPE_CHECKING:  # rows are put in order without torch, too
 
     import torch
 
-# Rows are sorted by length inside windows of this many batches: long enough that padding nearly vanishes,
-# short enough that a batch is still a random draw.
+# Rows are sorted by length inside windows of so many batches: long enough that padding nearly vanishes, short enough
+# that a batch is still a random draw. Few rows make several windows, too: sorted as one, they would stand in the same
+# batches in every epoch.
 WINDOW_BATCHES = 50
+LEAST_WINDOWS = 4
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,15 @@ class TrainingOrder:
         return [batches[index] for index in draw.permutation(len(batches))]
 
     def _neighbours(self, shuffled: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+        """Batches of so many; the rows that are left over, which weigh more in theirs, are any, not the longest."""
+        full = len(shuffled) // size
+        window = max(1, min(WINDOW_BATCHES, full // LEAST_WINDOWS)) * size
         batches: list[NDArray[np.int64]] = []
-        for start in range(0, len(shuffled), WINDOW_BATCHES * size):
-            part = shuffled[start : start + WINDOW_BATCHES * size]
+        for start in range(0, full * size, window):
+            part = shuffled[start : min(start + window, full * size)]
             part = part[np.argsort(self.lengths[part], kind="stable")]
             batches += [part[at : at + size] for at in range(0, len(part), size)]
-        return batches
+        return [*batches, shuffled[full * size :]] if len(shuffled) % size else batches
 
     def _drawn(self, rows: NDArray[np.int64], size: int, draw: np.random.Generator) -> list[NDArray[np.int64]]:
         """This many of some rows for each batch, again and again; in each window from the short to the long."""

@@ -126,10 +126,22 @@ def test_literal_values_of_weighed_and_smoothed_labels() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
     labels = torch.tensor([0, 1])
     # -log softmax: 0.126928 and 2.126928 in the first row, ln 2 twice in the second.
-    weighed = distillation_loss(logits, labels, class_weights=torch.tensor([1.0, 3.0]))
-    assert weighed.item() == pytest.approx((0.126928 + 3 * 0.693147) / 4, abs=1e-5)
+    weights = torch.tensor([0.5, 1.5])
+    weighed = distillation_loss(logits, labels, class_weights=weights)
+    assert weighed.item() == pytest.approx((0.5 * 0.126928 + 1.5 * 0.693147) / 2, abs=1e-5)
     smoothed = distillation_loss(logits, labels, label_smoothing=0.2)
     assert smoothed.item() == pytest.approx((0.9 * 0.126928 + 0.1 * 2.126928 + 0.693147) / 2, abs=1e-5)
+    both = distillation_loss(logits, labels, class_weights=weights, label_smoothing=0.2)
+    assert both.item() == pytest.approx((0.5 * (0.9 * 0.126928 + 0.1 * 2.126928) + 1.5 * 0.693147) / 2, abs=1e-5)
+
+
+def test_the_weight_of_a_class_is_the_same_in_a_batch_without_the_others() -> None:
+    logits, weights = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0.6, 3.0])
+    labels = torch.tensor([0, 0, 0, 0, 1, UNLABELLED])
+    batches = [[0, 1], [2, 3, 5], [4]]
+    means = torch.stack([distillation_loss(logits[rows], labels[rows], class_weights=weights) for rows in batches])
+    whole = distillation_loss(logits, labels, class_weights=weights)
+    assert (means @ torch.tensor([2.0, 2.0, 1.0]) / 5).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 @given(arrays(np.int64, 30, elements=st.integers(0, 3)))

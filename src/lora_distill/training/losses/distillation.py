@@ -44,7 +44,8 @@ def distillation_loss(
         (1 - alpha) * cross_entropy(student, label) + alpha * soft_loss(student, teacher)
 
     the hard loss averaged over the rows with labels, the soft one over the batch; weights of classes and smoothing are
-    the hard loss's.
+    the hard loss's. A row's loss, smoothed or not, has the weight of its own class; by how many rows, not by what they
+    weigh, the sum is divided: a batch that a rare class is not in would else give the others their weight back.
 
     Args:
         student_logits: float [B, C].
@@ -53,7 +54,7 @@ def distillation_loss(
         alpha: weight of the soft loss, 0 to 1.
         temperature: T > 0.
         soft_loss: a name in SOFT_LOSSES.
-        class_weights: float [C]; the mean over the batch is then a weighted one.
+        class_weights: float [C], 1 on average over the training rows.
         label_smoothing: share of each label that goes to all classes alike, 0 to 1 (Szegedy et al., "Rethinking the
             Inception Architecture for Computer Vision", 2016).
 
@@ -65,9 +66,12 @@ def distillation_loss(
         >>> round(distillation_loss(logits, torch.tensor([0]), logits, alpha=0.5, temperature=2.0).item(), 4)
         0.0635
     """
-    hard = functional.cross_entropy(
-        student_logits, labels, class_weights, ignore_index=UNLABELLED, label_smoothing=label_smoothing
+    each = functional.cross_entropy(
+        student_logits, labels, ignore_index=UNLABELLED, label_smoothing=label_smoothing, reduction="none"
     )
+    if class_weights is not None:
+        each = each * class_weights[labels.clamp(min=0)]
+    hard = each.sum() / (labels != UNLABELLED).sum()
     if teacher_logits is None:
         return hard
     # In double precision, for at a high temperature the divergence is a small difference of near equals; mps has none.
