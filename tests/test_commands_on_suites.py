@@ -143,8 +143,8 @@ def test_a_plan_is_made_of_runs_that_are_to_be_trained_again(
 def test_what_a_plan_without_a_suite_and_with_one_does_not_take(run: Run, tmp_path: Path) -> None:
     code, out, err = run("plan", "--alpha", 0.3)
     assert (code, out) == (2, "")
-    taken = "--classes, --base_model, --base_depth, --student_budget, --use_dora, --student_lora_r,"
-    taken += " --student_target_layers, --student_rank_pattern, --target_modules"
+    taken = "--classes, --preset, --base_model, --base_depth, --student_base_model, --student_depth, --student_budget,"
+    taken += " --use_dora, --student_lora_r, --student_target_layers, --student_rank_pattern, --target_modules"
     assert err == f"error: --alpha: is for a suite; give its FILE. Without one, plan takes {taken}.\n"
     code, out, err = run("plan", "s.yaml", "--classes", 4)
     assert (code, out) == (2, "")
@@ -164,6 +164,18 @@ def test_a_budget_is_planned_for_a_cut_encoder_too(run: Run, tiny: Callable[[str
     assert all(name in dora for name in ("query,key,value", "attention", "all-linear"))
     assert dora != whole
     assert "has 3 layers" in run("plan", "--base_model", tiny("bert"), "--base_depth", 4)[2]
+
+
+def test_a_budget_is_planned_for_the_encoder_of_the_student(run: Run, tiny: Callable[[str], Path]) -> None:
+    own = run("plan", "--base_model", tiny("bert"))
+    assert run("plan", "--base_model", "nowhere/at-all", "--student_base_model", tiny("bert")) == own
+    assert run(
+        "plan", "--base_model", "nowhere/at-all", "--student_base_model", tiny("bert"), "--student_depth", 2
+    ) == (run("plan", "--base_model", tiny("bert"), "--base_depth", 2))
+    assert "--student_depth 4: " in run("plan", "--base_model", tiny("bert"), "--student_depth", 4)[2]
+    code, out, _ = run("plan", "--preset", "small_student", "--student_base_model", tiny("bert"), "--student_depth", 2)
+    assert code == 0
+    assert "of rank 16 on 2 layers" in out
 
 
 def test_a_budget_says_what_does_not_fit_and_what_the_asked_student_takes(

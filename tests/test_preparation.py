@@ -53,11 +53,16 @@ def test_defaults_adapt_to_a_small_model_and_say_so(tiny: Tiny, rows: Path, capl
 
 
 def test_a_small_student_of_its_own_encoder_is_warned_of(
-    tiny: Tiny, rows: Path, caplog: pytest.LogCaptureFixture
+    tiny: Tiny, rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = "--preset small_student: teacher and student are on one encoder"
     named = {"preset": "small_student", "student_base_model": str(tiny("roberta")), "student_lora_r": 4}
     prepare(config_of(tiny("bert"), rows, **named))
+    assert not any(told in message for message in warnings_of(caplog))
+    answers = tmp_path / "answers.csv"
+    answers.write_text(rows.read_text().replace("label", "prediction", 1))
+    a_file = {"preset": "small_student", "teacher_predictions": str(answers), "student_lora_r": 4}
+    prepare(config_of(tiny("bert"), rows, **a_file))
     assert not any(told in message for message in warnings_of(caplog))
     prepare(config_of(tiny("roberta"), rows, **named))
     assert any(told in message for message in warnings_of(caplog))

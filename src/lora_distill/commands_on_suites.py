@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from lora_distill.tuning import TrialResult
 
 OF_ONE_STUDENT = ("student_lora_r", "student_target_layers", "student_rank_pattern", "target_modules")
-OF_THE_BUDGET = ("base_model", "base_depth", "student_budget", "use_dora", *OF_ONE_STUDENT)
+OF_THE_BUDGET = (
+    *("preset", "base_model", "base_depth", "student_base_model", "student_depth", "student_budget", "use_dora"),
+    *OF_ONE_STUDENT,
+)
 
 
 def tune(arguments: argparse.Namespace) -> int:
@@ -271,15 +274,15 @@ def _plan_budget(config: Config, classes: int) -> int:
     if classes < 2:
         raise UserError(f"--classes: {classes} is too few; it takes 2 labels at least.")
     with warnings.catch_warnings(action="ignore"):
-        base = resolve_base_model(config.base_model)
+        base = resolve_base_model(config.student_base_model or config.base_model)
         classifier = outline(load_classifier(base, [str(label) for label in range(classes)], seed=0))
         layers, cut = int(classifier.model.config.num_hidden_layers), Cut.of(config, "student")
         if cut.depth and cut.depth > layers:
-            raise UserError(f"--base_depth {cut.depth}: {base.name} has {counted(layers, 'layer')}.")
+            raise UserError(f"--{cut.setting} {cut.depth}: {base.name} has {counted(layers, 'layer')}.")
         classifier = outline(classifier, cut_config(classifier.model.config, cut))
         fits = all_fits(classifier, config.student_budget, dora=config.use_dora)
         asked = _asked_student(config, classifier) if config.model_fields_set & set(OF_ONE_STUDENT) else ""
-    console().print(budget_table(fits, config.base_model, config.student_budget))
+    console().print(budget_table(fits, base.name, config.student_budget))
     print_lines("", "Rank: the largest power of two that fits; smaller ones do, too.")
     if not all(fit.rank for fit in fits):
         print_lines("Without a rank: over the budget with rank 1 already, which is what is counted.")

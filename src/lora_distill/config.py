@@ -226,7 +226,8 @@ class Config(BaseModel):
     teacher_folds: int = Field(5, ge=2, description="folds of --teacher_fit crossfit")
     teacher_self_training: bool = Field(
         False,
-        description="train the teacher a second time, with what it said of the --unlabelled texts, as a student learns",
+        description="train the teacher a second time, with what it said of the --unlabelled texts, as a student learns;"
+        " of rows with labels, which it has seen then, it is no longer as with --teacher_fit crossfit",
     )
     teacher_calibrate: bool = Field(
         False,

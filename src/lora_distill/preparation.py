@@ -131,7 +131,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     else:
         config, base = _base_model(config, fallbacks)
         student_base = _resolve(config, "student_base_model") if config.student_base_model else base
-    if config.preset == "small_student" and base == student_base and not config.student_depth:
+    given = config.teacher_checkpoint or config.teacher_predictions
+    if config.preset == "small_student" and not given and base == student_base and not config.student_depth:
         logger.warning("--preset small_student: teacher and student are on one encoder, which hardly helps", extra=ONCE)
     config, dataset = _dataset(config, fallbacks)
     _check_fractions(config, dataset)

@@ -201,7 +201,7 @@ def _column(where: str, raw: Raw, name: str) -> NDArray[np.float64]:
 def _refuse(where: str, raw: Raw, is_wrong: NDArray[np.bool_], what: str) -> None:
     places = [str(raw.places[row]) for row in np.flatnonzero(is_wrong).tolist()]
     if places:
-        lines = ", ".join(places[:5]) + (", ..." if len(places) > 5 else "")
+        lines = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
         raise UserError(f"{where}: {counted(len(places), 'row')} {what}: {raw.unit} {lines}.")
 
 
