@@ -106,6 +106,8 @@ def test_a_column_s_name_may_say_what_it_holds(tmp_path: Path) -> None:
     prefixed = columns | {"their_label": ["no"] * 6, "their_probability_no": SHARES}
     found = read(write(tmp_path / "d.csv", prefixed | {"their_probability_yes": [1 - share for share in SHARES]}))
     assert probabilities(found.logits["train"])[:, 0] == pytest.approx([0.9, 0.2])
+    with pytest.raises(UserError, match=r"labels that the data do not have: 'logit_maybe'\. Those of the data are"):
+        read(write(tmp_path / "e.csv", columns | {"logit_no": SHARES, "logit_yes": SHARES, "logit_maybe": SHARES}))
     wrong = columns | {"probability_no": [3.0] * 6, "probability_yes": SHARES}
     with pytest.raises(UserError, match=r"6 rows whose numbers are no probabilities"):
         read(write(tmp_path / "c.csv", wrong))

@@ -139,11 +139,14 @@ def test_a_teacher_that_learnt_nothing_is_said_before_any_difference(
     first, advice, *others = headline(summarise({"alone": evidence["alone"]}, groups))
     assert first == f"What has not learnt cannot teach: the teacher is no better than always answering {NASTY!r}."
     assert advice == (
-        "57 steps of training (3 epochs) is little: give more --num_epochs, or a higher --learning_rate than 0.001."
+        "57 steps of training (3 epochs) is little: give more --teacher_num_epochs, or a higher"
+        " --teacher_learning_rate than 0.001."
     )
     assert others[0].startswith("One seed, so these models only")
     page = page_of(groups, tmp_path)
-    assert page.index('give more <code class="flag">--num_epochs</code>, or a higher') < page.index('id="table"')
+    assert page.index('give more <code class="flag">--teacher_num_epochs</code>, or a higher') < page.index(
+        'id="table"'
+    )
     first, _, *others = headline(summarise(evidence, groups))
     assert first.startswith("What has not learnt cannot teach: in 1 of 4 runs, as in alone: the teacher is no better")
     assert others[0].startswith("Distillation helped in ")

@@ -171,17 +171,18 @@ LONG = {"steps": 5000, "epochs": 5}
     [
         (
             {"steps": 1, "still_learning": False},
-            "1 step of training (1 epoch) is little: give more --num_epochs, or a higher --learning_rate than 0.0002",
+            "1 step of training (1 epoch) is little: give more --teacher_num_epochs, or a higher"
+            " --teacher_learning_rate than 0.0002",
         ),
         (
             LONG,
-            "5,000 steps of training (5 epochs) ended while validation still got better: give more --num_epochs, or a"
-            " higher --learning_rate than 0.0002",
+            "5,000 steps of training (5 epochs) ended while validation still got better: give more"
+            " --teacher_num_epochs, or a higher --teacher_learning_rate than 0.0002",
         ),
         (
             LONG | {"still_learning": False},
-            "5,000 steps of training (5 epochs) came to nothing: try another --learning_rate than 0.0002, another"
-            " --base_model, or more rows",
+            "5,000 steps of training (5 epochs) came to nothing: try another --teacher_learning_rate than 0.0002,"
+            " another --base_model, or more rows",
         ),
         ({"trainable_parameters": None}, "it was not trained here: give another teacher"),
     ],
@@ -200,10 +201,24 @@ def test_who_was_trained_least_is_named_where_others_took_more() -> None:
     assert remedy(results, ["teacher", "student"]).startswith("1 step of training of the teacher (1 epoch) is little")
 
 
+def test_the_flag_is_the_one_that_does_something_for_the_role() -> None:
+    constant = [[0, 1], [0, 30]]
+    results = with_confusions(teacher=constant, student=constant, control=constant)
+    results["control"] |= {"steps": 1, "epochs": 2}
+    assert remedy(results, ["teacher", "student", "control"]) == (
+        "1 step of training of the control (2 epochs) is little: give more --control_num_epochs, or a higher"
+        " --learning_rate than 0.0002"
+    )
+    assert remedy(results, ["control"]).endswith(
+        "--control_num_epochs, or a higher --control_learning_rate than 0.0002"
+    )
+    assert "give more --num_epochs, or a higher --learning_rate than" in remedy(results, ["student"])
+
+
 def test_of_several_teachers_the_steps_are_not_known() -> None:
     results = with_confusions(teacher=[[0, 2], [0, 2]], student=[[2, 0], [0, 2]])
     del results["teacher"]["steps"]
-    assert remedy(results, ["teacher"]) == "give more --num_epochs, or a higher --learning_rate"
+    assert remedy(results, ["teacher"]) == "give more --teacher_num_epochs, or a higher --teacher_learning_rate"
 
 
 def test_a_teacher_that_has_nothing_to_teach_is_not_believed() -> None:

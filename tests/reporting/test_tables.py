@@ -165,8 +165,8 @@ def test_what_speaks_against_the_numbers_comes_before_them() -> None:
     assert lines[1] == (
         "WARNING: quickstart-temperature-1: teacher: 3 of 445 test rows hold texts; the teacher puts every test row "
         "into 'business'; the teacher is no better than always answering 'business'; 57 steps of training (3 epochs) is"
-        " little: give more --num_epochs, or a higher --learning_rate than 0.001; the teacher is less often right than"
-        " the control."
+        " little: give more --teacher_num_epochs, or a higher --teacher_learning_rate than 0.001; the teacher is less"
+        " often right than the control."
     )
     assert lines[-2].endswith("; labels: 'a', 'A' differ by case only.")
     assert sum("hold texts" in line or "differ by case" in line for line in lines) == 2

@@ -119,7 +119,7 @@ def _class_columns(
     """What the numbers are said to be, if it is said, and the column of each label, in their order; None without any.
 
     Raises:
-        UserError: some labels have one, others not.
+        UserError: some labels have one, others not, or labels that the data do not have have one.
     """
     ways: tuple[Callable[[str], str], ...] = (str, str.casefold)
     some: dict[str, str] = {}
@@ -128,6 +128,12 @@ def _class_columns(
         named = {fold(label_map.get(label, label)): name for label, name in theirs.items()}
         found = {label: named[fold(label)] for label in label_names if fold(label) in named}
         if len(set(found.values())) == len(label_names):
+            if prefix and (unknown := [name for label, name in named.items() if label not in map(fold, label_names)]):
+                raise UserError(
+                    f"{where}: columns for labels that the data do not have: {listing(unknown)}. Those of the data are"
+                    f" {listing(label_names)}.\nLeave these columns out, and where they hold probabilities let the others"
+                    " sum to 1; or say with --teacher_label_map theirs=ours,… which label each stands for."
+                )
             return kind, [found[label] for label in label_names]
         some = some or found
     if some and LABEL_COLUMN not in raw.values:

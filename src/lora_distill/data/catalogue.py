@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lora_distill.data.files import SUFFIXES, Columns, read_bytes
+from lora_distill.data.files import PLAIN, SUFFIXES, Columns, read_bytes
 from lora_distill.data.tables import Table, read_arrow, read_table
 from lora_distill.data.wording import counted, listing
 from lora_distill.errors import UserError
@@ -104,7 +104,7 @@ def local_path(name: str) -> Path | None:
 def _is_path(name: str, path: Path) -> bool:
     looks_like_one = name.startswith(("/", "./", "../", "~")) or name.endswith("/") or name.count("/") > 1
     is_bare_file_name = "/" not in name and path.suffix != ""
-    return path.exists() or looks_like_one or is_bare_file_name or path.suffix.lower() in SUFFIXES
+    return path.exists() or looks_like_one or is_bare_file_name or path.suffix.lower() in (*SUFFIXES, PLAIN)
 
 
 def _open_file(path: Path, columns: Columns) -> Source:

@@ -140,6 +140,9 @@ def no_better(results: dict[str, Any], roles: list[Role]) -> str:
     return f"{known} {'is' if len(roles) == 1 else 'are'} no better than always answering {baseline(results)[0]!r}"
 
 
+OF_THEIR_OWN: tuple[Role, ...] = ("teacher", "control")  # may have epochs and a learning rate of their own
+
+
 def remedy(results: dict[str, Any], roles: list[Role]) -> str:
     """What to do about roles that have learnt nothing, from what is known of their training, in a clause."""
     trained = {role: results[role] for role in roles if results[role]["trainable_parameters"] is not None}
@@ -147,15 +150,21 @@ def remedy(results: dict[str, Any], roles: list[Role]) -> str:
         return "it was not trained here: give another teacher"
     known = {role: facts for role, facts in trained.items() if "steps" in facts}
     if not known:  # several teachers
-        return "give more --num_epochs, or a higher --learning_rate"
+        return "give more --teacher_num_epochs, or a higher --teacher_learning_rate"
     role = min(known, key=lambda role: int(known[role]["steps"]))
     least = known[role]
     whose = f" of the {role}" if len({facts["steps"] for facts in known.values()}) > 1 else ""
     took = f"{counted(least['steps'], 'step')} of training{whose} ({counted(least['epochs'], 'epoch')})"
-    few, rate = least["steps"] < FEW_STEPS, f"--learning_rate than {least['learning_rate']:g}"
+
+    def flag(setting: str, fact: str) -> str:
+        """Of the role alone, where it is about no other or the student's is another."""
+        is_own = role in OF_THEIR_OWN and (len(trained) == 1 or least[fact] != results["student"][fact])
+        return f"--{role}_{setting}" if is_own else f"--{setting}"
+
+    few, rate = least["steps"] < FEW_STEPS, f"{flag('learning_rate', 'learning_rate')} than {least['learning_rate']:g}"
     if few or least["still_learning"]:
         lack = "is little" if few else "ended while validation still got better"
-        return f"{took} {lack}: give more --num_epochs, or a higher {rate}"
+        return f"{took} {lack}: give more {flag('num_epochs', 'epochs')}, or a higher {rate}"
     return f"{took} came to nothing: try another {rate}, another --base_model, or more rows"
 
 
