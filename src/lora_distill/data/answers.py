@@ -131,8 +131,8 @@ def _class_columns(
             if prefix and (unknown := [name for label, name in named.items() if label not in map(fold, label_names)]):
                 raise UserError(
                     f"{where}: columns for labels that the data do not have: {listing(unknown)}. Those of the data are"
-                    f" {listing(label_names)}.\nLeave these columns out, and where they hold probabilities let the others"
-                    " sum to 1; or say with --teacher_label_map theirs=ours,… which label each stands for."
+                    f" {listing(label_names)}.\nLeave these columns out, and where they hold probabilities let the"
+                    " others sum to 1; or say with --teacher_label_map theirs=ours,… which label each stands for."
                 )
             return kind, [found[label] for label in label_names]
         some = some or found
