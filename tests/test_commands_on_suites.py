@@ -171,7 +171,7 @@ def test_a_budget_is_planned_for_the_encoder_of_the_student(run: Run, tiny: Call
     assert run("plan", "--base_model", "nowhere/at-all", "--student_base_model", tiny("bert")) == own
     assert run(
         "plan", "--base_model", "nowhere/at-all", "--student_base_model", tiny("bert"), "--student_depth", 2
-    ) == (run("plan", "--base_model", tiny("bert"), "--base_depth", 2))
+    ) == run("plan", "--base_model", tiny("bert"), "--base_depth", 2)
     assert "--student_depth 4: " in run("plan", "--base_model", tiny("bert"), "--student_depth", 4)[2]
     code, out, _ = run("plan", "--preset", "small_student", "--student_base_model", tiny("bert"), "--student_depth", 2)
     assert code == 0

@@ -227,7 +227,7 @@ class Config(BaseModel):
     teacher_self_training: bool = Field(
         False,
         description="train the teacher a second time, with what it said of the --unlabelled texts, as a student learns;"
-        " of rows with labels, which it has seen then, it is no longer as with --teacher_fit crossfit",
+        " the rows that --teacher_fit crossfit keeps from a teacher it has seen",
     )
     teacher_calibrate: bool = Field(
         False,
@@ -291,6 +291,11 @@ class Config(BaseModel):
         if self.no_control:
             return ROLES[:2]
         return ROLES if self.unlabelled else ROLES[:3]
+
+    @property
+    def teacher_is_given(self) -> bool:
+        """Whether the teacher is there already, as a model or as a file of its answers, and none is trained."""
+        return bool(self.teacher_checkpoint or self.teacher_predictions)
 
     def own(self, name: str, role: Role) -> Any:  # noqa: ANN401 - as the setting's
         """A setting of the training as a role has it: teacher and control may have another than the student."""

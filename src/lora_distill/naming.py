@@ -14,7 +14,7 @@ def automatic_name(config: Config) -> str:
     """A readable name that no run has yet: model, data, adapters and the time."""
     base, data = _short(config.student_base_model or config.base_model, "model"), _short(config.dataset, "data")
     teacher = f"t{config.teacher_lora_r}x{config.teacher_target_layers}"
-    if config.teacher_checkpoint or config.teacher_predictions:
+    if config.teacher_is_given:
         teacher = "given"
     student = f"s{config.student_lora_r}x{config.student_target_layers}"
     if depth := Cut.of(config, "student").depth:

@@ -131,8 +131,8 @@ def prepare(config: Config, begun: Mapping[str, Any] | None = None) -> Prepared:
     else:
         config, base = _base_model(config, fallbacks)
         student_base = _resolve(config, "student_base_model") if config.student_base_model else base
-    given = config.teacher_checkpoint or config.teacher_predictions
-    if config.preset == "small_student" and not given and base == student_base and not config.student_depth:
+    hardly_smaller = base == student_base and not (config.student_depth or config.teacher_is_given)
+    if config.preset == "small_student" and hardly_smaller:
         logger.warning("--preset small_student: teacher and student are on one encoder, which hardly helps", extra=ONCE)
     config, dataset = _dataset(config, fallbacks)
     _check_fractions(config, dataset)
@@ -230,8 +230,7 @@ def _with_enough_steps(config: Config, dataset: Dataset, held: int) -> Config:
         dataset: its rows.
         held: training rows at most that a teacher does not learn from.
     """
-    is_given = bool(config.teacher_checkpoint or config.teacher_predictions)
-    trained = {"teacher": not is_given, "student": True, "control": not config.no_control}
+    trained = {"teacher": not config.teacher_is_given, "student": True, "control": not config.no_control}
     for role in (role for role in ROLES if trained.get(role)):
         labelled = len(dataset.train) - (held if role == "teacher" else 0)
         rows = labelled + (len(dataset.unlabelled) if role == "student" and dataset.unlabelled else 0)
@@ -247,7 +246,7 @@ def _with_enough_steps(config: Config, dataset: Dataset, held: int) -> Config:
 def _fit_to_models(config: Config, bases: dict[Role, BaseModel], dataset: Dataset) -> Config:
     """Adapt defaults to small models, refuse what was named and does not fit, and hold the student to its budget."""
     named = config.model_fields_set  # not what becomes less here, which the next model may need still less of
-    if config.teacher_checkpoint or config.teacher_predictions:
+    if config.teacher_is_given:
         bases = {"student": bases["student"]}
     wholes = {base: _outline(base, dataset.label_names) for base in dict.fromkeys(bases.values())}
     for role, base in bases.items():

@@ -128,7 +128,7 @@ def _class_columns(
         named = {fold(label_map.get(label, label)): name for label, name in theirs.items()}
         found = {label: named[fold(label)] for label in label_names if fold(label) in named}
         if len(set(found.values())) == len(label_names):
-            if prefix and (unknown := [name for label, name in named.items() if label not in map(fold, label_names)]):
+            if prefix and (unknown := [name for name in named.values() if name not in found.values()]):
                 raise UserError(
                     f"{where}: columns for labels that the data do not have: {listing(unknown)}. Those of the data are"
                     f" {listing(label_names)}.\nLeave these columns out, and where they hold probabilities let the"

@@ -143,12 +143,13 @@ class TrainingOrder:
         """Batches of so many; the rows that are left over, which weigh more in theirs, are any, not the longest."""
         full = len(shuffled) // size
         window = max(1, min(WINDOW_BATCHES, full // LEAST_WINDOWS)) * size
+        whole, rest = np.split(shuffled, [full * size])
         batches: list[NDArray[np.int64]] = []
-        for start in range(0, full * size, window):
-            part = shuffled[start : min(start + window, full * size)]
+        for start in range(0, len(whole), window):
+            part = whole[start : start + window]
             part = part[np.argsort(self.lengths[part], kind="stable")]
             batches += [part[at : at + size] for at in range(0, len(part), size)]
-        return [*batches, shuffled[full * size :]] if len(shuffled) % size else batches
+        return [*batches, rest] if len(rest) else batches
 
     def _drawn(self, rows: NDArray[np.int64], size: int, draw: np.random.Generator) -> list[NDArray[np.int64]]:
         """This many of some rows for each batch, again and again; in each window from the short to the long."""

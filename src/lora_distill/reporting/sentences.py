@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lora_distill.config import CONTROLS, ROLES, Role
+from lora_distill.config import CONTROLS, ROLES, Config, Role
 from lora_distill.data.wording import counted, listed, points
 from lora_distill.evaluation.enough import LEAST_DISCORDANT, missing
 
@@ -140,9 +140,6 @@ def no_better(results: dict[str, Any], roles: list[Role]) -> str:
     return f"{known} {'is' if len(roles) == 1 else 'are'} no better than always answering {baseline(results)[0]!r}"
 
 
-OF_THEIR_OWN: tuple[Role, ...] = ("teacher", "control")  # may have epochs and a learning rate of their own
-
-
 def remedy(results: dict[str, Any], roles: list[Role]) -> str:
     """What to do about roles that have learnt nothing, from what is known of their training, in a clause."""
     trained = {role: results[role] for role in roles if results[role]["trainable_parameters"] is not None}
@@ -158,8 +155,8 @@ def remedy(results: dict[str, Any], roles: list[Role]) -> str:
 
     def flag(setting: str, fact: str) -> str:
         """Of the role alone, where it is about no other or the student's is another."""
-        is_own = role in OF_THEIR_OWN and (len(trained) == 1 or least[fact] != results["student"][fact])
-        return f"--{role}_{setting}" if is_own else f"--{setting}"
+        own, differs = f"{role}_{setting}", least[fact] != results["student"][fact]
+        return f"--{own}" if own in Config.model_fields and (differs or len(trained) == 1) else f"--{setting}"
 
     few, rate = least["steps"] < FEW_STEPS, f"{flag('learning_rate', 'learning_rate')} than {least['learning_rate']:g}"
     if few or least["still_learning"]:
